@@ -244,7 +244,7 @@ def test_every_loss_has_its_section_and_its_oracle():
     for name in names:
         section = _core.loss_info(name)["section"]
         assert f"### {section} {name.replace('_', ' ')}" in maths
-    assert set(names) == set(reference.losses)
+    assert set(names) == set(reference.LOSSES)
 
 
 @pytest.mark.parametrize("path", tree({".md"}), ids=name_of)
