@@ -147,7 +147,7 @@ def _centre(phi, z, y, s, delta):
 
 def duality_gap(X, y, w, *, loss="logistic", l2=0.0, l1=0.0, sample_weight=None, offset=None,
                 delta=1.0, fit_intercept=False, **how):  # fmt: skip
-    """F(w) − D(θ) ≥ F(w) − F*, with F including l1‖w‖₁; ∞ where no dual point is known.
+    """F(w) − D(θ) ≥ F(w) − F*, with F including l1‖w‖₁: a bound on how far w is from optimal.
 
     D(θ) = −(1/S) Σ s_i (φ*(θ_i) − θ_i·offset_i) − ‖(|Xᵀ(s∘θ)|/S − l1)₊‖²/(2·l2). An intercept wants
     Σ s_i θ_i = 0, so θ is the residual at the best intercept for these coefficients. At l2 = 0, θ
@@ -163,7 +163,7 @@ def duality_gap(X, y, w, *, loss="logistic", l2=0.0, l1=0.0, sample_weight=None,
     penalty = l2 / 2 * (u**2).sum() + l1 * np.abs(u).sum()
     c = _centre(phi, z, y, s, delta) if fit_intercept else 0.0
     theta = phi.residual(z + c, y, delta)
-    if fit_intercept and np.abs(s @ theta).max() > 1e-9 * S:  # none is best: a single class, say
+    if fit_intercept and np.abs(s @ theta).max() > 1e-9 * S:  # not found: nothing is certified
         return float("inf")
     v, tail = np.abs(rmatvec(X, theta, sample_weight=s, **how)), 0.0
     if l2 > 0:
