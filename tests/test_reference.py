@@ -1,4 +1,4 @@
-"""The oracle against others: scipy.special, finite differences, exact rationals, libm, scikit-learn, torch."""
+"""The oracle against others: scipy, finite differences, exact rationals, libm, scikit-learn, torch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def modules():
 @pytest.mark.parametrize("module", modules(), ids=lambda m: m.__name__)
 def test_reference_doctests(module):
     result = doctest.testmod(module)
-    assert result.attempted > 0 and result.failed == 0
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def test_reference_imports_only_numpy_and_itself():
@@ -55,7 +56,7 @@ def test_reference_imports_only_numpy_and_itself():
             if isinstance(node, ast.Import):
                 assert {a.name for a in node.names} <= {"numpy"}
             if isinstance(node, ast.ImportFrom):
-                assert node.level == 1 or node.module in ("__future__", "typing")
+                assert node.level == 1 or node.module in ("__future__", "collections.abc", "typing")
 
 
 def test_reference_documents_every_function():
@@ -66,7 +67,7 @@ def test_reference_documents_every_function():
             ):
                 doc = ast.get_docstring(node)
                 assert doc, f"{node.name} has no docstring"
-                assert ">>>" in doc or node.name == "Step", f"{node.name} has no doctest"
+                assert ">>>" in doc or node.name in ("Magnitudes", "Step"), f"{node.name} has no doctest"
 
 
 # ------------------------------------------------------------------------------------- the losses
@@ -119,7 +120,8 @@ def test_loss_conjugate_meets_fenchel_young(loss):
     )
     other = phi.residual(z + rng.normal(size=z.shape), y, 0.7)
     gap = phi.value(z, y, 0.7) + phi.conjugate(other, y, 0.7) - inner(z, other)
-    assert (gap >= -1e-12).all() and gap.max() > 1e-3
+    assert (gap >= -1e-12).all()
+    assert gap.max() > 1e-3
 
 
 @pytest.mark.parametrize("loss", sorted(ref.LOSSES))
@@ -181,7 +183,7 @@ def test_losses_agree_with_torch():
 
 
 @pytest.mark.parametrize(
-    "loss, y",
+    ("loss", "y"),
     [("logistic", [0.0, 0.5]), ("logistic", [-1.0, 0.0]), ("squared_hinge", [1.0, 2.0]), ("poisson", [-1.0]),
      ("squared", [np.nan]), ("huber", [np.inf]), ("softmax", [0.0, 3.0]), ("softmax", [0.5]),
      ("softmax", [[0.5, 0.6, 0.1]]), ("softmax", [[0.5, 0.5]]), ("softmax", [[1.5, -0.5, 0.0]])],
@@ -197,7 +199,7 @@ def test_value_and_grad_is_gradient_of_its_value(loss):
     X, y, w = data(loss)
     rng = np.random.default_rng(2)
     w = np.concatenate([w, 0.1 * np.ones_like(w[:1])])
-    how = dict(loss=loss, l2=0.3, sample_weight=rng.random(len(X)), fit_intercept=True, delta=0.7)
+    how = {"loss": loss, "l2": 0.3, "sample_weight": rng.random(len(X)), "fit_intercept": True, "delta": 0.7}
     how["offset"] = rng.normal(size=len(X) if w.ndim == 1 else (len(X), w.shape[1]))
     _, g = ref.value_and_grad(X, y, w, **how)
     for index in np.ndindex(w.shape):
@@ -253,7 +255,8 @@ def test_value_and_grad_reads_csr_bf16_uint8(loss):
 def test_value_and_grad_in_longdouble_is_wider():
     X, y, w = data("logistic")
     value, g = ref.value_and_grad(X, y, w, dtype=np.longdouble)
-    assert g.dtype == np.longdouble and np.asarray(value).dtype == np.longdouble
+    assert g.dtype == np.longdouble
+    assert np.asarray(value).dtype == np.longdouble
     np.testing.assert_allclose(g.astype(float), ref.value_and_grad(X, y, w)[1], rtol=1e-13)
 
 
@@ -265,12 +268,12 @@ def test_magnitudes_bound_a_float32_evaluation(loss):
     phi, z = ref.LOSSES[loss], X @ w
     Y = phi.encode(y, 3).astype(f32)
     value, g = ref.value_and_grad(X, y, w, loss=loss)
-    of_value, of_g = ref.magnitudes(X, y, w, loss=loss)
+    of_value, of_g = ref.magnitudes(X, y, w, loss=loss)[:2]
     eps = np.finfo(f32).eps
     naive = X.T @ phi.residual(z, Y, f32(1)).astype(f32) / f32(len(X))
     assert (np.abs(naive - g) <= 16 * eps * of_g).all()
     assert abs(phi.value(z, Y, f32(1)).mean() - value) <= 16 * eps * of_value
-    strict = ref.magnitudes(X, y, w, loss=loss, strict=True)[1]
+    strict = ref.magnitudes(X, y, w, loss=loss, strict=True).gradient
     assert (strict <= of_g).all()
 
 
@@ -283,7 +286,7 @@ def minimum(loss, X, y, **how):
     )
     found = optimize.minimize(
         fg, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B",
-        options=dict(maxiter=5000, maxfun=50000, ftol=1e-16, gtol=1e-11),
+        options={"maxiter": 5000, "maxfun": 50000, "ftol": 1e-16, "gtol": 1e-11},
     )  # fmt: skip
     return found.x.reshape(shape), found.fun
 
@@ -293,7 +296,7 @@ def minimum(loss, X, y, **how):
 def test_duality_gap_bounds_and_vanishes(loss, intercept):
     X, y, w = data(loss, n=60)
     rng = np.random.default_rng(3)
-    how = dict(l2=0.1, sample_weight=rng.random(60) + 0.1, fit_intercept=intercept, delta=0.7)
+    how = {"l2": 0.1, "sample_weight": rng.random(60) + 0.1, "fit_intercept": intercept, "delta": 0.7}
     how["offset"] = 0.3 * rng.normal(size=60 if w.ndim == 1 else (60, 3))
     best, value = minimum(loss, X, y, **how)
     if intercept:
@@ -310,7 +313,7 @@ def test_duality_gap_smooth_equals_gradient_norm():
     assert ref.duality_gap(X, y, w, l2=0.2) == pytest.approx((g**2).sum() / 0.4, rel=1e-12)
 
 
-@pytest.mark.parametrize("l2, ratio", [(0.0, 1.0), (0.05, 0.5)])
+@pytest.mark.parametrize(("l2", "ratio"), [(0.0, 1.0), (0.05, 0.5)])
 def test_duality_gap_certifies_lasso_and_elastic_net(l2, ratio):
     linear_model = pytest.importorskip("sklearn.linear_model")
     X, y, _ = data("squared", n=80, d=10)
@@ -319,7 +322,7 @@ def test_duality_gap_certifies_lasso_and_elastic_net(l2, ratio):
         alpha=l1 + l2, l1_ratio=l1 / (l1 + l2), tol=1e-14, max_iter=100000
     ).fit(X, y)
     w = np.append(model.coef_, model.intercept_)
-    how = dict(loss="squared", l1=l1, l2=l2, fit_intercept=True)
+    how = {"loss": "squared", "l1": l1, "l2": l2, "fit_intercept": True}
     assert -1e-13 <= ref.duality_gap(X, y, w, **how) <= 1e-10
     assert ref.duality_gap(X, y, np.zeros(11), **how) > 1e-3
 
@@ -327,7 +330,7 @@ def test_duality_gap_certifies_lasso_and_elastic_net(l2, ratio):
 def test_duality_gap_single_class_is_the_value_itself():
     """The best intercept runs to infinity and F* to l2's part alone: θ = 0, D = 0."""
     X, _, w = data("logistic")
-    how = dict(l2=1.0, fit_intercept=True)
+    how = {"l2": 1.0, "fit_intercept": True}
     value, _ = ref.value_and_grad(X, np.ones(40), np.append(w, 0), **how)
     assert ref.duality_gap(X, np.ones(40), np.append(w, 0), **how) == pytest.approx(value)
 
@@ -432,7 +435,10 @@ def test_fma_naive_float64_would_fail():
 
 def test_fma_passes_nonfinite_and_float64_through():
     got = ref.fma(f32([np.inf, np.nan, 3e38, 0]), f32([1, 1, 10, np.inf]), f32([0, 0, 0, 1]))
-    assert np.isinf(got[0]) and np.isnan(got[1]) and np.isinf(got[2]) and np.isnan(got[3])
+    assert np.isinf(got[0])
+    assert np.isnan(got[1])
+    assert np.isinf(got[2])
+    assert np.isnan(got[3])
     assert ref.fma(np.float64(2), np.float64(3), np.float64(1)).dtype == np.float64
 
 
@@ -444,22 +450,25 @@ def test_stochastic_neighbours_bracket_and_are_unbiased(kind):
     x = x.astype(f32)
     down, up, p = ref.stochastic_neighbours(x, dtype)
     lo, hi = down.astype(np.float64), up.astype(np.float64)
-    assert (np.abs(lo) <= np.abs(x)).all() and (np.abs(x) < np.abs(hi)).all()
+    assert (np.abs(lo) <= np.abs(x)).all()
+    assert (np.abs(x) < np.abs(hi)).all()
     assert ((p >= 0) & (p < 1)).all()
     np.testing.assert_allclose(lo + p * (hi - lo), x, rtol=1e-15, atol=1e-45)
     exact = x.astype(dtype).astype(f32) == x
-    assert exact.any() and (p[exact] == 0).all() and (p[~exact] > 0).all()
+    assert exact.any()
+    assert (p[exact] == 0).all()
+    assert (p[~exact] > 0).all()
     between = (lo + hi) / 2  # nothing of this type lies between the two
     assert np.isin(between.astype(f32).astype(dtype).astype(np.float64), [lo, hi]).all()
 
 
 # ------------------------------------------------------------------------------------ the update
 GRID = [
-    dict(lr=0.1, momentum=0.9),
-    dict(lr=0.1, momentum=0.9, weight_decay=0.01),
-    dict(lr=1e-3, momentum=0.99, weight_decay=1e-4, maximize=True),
-    dict(lr=0.1, momentum=0.9, nesterov=False, dampening=0.3),
-    dict(lr=0.1, momentum=0.0, nesterov=False, weight_decay=0.1),
+    {"lr": 0.1, "momentum": 0.9},
+    {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01},
+    {"lr": 1e-3, "momentum": 0.99, "weight_decay": 1e-4, "maximize": True},
+    {"lr": 0.1, "momentum": 0.9, "nesterov": False, "dampening": 0.3},
+    {"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.1},
 ]
 
 
@@ -511,7 +520,8 @@ def test_nesterov_step_keras_written_with_scalars(nesterov):
         theta = p[i] - f32(f32(p[i] * wd) * lr)
         new = f32(f32(mu * v[i]) - f32(lr * g[i]))
         want = f32(theta + f32(f32(mu * new) - f32(lr * g[i]))) if nesterov else f32(theta + new)
-        assert done.params[0][i] == want and done.buffers[0][i] == new
+        assert done.params[0][i] == want
+        assert done.buffers[0][i] == new
 
 
 def test_nesterov_step_conventions_agree_in_exact_arithmetic():
@@ -534,10 +544,11 @@ def test_nesterov_step_low_precision_rounds_once():
     rng = np.random.default_rng(0)
     p, g = rng.normal(size=(2, 200)).astype(bf16)
     b = rng.normal(size=200).astype(f32)
-    how = dict(lr=0.1, momentum=0.9, weight_decay=0.01)
+    how = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
     low = ref.nesterov_step([p], [g], [b], **how)
     high = ref.nesterov_step([p.astype(f32)], [g.astype(f32)], [b], **how)
-    assert low.params[0].dtype == bf16 and low.buffers[0].dtype == f32
+    assert low.params[0].dtype == bf16
+    assert low.buffers[0].dtype == f32
     np.testing.assert_array_equal(low.params[0], high.params[0].astype(bf16))
     np.testing.assert_array_equal(low.buffers[0], high.buffers[0])
     kept = ref.nesterov_step([p], [g], [b], master=[p.astype(f32)], **how)
@@ -548,19 +559,24 @@ def test_nesterov_step_low_precision_rounds_once():
 def test_nesterov_step_nonfinite_gradient():
     one = np.ones(3, f32)
     bad = np.array([1, np.nan, 1], f32)
-    how = dict(lr=0.1, momentum=0.9, first_step=True)
+    how = {"lr": 0.1, "momentum": 0.9, "first_step": True}
     free = ref.nesterov_step([one], [bad], [one], **how)
-    assert free.found_inf and np.isnan(free.params[0][1]) and free.params[0][0] != 1
-    for look in (dict(check_finite=True), dict(grad_scale=2.0), dict(max_norm=1.0)):
+    assert free.found_inf
+    assert np.isnan(free.params[0][1])
+    assert free.params[0][0] != 1
+    for look in ({"check_finite": True}, {"grad_scale": 2.0}, {"max_norm": 1.0}):
         kept = ref.nesterov_step([one], [bad], [one], **how, **look)
-        assert kept.found_inf and (kept.params[0] == 1).all() and (kept.buffers[0] == 1).all()
+        assert kept.found_inf
+        assert (kept.params[0] == 1).all()
+        assert (kept.buffers[0] == 1).all()
 
 
 def test_nesterov_step_first_step_is_a_property_of_the_tensor():
     one = np.ones(3, f32)
     done = ref.nesterov_step([one] * 2, [one] * 2, [9 * one] * 2, lr=0.5, momentum=0.5,
                              first_step=[True, False])  # fmt: skip
-    assert done.buffers[0].tolist() == [1, 1, 1] and done.buffers[1].tolist() == [5.5] * 3
+    assert done.buffers[0].tolist() == [1, 1, 1]
+    assert done.buffers[1].tolist() == [5.5] * 3
 
 
 def test_ema_update_follows():

@@ -18,10 +18,23 @@ error bound, duality gap), update (the Nesterov step), solvers.
 from __future__ import annotations
 
 from .losses import (
-    LOSSES, Huber, Logistic, Loss, Poisson, Softmax, Squared, SquaredHinge,
+    LOSSES,
+    Huber,
+    Logistic,
+    Loss,
+    Poisson,
+    Softmax,
+    Squared,
+    SquaredHinge,
 )  # fmt: skip
 from .objective import (
-    decode, duality_gap, magnitudes, margins, rmatvec, value_and_grad, weights,
+    decode,
+    duality_gap,
+    magnitudes,
+    margins,
+    rmatvec,
+    value_and_grad,
+    weights,
 )  # fmt: skip
 from .solvers import acfgm, fista, prox_l1
 from .update import Step, ema_update, fma, nesterov_step, stochastic_neighbours

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .losses import LOSSES
@@ -29,7 +31,7 @@ def _matvec(X, v, transposed=False, **how):
         return (X.T if transposed else X) @ v
     rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
     source, target = (rows, X.indices) if transposed else (X.indices, rows)
-    out = np.zeros((X.shape[transposed],) + v.shape[1:], v.dtype)
+    out = np.zeros((X.shape[transposed], *v.shape[1:]), v.dtype)
     np.add.at(out, target, (decode(X.data, **how) * v[source].T).T)
     return out
 
@@ -87,20 +89,29 @@ def value_and_grad(X, y, w, *, loss="logistic", l2=0.0, sample_weight=None, delt
     return (float(value) if z.dtype == np.float64 else value), g
 
 
+class Magnitudes(NamedTuple):
+    """What k·eps multiplies in the error bounds of the four things a pass computes."""
+
+    value: float
+    gradient: np.ndarray
+    margins: np.ndarray
+    residuals: np.ndarray
+
+
 def magnitudes(X, y, w, *, loss="logistic", l2=0.0, sample_weight=None, offset=None, delta=1.0,
                fit_intercept=False, scale=1.0, shift=0.0, storage=None, strict=False):  # fmt: skip
-    """What k·eps multiplies in the error bound of (value, gradient): their terms, without signs.
+    """The sums of absolute values of the terms that value, gradient, margins and residuals add up.
 
-    gradient_j: (1/S) Σ_i s_i |x_ij| (|r_i| + φ''_i m_i + operands of r_i) + l2|w_j|, where the
-    margin's own terms are m_i = Σ_k |x_ik w_k| + |b| + |offset_i|; value: (1/S) Σ_i s_i (|φ_i| +
-    |r_i| m_i + operands of φ_i) + l2‖w‖²/2. ``strict`` leaves the operands out. |x| stands for
-    |scale·X| + |shift|, since scale and shift are folded into w and g.
+    margins: m_i = Σ_k |x_ik w_k| + |b| + |offset_i|.  residuals: e_i = |r_i| + φ''_i m_i + operands of
+    r_i.  gradient: (1/S) Σ_i s_i |x_ij| e_i + l2|w_j|.  value: (1/S) Σ_i s_i (|φ_i| + |r_i| m_i +
+    operands of φ_i) + l2‖w‖²/2.  ``strict`` leaves the operands out. |x| stands for |scale·X| +
+    |shift|, since scale and shift are folded into w and g.
 
-    >>> magnitudes(np.array([[-2.0]]), [1.0], np.array([3.0]), loss="squared")
+    >>> magnitudes(np.array([[-2.0]]), [1.0], np.array([3.0]), loss="squared")[:2]
     (66.5, array([26.]))
     """
     phi, d, w, (s, S) = LOSSES[loss], X.shape[1], np.asarray(w), weights(sample_weight, X.shape[0])
-    fit = dict(fit_intercept=fit_intercept)
+    fit = {"fit_intercept": fit_intercept}
     z = margins(X, w, offset=offset, scale=scale, shift=shift, storage=storage, **fit)
     y = phi.encode(y, z.shape[-1])
     if hasattr(X, "indptr"):
@@ -114,12 +125,12 @@ def magnitudes(X, y, w, *, loss="logistic", l2=0.0, sample_weight=None, offset=N
     g = rmatvec(A, e, sample_weight=s, **fit)
     g[:d] += l2 * np.abs(w[:d])
     per_row = np.abs(phi.value(z, y, delta)) + (r * m).reshape(len(s), -1).sum(axis=1) + of_value
-    return float((s * per_row).sum() / S + l2 / 2 * (w[:d] ** 2).sum()), g
+    return Magnitudes(float((s * per_row).sum() / S + l2 / 2 * (w[:d] ** 2).sum()), g, m, e)
 
 
 def _centre(phi, z, y, s, delta):
-    """The change c of the intercept that gives Σ s_i r(z_i + c, y_i) = 0: bisection, or, for the k
-    intercepts of softmax, Newton's method with halving steps.
+    """The change c of the intercept that gives Σ s_i r(z_i + c, y_i) = 0: bisection, or, for the
+    k intercepts of softmax, Newton's method with halving steps.
 
     >>> float(_centre(LOSSES['squared'], np.array([1.0, 3.0]), np.array([0.0, 0.0]), np.ones(2), 1.0))
     -2.0
