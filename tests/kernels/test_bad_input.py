@@ -1,0 +1,453 @@
+"""Bad input: one error that names the argument and what came; nothing is written before it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import CLASSES, DTYPES, ISAS, csr, lay_out, make
+
+import nagcore
+from nagcore import _core
+
+Problem = _core.Problem
+N, D = 12, 4
+
+
+def data(loss="logistic", dtype="float64", extras=()):
+    case = make(loss, N, D, dtype, extras=extras)
+    return case.X.copy(), case.y.copy(), case.w.copy()
+
+
+# -------------------------------------------------------------------------------- X: type, rank, size
+@pytest.mark.parametrize(
+    "dtype", ["int64", "int32", "int16", "int8", "uint16", "uint32", "uint64", "bool", "object", "complex128",
+              "float16", "longdouble", "U3", "datetime64[s]"]
+)  # fmt: skip
+def test_x_of_another_type_names_it_and_the_fix(dtype):
+    _, y, _ = data()
+    X = np.ones((N, D)).astype(np.int64).astype(dtype)
+    with pytest.raises((ValueError, TypeError), match=r"X has dtype .*float64, float32.*astype") as info:
+        Problem(X, y)
+    assert np.dtype(dtype).name in str(info.value) or np.dtype(dtype).str in str(info.value)
+
+
+def test_x_in_the_other_byte_order_is_refused_or_read_right():
+    X, y, w = data()
+    swapped = X.astype(X.dtype.newbyteorder())
+    with pytest.raises((ValueError, TypeError), match="X .*byte"):
+        Problem(swapped, y)
+
+
+@pytest.mark.parametrize("shape", [(N,), (N, D, 1), ()])
+def test_x_of_another_rank(shape):
+    _, y, _ = data()
+    with pytest.raises(ValueError, match=r"X .*(2-D|2 dim|two dim|n, d)"):
+        Problem(np.ones(shape), y)
+
+
+@pytest.mark.parametrize("X", [[[1.0, 2.0]], "X", None, 3.0])
+def test_x_that_is_no_array(X):
+    with pytest.raises((ValueError, TypeError), match="X "):
+        Problem(X, np.ones(1), loss="squared")
+
+
+@pytest.mark.parametrize("shape", [(0, D), (N, 0), (0, 0)])
+def test_x_that_is_empty(shape):
+    with pytest.raises(ValueError, match=r"X .*\b0\b"):
+        Problem(np.ones(shape), np.ones(shape[0]), loss="squared")
+
+
+def test_d_beyond_what_indices_hold():
+    """A zero stride makes a row of 2³¹ + 1 columns out of one byte."""
+    X = np.broadcast_to(np.zeros((1, 1), np.uint8), (1, 2**31 + 1))
+    with pytest.raises(ValueError, match="2147483649"):
+        Problem(X, np.ones(1), loss="squared")
+    sparse = pytest.importorskip("scipy.sparse")
+    parts = np.ones(1), np.array([2**31], np.int64), np.array([0, 1], np.int64)
+    S = sparse.csr_matrix((1, 1))
+    S.data, S.indices, S.indptr = parts
+    S._shape = (1, 2**31 + 1)
+    with pytest.raises(ValueError, match="2147483649"):
+        Problem(S, np.ones(1), loss="squared")
+
+
+def test_other_sparse_formats_name_csr():
+    sparse = pytest.importorskip("scipy.sparse")
+    X, y, _ = data()
+    for other in (sparse.csc_matrix(X), sparse.coo_matrix(X)):
+        with pytest.raises((ValueError, TypeError), match="(?i)X .*csr"):
+            Problem(other, y)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64", "uint8", "complex64"])
+def test_csr_data_of_another_type(dtype):
+    sparse = pytest.importorskip("scipy.sparse")
+    X, y, _ = data()
+    S = csr(X)
+    bad = sparse.csr_matrix(S)
+    bad.data = S.data.astype(dtype) if dtype != "complex64" else S.data.astype(np.complex64)
+    with pytest.raises((ValueError, TypeError), match=f"X.*{dtype}"):
+        Problem(bad, y)
+
+
+# ------------------------------------------------------------------------------------ X: not finite
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("layout", ["C", "F", "both-strided", "both reversed"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_nonfinite_x_names_row_and_column(dtype, layout, isa):
+    for bad in (np.nan, np.inf, -np.inf):
+        for loss in ("logistic", "softmax", "squared", "poisson", "huber", "squared_hinge"):
+            for row, column in ((0, 0), (N - 1, D - 1), (7, 2)):
+                X, y, w = data(loss, dtype)
+                X[row, column] = bad
+                problem = Problem(lay_out(X, layout), y, loss=loss, isa=isa, n_threads=2)
+                with pytest.raises(ValueError, match=rf"(?i)X.*row {row}\b.*column {column}\b"):
+                    problem.value_and_grad(w)
+
+
+def test_nonfinite_x_is_found_where_its_coefficient_is_zero():
+    """0·NaN is NaN, and 0·∞ too: w = 0, a solver's first point, hides nothing."""
+    for loss in ("logistic", "softmax", "squared", "huber", "squared_hinge", "poisson"):
+        for bad in (np.nan, np.inf):
+            X, y, w = data(loss, "float32")
+            X[5, 1] = bad
+            with pytest.raises(ValueError, match=r"row 5\b.*column 1\b"):
+                Problem(X, y, loss=loss).value_and_grad(0 * w)
+
+
+def test_nonfinite_x_is_found_where_its_residual_is_zero():
+    """A row whose loss and residual vanish, and a row of weight 0, still hold bad data."""
+    X = np.ones((N, D))
+    X[3, 2] = np.inf  # margin +∞ for y = +1: φ = r = 0
+    for loss in ("squared_hinge", "logistic"):
+        with pytest.raises(ValueError, match=r"row 3\b.*column 2\b"):
+            Problem(X, np.ones(N), loss=loss).value_and_grad(np.ones(D))
+    s = np.ones(N)
+    s[3] = 0
+    with pytest.raises(ValueError, match=r"row 3\b.*column 2\b"):
+        Problem(X, np.ones(N), loss="squared", sample_weight=s).value_and_grad(np.ones(D))
+
+
+def test_nonfinite_x_in_a_large_array_is_found_from_any_thread():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50_000, 20)).astype(np.float32)
+    X[43_210, 17] = np.nan
+    for n_threads in (1, 2, 4):
+        problem = Problem(X, np.ones(50_000), loss="logistic", n_threads=n_threads)
+        for call in (problem.value_and_grad, problem.margins):
+            with pytest.raises(ValueError, match=r"row 43210\b.*column 17\b"):
+                call(np.ones(20))
+
+
+def test_nonfinite_csr_names_row_and_column():
+    for dtype in ("float64", "float32"):
+        for index in ("int32", "int64"):
+            X, y, w = data(dtype=dtype)
+            X[7] = 0
+            X[7, 3] = np.nan
+            with pytest.raises(ValueError, match=r"row 7\b.*column 3\b"):
+                Problem(csr(X, index), y).value_and_grad(w)
+
+
+def test_finite_numbers_that_overflow_are_not_called_nan():
+    """1e300 in float64 and 1e38 in float32 are finite: a result of ∞ is legitimate, not an error of X."""
+    for dtype, big in (("float64", 1e300), ("float32", 1e38)):
+        X = np.full((N, D), big, dtype)
+        value, _ = Problem(X, np.zeros(N), loss="squared").value_and_grad(np.ones(D))
+        assert not np.isfinite(value)
+
+
+@pytest.mark.parametrize("method", ["value_and_grad", "margins"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nonfinite_w(bad, method):
+    for loss in ("logistic", "softmax"):
+        for fit_intercept in (False, True):
+            X, y, w = data(loss, extras=("intercept",) if fit_intercept else ())
+            for index in (0, -1):
+                v = w.copy()
+                v[index] = bad
+                problem = Problem(X, y, loss=loss, fit_intercept=fit_intercept)
+                with pytest.raises(ValueError, match=r"\bw\b.*(nan|inf|finite)"):
+                    getattr(problem, method)(v)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["y", "sample_weight", "offset"])
+def test_nonfinite_vectors_name_the_place(name, bad):
+    for loss in ("squared", "logistic", "poisson"):
+        X, y, _ = data(loss)
+        vectors = {"y": y, "sample_weight": np.ones(N), "offset": np.zeros(N)}
+        vectors[name][5] = bad
+        with pytest.raises(ValueError, match=rf"^{name}.*\b5\b"):
+            Problem(X, loss=loss, **vectors)
+
+
+@pytest.mark.parametrize("name", ["delta", "scale", "shift"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nonfinite_numbers(name, bad):
+    X, y, _ = data("huber")
+    with pytest.raises(ValueError, match=rf"^{name}"):
+        Problem(X, y, loss="huber", **{name: bad})
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0])
+def test_delta_must_be_positive(delta):
+    X, y, _ = data("huber")
+    with pytest.raises(ValueError, match=r"^delta.*0"):
+        Problem(X, y, loss="huber", delta=delta)
+
+
+# ------------------------------------------------------------------------------ vectors: shape, domain
+@pytest.mark.parametrize("name", ["y", "sample_weight", "offset"])
+@pytest.mark.parametrize("shape", [(N - 1,), (N + 1,), (N, 1, 1), (0,)])
+def test_vectors_of_another_length_or_rank(name, shape):
+    X, y, _ = data("squared")
+    vectors = {"y": y, name: np.ones(shape)}
+    with pytest.raises(ValueError, match=rf"^{name}.*{N}"):
+        Problem(X, loss="squared", **vectors)
+
+
+@pytest.mark.parametrize("name", ["y", "sample_weight", "offset"])
+def test_vectors_of_another_type(name):
+    X, y, _ = data("squared")
+    for dtype in ("object", "complex128", "U1"):
+        with pytest.raises((ValueError, TypeError), match=rf"^{name}"):
+            Problem(X, loss="squared", **{"y": y, name: np.array(["a"] * N).astype("U1").astype(dtype)
+                                          if dtype != "complex128" else np.ones(N, dtype)})  # fmt: skip
+
+
+def test_softmax_offset_and_targets_of_another_shape():
+    X, y, _ = data("softmax")
+    with pytest.raises(ValueError, match=rf"^offset.*{CLASSES}"):
+        Problem(X, y, loss="softmax", offset=np.zeros((N, CLASSES + 1)))
+    with pytest.raises(ValueError, match="^y"):
+        Problem(X, np.full((N + 1, CLASSES), 1 / 3), loss="softmax")
+
+
+@pytest.mark.parametrize(
+    ("loss", "bad"),
+    [("logistic", 2.0), ("logistic", 0.5), ("logistic", -3.0), ("squared_hinge", 2.0), ("poisson", -1.0),
+     ("poisson", -1e-9), ("softmax", -1), ("softmax", 0.5), ("softmax", 1e12)],
+)  # fmt: skip
+def test_targets_outside_the_domain(loss, bad):
+    X, y, _ = data(loss)
+    y = y.astype(np.float64)
+    y[4] = bad
+    with pytest.raises(ValueError, match=rf"^y.*{loss}"):
+        Problem(X, y, loss=loss)
+
+
+def test_two_class_targets_do_not_mix_conventions():
+    X, y, _ = data()
+    y[:3] = [0, 1, -1]
+    with pytest.raises(ValueError, match="^y.*logistic"):
+        Problem(X, y)
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.6, 0.1], [1.5, -0.5, 0.0], [0.0, 0.0, 0.0], [np.nan, 0.5, 0.5]])
+def test_probabilities_that_are_none(row):
+    X, _, _ = data()
+    y = np.full((N, 3), 1 / 3)
+    y[6] = row
+    with pytest.raises(ValueError, match=r"^y.*\b6\b"):
+        Problem(X, y, loss="softmax")
+
+
+def test_weights_negative_or_all_zero():
+    X, y, _ = data()
+    s = np.ones(N)
+    s[8] = -1e-9
+    with pytest.raises(ValueError, match=r"^sample_weight.*\b8\b"):
+        Problem(X, y, sample_weight=s)
+    with pytest.raises(ValueError, match=r"^sample_weight.*(zero|0)"):
+        Problem(X, y, sample_weight=np.zeros(N))
+
+
+@pytest.mark.parametrize("n_threads", [0, -1])
+def test_n_threads_below_one(n_threads):
+    X, y, _ = data()
+    with pytest.raises(ValueError, match=r"^n_threads"):
+        Problem(X, y, n_threads=n_threads)
+
+
+def test_names_that_do_not_exist():
+    X, y, _ = data()
+    for name, value in (("compute", "float16"), ("isa", "mmx"), ("loss", "hinge"), ("dtype", "float8")):
+        with pytest.raises(ValueError, match=rf"{value}"):
+            Problem(X, y, **{name: value})
+    with pytest.raises(ValueError, match="compute.*float32"):
+        Problem(X, y, compute="float32")  # float64 data would lose what it has
+    with pytest.raises(ValueError, match="(?i)uint16|bfloat16"):
+        Problem(X, y, dtype="bfloat16")
+
+
+# -------------------------------------------------------------------------- calls: w and the outputs
+@pytest.mark.parametrize("loss", ["logistic", "softmax"])
+def test_w_of_another_shape_says_what_it_wants(loss):
+    X, y, w = data(loss)
+    problem = Problem(X, y, loss=loss)
+    wrong = [np.zeros(D + 1), np.zeros(D - 1), np.zeros((D, CLASSES + 1)), np.zeros((1, D)), np.zeros(())]
+    for v in [*wrong, np.zeros((D, 1, 1))]:
+        for method in (problem.value_and_grad, problem.margins):
+            with pytest.raises(ValueError, match=rf"^w.*{D}"):
+                method(v)
+    with pytest.raises(ValueError, match=rf"^w.*{D + 1}"):
+        Problem(X, y, loss=loss, fit_intercept=True).value_and_grad(w)
+
+
+def outputs(problem, **change):
+    shape = (problem.n,) if problem.k == 1 else (problem.n, problem.k)
+    out = {"grad": np.full(problem.p, 7.0), "margins": np.full(shape, 7.0), "residuals": np.full(shape, 7.0)}
+    return {**out, **change}
+
+
+@pytest.mark.parametrize("name", ["grad", "margins", "residuals"])
+def test_outputs_that_cannot_be_written_leave_the_others_alone(name):
+    X, y, w = data()
+    problem = Problem(X, y)
+    right = outputs(problem)[name]
+    frozen = right.copy()
+    frozen.flags.writeable = False
+    room = np.full(right.nbytes + 1, 7, np.uint8)
+    misaligned = room[1:].view(np.float64)
+    bad = {
+        "read-only": frozen,
+        "misaligned": misaligned,
+        "long": np.full(len(right) + 1, 7.0),
+        "narrow": right.astype(np.float32),
+        "two-dimensional": right[:, None].repeat(2, axis=1),
+        "strided": np.full(2 * len(right), 7.0)[::2],
+        "list": right.tolist(),
+    }
+    for kind, array in bad.items():
+        given = outputs(problem, **{name: array})
+        with pytest.raises((ValueError, TypeError), match=name):
+            problem.value_and_grad(w, **given)
+        for other, values in given.items():
+            expected = room[1:].view(np.float64)[0] if kind == "misaligned" and other == name else 7.0
+            assert (np.asarray(values) == expected).all(), f"{kind} {name} wrote into {other}"
+
+
+def test_outputs_that_overlap_are_refused():
+    X, y, w = data()
+    problem = Problem(X, y)
+    room = np.full(2 * N, 7.0)
+    overlapping = [
+        {"margins": room[:N], "residuals": room[N - 1 : 2 * N - 1]},
+        {"margins": room[:N], "residuals": room[:N]},
+        {"grad": room[:D], "margins": room[:N]},
+        {"grad": w},
+        {"grad": X[0]},
+        {"margins": X.reshape(-1)[:N]},
+    ]
+    before = X.copy(), w.copy()
+    for arrays in overlapping:
+        with pytest.raises(ValueError, match="overlap|share"):
+            problem.value_and_grad(w, **arrays)
+        assert (room == 7.0).all()
+        np.testing.assert_array_equal(X, before[0])
+        np.testing.assert_array_equal(w, before[1])
+
+
+def test_nonfinite_x_leaves_the_gradient_alone():
+    X, y, w = data()
+    X[2, 2] = np.nan
+    problem = Problem(X, y)
+    g = np.full(D, 7.0)
+    with pytest.raises(ValueError, match=r"row 2\b"):
+        problem.value_and_grad(w, g)
+    assert (g == 7.0).all()
+
+
+def test_margins_and_rmatvec_check_their_vectors():
+    X, y, w = data()
+    problem = Problem(X, y)
+    with pytest.raises(ValueError, match=rf"^v.*{N}"):
+        problem.rmatvec(np.zeros(N + 1))
+    with pytest.raises(ValueError, match=rf"^z.*{N}"):
+        problem.loss_from_margins(np.zeros(N - 1))
+    with pytest.raises((ValueError, TypeError), match="^out"):
+        problem.margins(w, np.zeros(N + 1))
+    frozen = np.full(N, 7.0)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="^out"):
+        problem.margins(w, frozen)
+    assert (frozen == 7.0).all()
+
+
+# ------------------------------------------------------------------------------------------- CSR
+def broken(**parts):
+    """A CSR matrix whose arrays were replaced behind scipy's back."""
+    sparse = pytest.importorskip("scipy.sparse")
+    X = sparse.csr_matrix((3, 4))
+    X.data = np.asarray(parts.get("data", [1.0, 2.0, 3.0, 4.0]))
+    X.indices = np.asarray(parts.get("indices", [0, 2, 1, 3]), np.int32)
+    X.indptr = np.asarray(parts.get("indptr", [0, 2, 2, 4]), np.int32)
+    return X
+
+
+def test_broken_helper_makes_a_good_matrix_by_default():
+    value, _ = Problem(broken(), np.ones(3), loss="squared").value_and_grad(np.zeros(4))
+    assert value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [({"indices": [2, 0, 1, 3]}, r"row 0\b.*sort|sort.*row 0\b"),
+     ({"indices": [0, 2, 3, 3]}, r"row 2\b.*duplicate|duplicate.*row 2\b"),
+     ({"indices": [0, 2, 1, 4]}, r"row 2\b.*\b4\b"), ({"indices": [-1, 2, 1, 3]}, r"row 0\b.*-1\b"),
+     ({"indptr": [0, 2, 2, 5]}, "indptr"), ({"indptr": [1, 2, 2, 4]}, "indptr"),
+     ({"indptr": [0, 3, 2, 4]}, "indptr"), ({"indptr": [0, 2, 4]}, "indptr"),
+     ({"indptr": [0, -1, 2, 4]}, "indptr"), ({"data": [1.0, 2.0, 3.0]}, "data|indices")],
+    ids=str,
+)  # fmt: skip
+def test_csr_that_is_malformed(parts, says):
+    with pytest.raises(ValueError, match=says):
+        Problem(broken(**parts), np.ones(3), loss="squared")
+
+
+def test_csr_unsorted_and_duplicate_name_the_fix():
+    with pytest.raises(ValueError, match="sort_indices"):
+        Problem(broken(indices=[2, 0, 1, 3]), np.ones(3), loss="squared")
+    with pytest.raises(ValueError, match="sum_duplicates"):
+        Problem(broken(indices=[0, 0, 1, 3]), np.ones(3), loss="squared")
+
+
+# -------------------------------------------------------------------------- the doors of the package
+@pytest.mark.parametrize("l2", [-1e-9, np.nan, np.inf])
+def test_value_and_grad_refuses_l2_below_zero(l2):
+    X, y, w = data()
+    with pytest.raises(ValueError, match="^l2"):
+        nagcore.value_and_grad(X, y, w, l2=l2)
+
+
+@pytest.mark.parametrize("name", ["l1", "l2"])
+def test_objective_refuses_penalties_below_zero(name):
+    X, y, _ = data()
+    with pytest.raises(ValueError, match=f"^{name}"):
+        nagcore.Objective(X, y, loss="logistic", **{name: -1.0})
+
+
+def test_value_and_grad_passes_the_errors_on():
+    X, y, w = data()
+    with pytest.raises(ValueError, match=r"X has dtype int64"):
+        nagcore.value_and_grad(X.astype(np.int64), y, w)
+    with pytest.raises(ValueError, match=r"^w"):
+        nagcore.value_and_grad(X, y, w[:-1])
+    frozen = np.full(D, 7.0)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="^out"):
+        nagcore.value_and_grad(X, y, w, out=frozen)
+    assert (frozen == 7.0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_refused_call_leaves_the_problem_usable(dtype):
+    X, y, w = data(dtype=dtype)
+    problem = Problem(X, y)
+    want = problem.value_and_grad(w)
+    with pytest.raises(ValueError, match="^w"):
+        problem.value_and_grad(np.zeros(D + 3))
+    got = problem.value_and_grad(w)
+    assert got[0] == want[0]
+    np.testing.assert_array_equal(got[1], want[1])
