@@ -31,10 +31,10 @@ def test_x_of_another_type_names_it_and_the_fix(dtype):
     assert np.dtype(dtype).name in str(info.value) or np.dtype(dtype).str in str(info.value)
 
 
-def test_x_in_the_other_byte_order_is_refused_or_read_right():
-    X, y, w = data()
+def test_x_in_the_other_byte_order_is_refused():
+    X, y, _ = data()
     swapped = X.astype(X.dtype.newbyteorder())
-    with pytest.raises((ValueError, TypeError), match="X .*byte"):
+    with pytest.raises(ValueError, match=rf"X has dtype {swapped.dtype.str}"):
         Problem(swapped, y)
 
 
@@ -186,7 +186,7 @@ def test_nonfinite_vectors_name_the_place(name, bad):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nonfinite_numbers(name, bad):
     X, y, _ = data("huber")
-    with pytest.raises(ValueError, match=rf"^{name}"):
+    with pytest.raises(ValueError, match=rf"\b{name}\b.*finite"):
         Problem(X, y, loss="huber", **{name: bad})
 
 
@@ -395,10 +395,9 @@ def test_broken_helper_makes_a_good_matrix_by_default():
     ("parts", "says"),
     [({"indices": [2, 0, 1, 3]}, r"row 0\b.*sort|sort.*row 0\b"),
      ({"indices": [0, 2, 3, 3]}, r"row 2\b.*duplicate|duplicate.*row 2\b"),
-     ({"indices": [0, 2, 1, 4]}, r"row 2\b.*\b4\b"), ({"indices": [-1, 2, 1, 3]}, r"row 0\b.*-1\b"),
-     ({"indptr": [0, 2, 2, 5]}, "indptr"), ({"indptr": [1, 2, 2, 4]}, "indptr"),
-     ({"indptr": [0, 3, 2, 4]}, "indptr"), ({"indptr": [0, 2, 4]}, "indptr"),
-     ({"indptr": [0, -1, 2, 4]}, "indptr"), ({"data": [1.0, 2.0, 3.0]}, "data|indices")],
+     ({"indices": [0, 2, 1, 4]}, r"row 2\b.*\b4\b"), ({"indices": [-1, 2, 1, 3]},  r"-1 in row 0\b"),
+     ({"indptr": [0, 2, 2, 5]}, "indptr"), ({"indptr": [0, 3, 2, 4]}, "indptr"), ({"indptr": [0, 2, 4]}, "indptr"),
+     ({"indptr": [0, -1, 2, 4]}, "indptr"), ({"data": [1.0, 2.0, 3.0]}, "3 entries")],
     ids=str,
 )  # fmt: skip
 def test_csr_that_is_malformed(parts, says):

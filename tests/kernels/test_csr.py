@@ -43,8 +43,9 @@ def test_csr_says_what_it_is():
     assert problem.layout == "csr"
     assert (problem.n, problem.d, problem.p) == (30, 9, 9)
     assert problem.x_dtype == "float64"
-    nbytes = case.X.data.nbytes + case.X.indices.nbytes + case.X.indptr.nbytes
-    assert problem.nbytes == nbytes
+    entries = case.X.data.nbytes + case.X.indices.nbytes
+    # the row pointers may be kept in 64 bits whatever they came in
+    assert entries + case.X.indptr.nbytes <= problem.nbytes <= entries + 8 * 31
 
 
 @pytest.mark.parametrize("loss", ["squared", "softmax"])
