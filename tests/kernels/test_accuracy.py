@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import ISAS, LOSSES, Case, make, storage_type, targets
 
+from cases import ISAS, LOSSES, Case, make, storage_type, targets
 from nagcore import reference
 
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}

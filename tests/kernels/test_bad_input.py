@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import CLASSES, DTYPES, ISAS, csr, lay_out, make
 
 import nagcore
+from cases import CLASSES, DTYPES, ISAS, csr, lay_out, make
 from nagcore import _core
 
 Problem = _core.Problem
@@ -26,7 +26,9 @@ def data(loss="logistic", dtype="float64", extras=()):
 def test_x_of_another_type_names_it_and_the_fix(dtype):
     _, y, _ = data()
     X = np.ones((N, D)).astype(np.int64).astype(dtype)
-    with pytest.raises((ValueError, TypeError), match=r"X has dtype .*float64, float32.*astype") as info:
+    with pytest.raises(
+        (ValueError, TypeError), match=r"X has dtype .*float64, float32.*astype"
+    ) as info:
         Problem(X, y)
     assert np.dtype(dtype).name in str(info.value) or np.dtype(dtype).str in str(info.value)
 
@@ -36,6 +38,24 @@ def test_x_in_the_other_byte_order_is_refused():
     swapped = X.astype(X.dtype.newbyteorder())
     with pytest.raises(ValueError, match=rf"X has dtype {swapped.dtype.str}"):
         Problem(swapped, y)
+
+
+def test_native_byte_order_spelt_out_is_read():
+    X, y, w = data()
+    order = "<" if np.dtype("<f8").isnative else ">"
+    value, g = Problem(X.astype(X.dtype.newbyteorder(order)), y).value_and_grad(w)
+    want, h = Problem(X, y).value_and_grad(w)
+    assert value == want
+    np.testing.assert_array_equal(g, h)
+
+
+def test_vectors_in_the_other_byte_order_are_converted():
+    X, y, w = data("squared")
+    want = Problem(X, y, loss="squared", sample_weight=np.ones(N)).value_and_grad(w)
+    other = {"y": y.astype(y.dtype.newbyteorder()), "sample_weight": np.ones(N, ">f8")}
+    got = Problem(X, loss="squared", **other).value_and_grad(w.astype(w.dtype.newbyteorder()))
+    assert got[0] == want[0]
+    np.testing.assert_array_equal(got[1], want[1])
 
 
 @pytest.mark.parametrize("shape", [(N,), (N, D, 1), ()])
@@ -244,7 +264,9 @@ def test_two_class_targets_do_not_mix_conventions():
         Problem(X, y)
 
 
-@pytest.mark.parametrize("row", [[0.5, 0.6, 0.1], [1.5, -0.5, 0.0], [0.0, 0.0, 0.0], [np.nan, 0.5, 0.5]])
+@pytest.mark.parametrize(
+    "row", [[0.5, 0.6, 0.1], [1.5, -0.5, 0.0], [0.0, 0.0, 0.0], [np.nan, 0.5, 0.5]]
+)
 def test_probabilities_that_are_none(row):
     X, _, _ = data()
     y = np.full((N, 3), 1 / 3)
@@ -272,7 +294,12 @@ def test_n_threads_below_one(n_threads):
 
 def test_names_that_do_not_exist():
     X, y, _ = data()
-    for name, value in (("compute", "float16"), ("isa", "mmx"), ("loss", "hinge"), ("dtype", "float8")):
+    for name, value in (
+        ("compute", "float16"),
+        ("isa", "mmx"),
+        ("loss", "hinge"),
+        ("dtype", "float8"),
+    ):
         with pytest.raises(ValueError, match=rf"{value}"):
             Problem(X, y, **{name: value})
     with pytest.raises(ValueError, match="compute.*float32"):
@@ -286,7 +313,13 @@ def test_names_that_do_not_exist():
 def test_w_of_another_shape_says_what_it_wants(loss):
     X, y, w = data(loss)
     problem = Problem(X, y, loss=loss)
-    wrong = [np.zeros(D + 1), np.zeros(D - 1), np.zeros((D, CLASSES + 1)), np.zeros((1, D)), np.zeros(())]
+    wrong = [
+        np.zeros(D + 1),
+        np.zeros(D - 1),
+        np.zeros((D, CLASSES + 1)),
+        np.zeros((1, D)),
+        np.zeros(()),
+    ]
     for v in [*wrong, np.zeros((D, 1, 1))]:
         for method in (problem.value_and_grad, problem.margins):
             with pytest.raises(ValueError, match=rf"^w.*{D}"):
@@ -297,7 +330,11 @@ def test_w_of_another_shape_says_what_it_wants(loss):
 
 def outputs(problem, **change):
     shape = (problem.n,) if problem.k == 1 else (problem.n, problem.k)
-    out = {"grad": np.full(problem.p, 7.0), "margins": np.full(shape, 7.0), "residuals": np.full(shape, 7.0)}
+    out = {
+        "grad": np.full(problem.p, 7.0),
+        "margins": np.full(shape, 7.0),
+        "residuals": np.full(shape, 7.0),
+    }
     return {**out, **change}
 
 
@@ -324,7 +361,9 @@ def test_outputs_that_cannot_be_written_leave_the_others_alone(name):
         with pytest.raises((ValueError, TypeError), match=name):
             problem.value_and_grad(w, **given)
         for other, values in given.items():
-            expected = room[1:].view(np.float64)[0] if kind == "misaligned" and other == name else 7.0
+            expected = (
+                room[1:].view(np.float64)[0] if kind == "misaligned" and other == name else 7.0
+            )
             assert (np.asarray(values) == expected).all(), f"{kind} {name} wrote into {other}"
 
 

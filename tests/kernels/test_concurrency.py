@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cases import DTYPES, csr, make, thinned
 
+from cases import DTYPES, csr, make, thinned
 from nagcore import _core
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import CLASSES, ISAS, LOSSES, THREADS, Case, check, csr, make, targets, thinned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cases import CLASSES, ISAS, LOSSES, THREADS, Case, check, csr, make, targets, thinned
 from nagcore import _core, reference
 
 sparse = pytest.importorskip("scipy.sparse")
@@ -67,7 +67,9 @@ def test_csr_rows_that_differ_wildly_in_length(close):
     dense[3] = rng.normal(size=d)
     dense[n - 1, ::2] = rng.normal(size=d // 2)
     dense[:, 5] = rng.normal(size=n)
-    case = Case(csr(dense), targets("logistic", n, rng), rng.normal(size=d) / 30, {"loss": "logistic"})
+    case = Case(
+        csr(dense), targets("logistic", n, rng), rng.normal(size=d) / 30, {"loss": "logistic"}
+    )
     for n_threads in THREADS:
         check(close, case, n_threads=n_threads)
 
@@ -141,12 +143,16 @@ def test_csr_parts_of_the_pass(loss, dtype, close):
 
 
 def test_csr_compute_float64_on_float32_data(close):
-    check(close, sparse_case("logistic", 100, 50, "float32", extras=("intercept",)), compute="float64")
+    check(
+        close, sparse_case("logistic", 100, 50, "float32", extras=("intercept",)), compute="float64"
+    )
 
 
 @settings(max_examples=80)
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(LOSSES), st.sampled_from(["int32", "int64"]),
        st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(0, 3), st.integers(1, 8), st.sampled_from(ISAS))  # fmt: skip
-def test_csr_matches_reference_for_any_pattern(close, n, d, loss, index, keep, seed, n_threads, isa):
+def test_csr_matches_reference_for_any_pattern(
+    close, n, d, loss, index, keep, seed, n_threads, isa
+):
     case = sparse_case(loss, n, d, "float32", index, ("weights",), seed, keep)
     check(close, case, n_threads=n_threads, isa=isa)

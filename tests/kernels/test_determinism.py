@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from cases import DTYPES, ISAS, LOSSES, THREADS, csr, lay_out, make, thinned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cases import DTYPES, ISAS, LOSSES, THREADS, csr, lay_out, make, thinned
 from nagcore import _core
 
 
@@ -44,7 +44,9 @@ def test_threads_give_the_same_bits(loss, dtype, isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n,d", [(1, 1), (7, 3), (301, 4097), (33, 30001), (100003, 2), (2049, 1025)])
+@pytest.mark.parametrize(
+    ("n", "d"), [(1, 1), (7, 3), (301, 4097), (33, 30001), (100003, 2), (2049, 1025)]
+)
 def test_threads_give_the_same_bits_at_extreme_shapes(n, d, dtype):
     for loss in ("logistic", "softmax") if n * d < 2_000_000 else ("logistic",):
         case = make(loss, n, d, dtype)
@@ -53,7 +55,9 @@ def test_threads_give_the_same_bits_at_extreme_shapes(n, d, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", ["F", "row-strided", "column-strided", "both reversed", "misaligned"])
+@pytest.mark.parametrize(
+    "layout", ["F", "row-strided", "column-strided", "both reversed", "misaligned"]
+)
 def test_threads_give_the_same_bits_in_every_layout(layout, dtype):
     for loss in ("squared", "softmax"):
         case = make(loss, 4001, 29, dtype, extras=("weights", "offset", "intercept"))
@@ -129,7 +133,11 @@ print(_core.active_isa(), value.hex(), g.tobytes().hex())
 def run(code, **env):
     clean = {k: v for k, v in os.environ.items() if k not in ("NAGCORE_ISA", "OMP_NUM_THREADS")}
     return subprocess.run(
-        [sys.executable, "-c", code], env={**clean, **env}, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code],
+        env={**clean, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 

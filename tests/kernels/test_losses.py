@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import ISAS, LOSSES
 
+from cases import ISAS, LOSSES
 from nagcore import _core, reference
 
 GRID = np.unique(
@@ -24,9 +24,7 @@ def scalar_losses():
 def margins_of(compute, isa, z, y, **how):
     """(φ, r) for each margin: a problem of one row and no X to speak of, its margin given."""
     z = np.asarray(z, compute)
-    problem = _core.Problem(
-        np.ones((1, 1), compute), np.array([y]), isa=isa, n_threads=1, **how
-    )
+    problem = _core.Problem(np.ones((1, 1), compute), np.array([y]), isa=isa, n_threads=1, **how)
     values, residuals, r = np.empty(len(z)), np.empty(len(z), compute), np.empty(1, compute)
     for i in range(len(z)):
         values[i] = problem.loss_from_margins(z[i : i + 1], r)

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from cases import targets
 
+from cases import targets
 from nagcore import _core, reference
 
 

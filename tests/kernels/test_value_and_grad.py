@@ -6,13 +6,23 @@ import gc
 
 import numpy as np
 import pytest
-from cases import (
-    CLASSES, DENSE_LAYOUTS, DTYPES, ISAS, LENGTHS, LOSSES, Case, check, csr, lay_out, make,
-)  # fmt: skip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nagcore
+from cases import (
+    CLASSES,
+    DENSE_LAYOUTS,
+    DTYPES,
+    ISAS,
+    LENGTHS,
+    LOSSES,
+    Case,
+    check,
+    csr,
+    lay_out,
+    make,
+)  # fmt: skip
 from nagcore import _core, reference
 
 
@@ -30,7 +40,9 @@ def test_problem_matches_reference_for_every_loss(loss, dtype, isa, close):
 @pytest.mark.parametrize("layout", ["C", "F", "both-strided"])
 def test_problem_matches_reference_at_awkward_lengths(layout, dtype, isa, close):
     """Every d with three n, every n with three d: heads, tails and both together."""
-    pairs = {(n, d) for d in LENGTHS for n in (1, 7, 65)} | {(n, d) for n in LENGTHS for d in (1, 8, 33)}
+    pairs = {(n, d) for d in LENGTHS for n in (1, 7, 65)} | {
+        (n, d) for n in LENGTHS for d in (1, 8, 33)
+    }
     for n, d in sorted(pairs | {(1, 5000), (2, 4097), (5000, 1), (4097, 2), (1025, 3)}):
         case = make("squared_hinge" if n % 2 else "logistic", n, d, dtype, extras=("intercept",))
         check(close, case, X=lay_out(case.X, layout), isa=isa)
@@ -45,7 +57,7 @@ def test_softmax_matches_reference_for_any_number_of_classes(k, isa, close):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n,d", [(1, 1), (3, 2), (2, 40), (70, 1)])
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (3, 2), (2, 40), (70, 1)])
 def test_softmax_matches_reference_at_awkward_lengths(n, d, dtype, isa, close):
     for layout in ("C", "F", "column-strided"):
         case = make("softmax", n, d, dtype)
@@ -90,7 +102,9 @@ def test_problem_reads_views_of_three_dimensions(dtype, close):
     check(close, case, X=swapped[:, 2].T)
 
 
-@pytest.mark.parametrize("scale,shift", [(1.0, 0.0), (1 / 255, 0.0), (0.013, -1.7), (-2.0, 100.0)])
+@pytest.mark.parametrize(
+    ("scale", "shift"), [(1.0, 0.0), (1 / 255, 0.0), (0.013, -1.7), (-2.0, 100.0)]
+)
 @pytest.mark.parametrize("loss", ["squared", "logistic", "softmax"])
 def test_scale_and_shift_fold_into_the_pass(loss, scale, shift, close):
     case = make(loss, 99, 21, "uint8", extras=("weights", "intercept"))
@@ -136,7 +150,9 @@ def cases(draw):
     case = make(loss, n, d, dtype, extras=tuple(extras), seed=draw(st.integers(0, 5)))
     rows = draw(st.sampled_from([1, 2, 5, -1, -3]))
     columns = draw(st.sampled_from([1, 2, 3, -1, -2]))
-    room = np.zeros((n * abs(rows), d * abs(columns)), case.X.dtype, order=draw(st.sampled_from("CF")))
+    room = np.zeros(
+        (n * abs(rows), d * abs(columns)), case.X.dtype, order=draw(st.sampled_from("CF"))
+    )
     X = room[::rows, ::columns]
     X[...] = case.X
     return case, X
@@ -184,13 +200,13 @@ def test_problem_reads_x_where_it_lies():
 
 def test_problem_keeps_x_alive():
     case = make("logistic", 2000, 50, "float64")
-    want, g = case.oracle()
+    want, _g = case.oracle()
     X = case.X.copy()
     problem = case.problem(X)
     del X
     gc.collect()
     junk = [np.full((2000, 50), 7.0) for _ in range(4)]
-    value, h = problem.value_and_grad(case.w)
+    value, _h = problem.value_and_grad(case.w)
     assert value == pytest.approx(want, rel=1e-12)
     assert len(junk) == 4
 
@@ -265,7 +281,9 @@ def test_softmax_targets_may_be_numbers_or_probabilities(close):
     close(got[1], g, "gradient", "float64", size.gradient)
     soft = np.random.default_rng(0).dirichlet(np.ones(CLASSES), 90)
     for dtype in ("float64", "float32"):
-        mixed = Case(case.X.astype(dtype), soft.astype(np.float32).astype(np.float64), case.w, case.how)
+        mixed = Case(
+            case.X.astype(dtype), soft.astype(np.float32).astype(np.float64), case.w, case.how
+        )
         mixed.y /= mixed.y.sum(axis=1, keepdims=True)
         check(close, mixed)
 
@@ -276,7 +294,9 @@ def test_sample_weights_are_a_mean_not_a_sum(close):
     value, g = case.problem().value_and_grad(case.w)
     size = case.magnitudes()
     s = case.how["sample_weight"]
-    got = _core.Problem(case.X, case.y, loss="logistic", sample_weight=1000 * s).value_and_grad(case.w)
+    got = _core.Problem(case.X, case.y, loss="logistic", sample_weight=1000 * s).value_and_grad(
+        case.w
+    )
     close(got[0], value, "value", "float64", size.value)
     close(got[1], g, "gradient", "float64", size.gradient)
     s = s.copy()

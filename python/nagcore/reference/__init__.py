@@ -17,17 +17,9 @@ error bound, duality gap), update (the Nesterov step), solvers.
 
 from __future__ import annotations
 
-from .losses import (
-    LOSSES,
-    Huber,
-    Logistic,
-    Loss,
-    Poisson,
-    Softmax,
-    Squared,
-    SquaredHinge,
-)  # fmt: skip
+from .losses import LOSSES, Loss
 from .objective import (
+    Magnitudes,
     decode,
     duality_gap,
     magnitudes,
@@ -35,12 +27,27 @@ from .objective import (
     rmatvec,
     value_and_grad,
     weights,
-)  # fmt: skip
+)
 from .solvers import acfgm, fista, prox_l1
 from .update import Step, ema_update, fma, nesterov_step, stochastic_neighbours
 
 __all__ = [
-    "LOSSES", "Huber", "Logistic", "Loss", "Poisson", "Softmax", "Squared", "SquaredHinge", "Step",
-    "acfgm", "decode", "duality_gap", "ema_update", "fista", "fma", "magnitudes", "margins",
-    "nesterov_step", "prox_l1", "rmatvec", "stochastic_neighbours", "value_and_grad", "weights",
-]  # fmt: skip
+    "LOSSES",
+    "Loss",
+    "Magnitudes",
+    "Step",
+    "acfgm",
+    "decode",
+    "duality_gap",
+    "ema_update",
+    "fista",
+    "fma",
+    "magnitudes",
+    "margins",
+    "nesterov_step",
+    "prox_l1",
+    "rmatvec",
+    "stochastic_neighbours",
+    "value_and_grad",
+    "weights",
+]

@@ -28,15 +28,23 @@ class Loss:
     """One loss: ``value`` φ, ``residual`` r, ``curvature`` φ'', ``conjugate`` φ*(θ), its targets.
 
     ``targets`` is "real", "binary", "class" or "nonnegative"; ``bound`` bounds φ'' (∞ where nothing
-    does). ``operands`` gives the sizes of the numbers that φ and r are differences of: their
-    rounding is in any result.
+    does).
 
     >>> sorted(LOSSES)
     ['huber', 'logistic', 'poisson', 'softmax', 'squared', 'squared_hinge']
     """
 
     name, targets, bound = "", "real", 1.0
-    operands = staticmethod(lambda z, y: (0.0, 0.0))
+
+    @staticmethod
+    def operands(z, y):
+        """(Of φ, of r): the sizes of the numbers they are differences of, whose rounding no formula
+        avoids; none, unless a loss says otherwise.
+
+        >>> Squared.operands(1.0, 1.0)
+        (0.0, 0.0)
+        """
+        return 0.0, 0.0
 
     @classmethod
     def encode(cls, y, k: int = 1):

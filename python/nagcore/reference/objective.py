@@ -90,7 +90,11 @@ def value_and_grad(X, y, w, *, loss="logistic", l2=0.0, sample_weight=None, delt
 
 
 class Magnitudes(NamedTuple):
-    """What k·eps multiplies in the error bounds of the four things a pass computes."""
+    """What k·eps multiplies in the error bounds of the four things a pass computes.
+
+    >>> magnitudes(np.array([[-2.0]]), [1.0], np.array([3.0]), loss="squared").margins
+    array([6.])
+    """
 
     value: float
     gradient: np.ndarray
@@ -102,9 +106,9 @@ def magnitudes(X, y, w, *, loss="logistic", l2=0.0, sample_weight=None, offset=N
                fit_intercept=False, scale=1.0, shift=0.0, storage=None, strict=False):  # fmt: skip
     """The sums of absolute values of the terms that value, gradient, margins and residuals add up.
 
-    margins: m_i = Σ_k |x_ik w_k| + |b| + |offset_i|.  residuals: e_i = |r_i| + φ''_i m_i + operands of
-    r_i.  gradient: (1/S) Σ_i s_i |x_ij| e_i + l2|w_j|.  value: (1/S) Σ_i s_i (|φ_i| + |r_i| m_i +
-    operands of φ_i) + l2‖w‖²/2.  ``strict`` leaves the operands out. |x| stands for |scale·X| +
+    margins: m_i = Σ_k |x_ik w_k| + |b| + |offset_i|.  residuals: e_i = |r_i| + φ''_i m_i + operands
+    of r_i.  gradient: (1/S) Σ_i s_i |x_ij| e_i + l2|w_j|.  value: (1/S) Σ_i s_i (|φ_i| + |r_i| m_i
+    + operands of φ_i) + l2‖w‖²/2.  ``strict`` leaves the operands out. |x| stands for |scale·X| +
     |shift|, since scale and shift are folded into w and g.
 
     >>> magnitudes(np.array([[-2.0]]), [1.0], np.array([3.0]), loss="squared")[:2]
@@ -132,7 +136,7 @@ def _centre(phi, z, y, s, delta):
     """The change c of the intercept that gives Σ s_i r(z_i + c, y_i) = 0: bisection, or, for the
     k intercepts of softmax, Newton's method with halving steps.
 
-    >>> float(_centre(LOSSES['squared'], np.array([1.0, 3.0]), np.array([0.0, 0.0]), np.ones(2), 1.0))
+    >>> float(_centre(LOSSES["squared"], np.array([1.0, 3.0]), np.zeros(2), np.ones(2), 1.0))
     -2.0
     """
     slope = lambda c: s @ phi.residual(z + c, y, delta)  # noqa: E731

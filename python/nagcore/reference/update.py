@@ -53,6 +53,7 @@ def _rule(theta, g, b, *, lr, momentum=0.9, lookahead=None, dampening=0.0, weigh
 
     torch: g ← g + λθ; b ← g on a first step, else μb + (1−τ)g; θ ← θ − lr(g + μb), or θ − lr·b.
     keras: v ← μv − lr·g; θ ← θ + (μv − lr·g), or θ + v. Where fma stands, the library fuses.
+    μ = 0 leaves the buffer alone: θ ← θ − lr·g.
 
     >>> one = np.ones(1, np.float32)
     >>> _rule(one, one, 0 * one, lr=0.5, momentum=0.5, first=True)
@@ -65,8 +66,8 @@ def _rule(theta, g, b, *, lr, momentum=0.9, lookahead=None, dampening=0.0, weigh
         theta = theta * f(1 - lr * wd) if multiply else theta - theta * f(wd) * f(lr)
     elif wd:
         g = fma(f(wd), theta, g) if torch else g + f(wd) * theta
-    if torch and momentum == 0:
-        return fma(f(-lr), g, theta), b
+    if momentum == 0 and lookahead is None:  # plain descent, as both libraries have it: no buffer
+        return fma(f(-lr), g, theta) if torch else theta - f(lr) * g, b
     if torch:
         b = g.copy() if first else fma(f(1 - dampening), g, mu * b)
         return fma(f(-lr), fma(ahead, b, g) if nesterov else b, theta), b
@@ -82,7 +83,11 @@ def _rule(theta, g, b, *, lr, momentum=0.9, lookahead=None, dampening=0.0, weigh
 
 
 class Step(NamedTuple):
-    """What :func:`nesterov_step` returns: new lists (master None if none came), and the report."""
+    """What :func:`nesterov_step` returns: new lists (master None if none came), and the report.
+
+    >>> nesterov_step([], [], [], lr=0.1)
+    Step(params=[], buffers=[], master=None, norm=0.0, clip=1.0, found_inf=False)
+    """
 
     params: list
     buffers: list
