@@ -1,4 +1,4 @@
-"""Data sets for the kernels' tests: each loss's targets, each storage, each layout, and the oracle's answer."""
+"""Data sets for the kernels' tests: every loss's targets, storage and layout, and the check."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def storage_type(name: str) -> np.dtype:
 
 
 def targets(loss: str, n: int, rng: np.random.Generator, k: int = CLASSES) -> np.ndarray:
-    """n targets from the loss's domain, every one a float32 number, every class present if n ≥ k."""
+    """n targets from the loss's domain, float32 numbers all, every class present if n ≥ k."""
     kind = reference.LOSSES[loss].targets
     if kind == "class":
         return rng.permutation(np.arange(n) % k)
@@ -79,7 +79,8 @@ class Case:
 def make(loss="logistic", n=100, d=10, dtype="float32", *, extras=(), seed=0, k=CLASSES) -> Case:
     """A case; ``extras`` are any of "weights", "offset", "intercept".
 
-    Every number in it is a float32 number, so that arithmetic in float32 starts from the same data as the oracle.
+    Every number in it is a float32 number, so that arithmetic in float32 starts from what the
+    oracle starts from.
     """
     rng = np.random.default_rng([seed, n, d])
     X, y = matrix(dtype, n, d, rng), targets(loss, n, rng, k)
@@ -119,7 +120,7 @@ def _memmap(X, tmp):
 
 
 def _spaced(X, rows, columns, order="C"):
-    """X inside a larger array, every row-th row and column-th column of it; negative steps run back."""
+    """X inside a larger array, every rows-th row and columns-th column; negative steps run back."""
     room = np.zeros((X.shape[0] * abs(rows), X.shape[1] * abs(columns)), X.dtype, order=order)
     out = room[::rows, ::columns]
     out[...] = X

@@ -1,4 +1,4 @@
-"""The oracle's losses, gradients, gap and solvers against scipy, differences, scikit-learn, torch."""
+"""The oracle's losses, gradients, gap and solvers against scipy, scikit-learn, torch."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ def test_reference_documents_every_function():
             ):
                 doc = ast.get_docstring(node)
                 assert doc, f"{node.name} has no docstring"
-                assert ">>>" in doc, (
-                    f"{node.name} has no doctest"
-                )
+                assert ">>>" in doc, f"{node.name} has no doctest"
 
 
 # ------------------------------------------------------------------------------------- the losses
@@ -185,18 +183,32 @@ def test_losses_agree_with_torch():
         (LOSS["poisson"].value(z, abs(y)).mean(), F.poisson_nll_loss(tz, ty.abs())),
     ]
     Z, c = rng.normal(size=(30, 4)), rng.integers(0, 4, 30)
-    pairs += [(LOSS["softmax"].value(Z, LOSS["softmax"].encode(c, 4)).mean(),
-               F.cross_entropy(torch.tensor(Z), torch.tensor(c)))]  # fmt: skip
+    pairs += [
+        (
+            LOSS["softmax"].value(Z, LOSS["softmax"].encode(c, 4)).mean(),
+            F.cross_entropy(torch.tensor(Z), torch.tensor(c)),
+        )
+    ]
     for ours, theirs in pairs:
         assert float(ours) == pytest.approx(float(theirs), rel=1e-13)
 
 
 @pytest.mark.parametrize(
     ("loss", "y"),
-    [("logistic", [0.0, 0.5]), ("logistic", [-1.0, 0.0]), ("squared_hinge", [1.0, 2.0]), ("poisson", [-1.0]),
-     ("squared", [np.nan]), ("huber", [np.inf]), ("softmax", [0.0, 3.0]), ("softmax", [0.5]),
-     ("softmax", [[0.5, 0.6, 0.1]]), ("softmax", [[0.5, 0.5]]), ("softmax", [[1.5, -0.5, 0.0]])],
-)  # fmt: skip
+    [
+        ("logistic", [0.0, 0.5]),
+        ("logistic", [-1.0, 0.0]),
+        ("squared_hinge", [1.0, 2.0]),
+        ("poisson", [-1.0]),
+        ("squared", [np.nan]),
+        ("huber", [np.inf]),
+        ("softmax", [0.0, 3.0]),
+        ("softmax", [0.5]),
+        ("softmax", [[0.5, 0.6, 0.1]]),
+        ("softmax", [[0.5, 0.5]]),
+        ("softmax", [[1.5, -0.5, 0.0]]),
+    ],
+)
 def test_loss_encode_refuses_targets_outside_domain(loss, y):
     with pytest.raises(ValueError, match=f"y for {loss} must be"):
         ref.LOSSES[loss].encode(y, 3)
@@ -225,7 +237,7 @@ def test_value_and_grad_is_gradient_of_its_value(loss):
 
 
 def test_value_and_grad_mean_weights_offset_intercept():
-    """Weights are repetitions, an offset is a column of coefficient one, an intercept a column of ones."""
+    """A weight repeats a row, an offset is a column times 1, an intercept a column of ones."""
     X, y, w = data("logistic")
     base = ref.value_and_grad(np.vstack([X, X[:5]]), np.append(y, y[:5]), w, l2=0.1)
     s = np.ones(len(X))
@@ -300,9 +312,12 @@ def minimum(loss, X, y, **how):
         ref.value_and_grad(X, y, v.reshape(shape), loss=loss, **how)
     )
     found = optimize.minimize(
-        fg, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B",
+        fg,
+        np.zeros(shape).ravel(),
+        jac=True,
+        method="L-BFGS-B",
         options={"maxiter": 5000, "maxfun": 50000, "ftol": 1e-16, "gtol": 1e-11},
-    )  # fmt: skip
+    )
     return found.x.reshape(shape), found.fun
 
 
@@ -365,8 +380,12 @@ def test_solvers_reach_scikit_learn_optimum(method):
     np.testing.assert_allclose(w, smooth.fit(X, y).coef_[0], atol=2e-6)
     X, y, _ = data("squared", n=200)
     lasso = linear_model.Lasso(alpha=0.1, fit_intercept=False, tol=1e-14).fit(X, y)
-    w = method(lambda w: ref.value_and_grad(X, y, w, loss="squared"), np.zeros(5),
-               prox=lambda x, eta: ref.prox_l1(x, 0.1 * eta), n_iter=1500)  # fmt: skip
+    w = method(
+        lambda w: ref.value_and_grad(X, y, w, loss="squared"),
+        np.zeros(5),
+        prox=lambda x, eta: ref.prox_l1(x, 0.1 * eta),
+        n_iter=1500,
+    )
     np.testing.assert_allclose(w, lasso.coef_, atol=2e-6)
     assert ref.duality_gap(X, y, w, loss="squared", l1=0.1) < 1e-9
 

@@ -18,7 +18,7 @@ f32 = np.float32
 
 # ------------------------------------------------------------------------------- exact rounding
 def nearest_f32(q: Fraction) -> np.float32:
-    """The float32 nearest to a rational, ties to even: by comparing a candidate with its neighbours."""
+    """The float32 nearest to a rational, ties to even: the best of a guess and its neighbours."""
     guess = f32(float(q))
     around = [np.nextafter(guess, f32(-np.inf)), guess, np.nextafter(guess, f32(np.inf))]
     around = [c for c in around if np.isfinite(c)]
@@ -165,8 +165,17 @@ def test_nesterov_step_keras_written_with_scalars(nesterov):
     """keras' eager rule, operation by operation on single numbers."""
     rng = np.random.default_rng(0)
     p, g, v = rng.normal(size=(3, 50)).astype(f32)
-    done = ref.nesterov_step([p], [g], [v], lr=0.1, momentum=0.9, nesterov=nesterov,
-                             convention="keras", weight_decay=0.05, decoupled=True)  # fmt: skip
+    done = ref.nesterov_step(
+        [p],
+        [g],
+        [v],
+        lr=0.1,
+        momentum=0.9,
+        nesterov=nesterov,
+        convention="keras",
+        weight_decay=0.05,
+        decoupled=True,
+    )
     lr, mu, wd = f32(0.1), f32(0.9), f32(0.05)
     for i in range(50):
         theta = p[i] - f32(f32(p[i] * wd) * lr)
@@ -225,8 +234,9 @@ def test_nesterov_step_nonfinite_gradient():
 
 def test_nesterov_step_first_step_is_a_property_of_the_tensor():
     one = np.ones(3, f32)
-    done = ref.nesterov_step([one] * 2, [one] * 2, [9 * one] * 2, lr=0.5, momentum=0.5,
-                             first_step=[True, False])  # fmt: skip
+    done = ref.nesterov_step(
+        [one] * 2, [one] * 2, [9 * one] * 2, lr=0.5, momentum=0.5, first_step=[True, False]
+    )
     assert done.buffers[0].tolist() == [1, 1, 1]
     assert done.buffers[1].tolist() == [5.5] * 3
 

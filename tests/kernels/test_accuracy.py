@@ -59,7 +59,7 @@ def constant(loss, n, d, dtype="float32", number=0.1, order="C"):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "softmax"])
 def test_gradient_error_on_constant_data(loss, order, isa):
-    """The worst case for sums: a running total loses the same low bits of each term, n times over."""
+    """The worst case for sums: a running total loses the same low bits n times over."""
     worst = {n: ratio(constant(loss, n, 10, order=order), isa=isa) for n in (1000, 10_000, 100_000)}
     assert max(worst.values()) <= 8, worst
     assert worst[100_000] <= 2 * max(worst[1000], 0.5), f"grows with n: {worst}"

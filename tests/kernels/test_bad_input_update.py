@@ -53,26 +53,39 @@ class Arrays:
 @pytest.mark.parametrize(
     ("how", "match"),
     [
-        ({"lr": -0.1}, "^lr.*-0.1"), ({"lr": np.nan}, "^lr.*nan"), ({"lr": np.inf}, "^lr.*inf"),
-        ({"momentum": -0.1}, "^momentum.*-0.1"), ({"momentum": np.nan}, "^momentum.*nan"),
+        ({"lr": -0.1}, "^lr.*-0.1"),
+        ({"lr": np.nan}, "^lr.*nan"),
+        ({"lr": np.inf}, "^lr.*inf"),
+        ({"momentum": -0.1}, "^momentum.*-0.1"),
+        ({"momentum": np.nan}, "^momentum.*nan"),
         ({"lookahead": np.nan}, "^lookahead.*nan"),
-        ({"weight_decay": -1e-9}, "^weight_decay.*-1e-0?9"), ({"weight_decay": np.inf}, "^weight_decay"),
-        ({"dampening": np.nan}, "^dampening.*nan"), ({"dampening": 0.1}, "(?i)dampening.*nesterov|nesterov.*dampening"),
-        ({"dampening": 0.1, "nesterov": False, "convention": "keras"}, "dampening.*keras|keras.*dampening"),
+        ({"weight_decay": -1e-9}, "^weight_decay.*-1e-0?9"),
+        ({"weight_decay": np.inf}, "^weight_decay"),
+        ({"dampening": np.nan}, "^dampening.*nan"),
+        ({"dampening": 0.1}, "(?i)dampening.*nesterov|nesterov.*dampening"),
+        (
+            {"dampening": 0.1, "nesterov": False, "convention": "keras"},
+            "dampening.*keras|keras.*dampening",
+        ),
         ({"convention": "jax"}, "^convention.*jax.*torch.*keras"),
-        ({"max_norm": -1.0}, "^max_norm.*-1"), ({"max_norm": np.nan}, "^max_norm.*nan"),
-        ({"grad_scale": 0.0}, "^grad_scale.*0"), ({"grad_scale": np.inf}, "^grad_scale.*inf"),
+        ({"max_norm": -1.0}, "^max_norm.*-1"),
+        ({"max_norm": np.nan}, "^max_norm.*nan"),
+        ({"grad_scale": 0.0}, "^grad_scale.*0"),
+        ({"grad_scale": np.inf}, "^grad_scale.*inf"),
         ({"grad_scale": np.nan}, "^grad_scale.*nan"),
         ({"ema_decay": 1.5, "with_ema": True}, "^ema_decay.*1.5"),
         ({"ema_decay": -0.5, "with_ema": True}, "^ema_decay.*-0.5"),
         ({"ema_decay": np.nan, "with_ema": True}, "^ema_decay.*nan"),
-        ({"ema_decay": None, "with_ema": True}, "ema_decay"), ({"ema_decay": 0.9}, "ema"),
+        ({"ema_decay": None, "with_ema": True}, "ema_decay"),
+        ({"ema_decay": 0.9}, "ema"),
         ({"first_step": [True, False]}, "^first_step.*2.*3|^first_step.*3.*2"),
-        ({"n_threads": 0}, "^n_threads.*0"), ({"n_threads": -2}, "^n_threads.*-2"),
-        ({"seed": -1}, "^seed.*-1"), ({"seed": 2**64}, "^seed"),
+        ({"n_threads": 0}, "^n_threads.*0"),
+        ({"n_threads": -2}, "^n_threads.*-2"),
+        ({"seed": -1}, "^seed.*-1"),
+        ({"seed": 2**64}, "^seed"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_scalars_out_of_range_are_refused(how, match):
     Arrays().refuse(match, error=(ValueError, OverflowError), **how)
 
@@ -127,10 +140,17 @@ def test_dtypes_that_are_not_read(name, dtype):
 
 @pytest.mark.parametrize(
     ("param", "grad", "buffer"),
-    [("float32", "float64", "float32"), ("float32", "float32", "float64"), ("float64", "float32", "float64"),
-     ("bfloat16", "bfloat16", "bfloat16"), ("float16", "float16", "float16"), ("float32", "float32", "bfloat16"),
-     ("bfloat16", "float16", "float32"), ("bfloat16", "float64", "float32")],
-)  # fmt: skip
+    [
+        ("float32", "float64", "float32"),
+        ("float32", "float32", "float64"),
+        ("float64", "float32", "float64"),
+        ("bfloat16", "bfloat16", "bfloat16"),
+        ("float16", "float16", "float16"),
+        ("float32", "float32", "bfloat16"),
+        ("bfloat16", "float16", "float32"),
+        ("bfloat16", "float64", "float32"),
+    ],
+)
 def test_dtypes_that_do_not_go_together(param, grad, buffer):
     arrays = Arrays()
     rng = np.random.default_rng(1)
@@ -164,7 +184,7 @@ def test_lists_in_place_of_arrays_are_refused(name):
     arrays.refuse(rf"{name}\[1\]", error=(TypeError, ValueError))
 
 
-# ---------------------------------------------------------------------- writability, alignment, overlap
+# ------------------------------------------------------------------ writability, alignment, overlap
 @pytest.mark.parametrize("place", [0, 2])
 @pytest.mark.parametrize("name", ["params", "buffers", "ema", "master"])
 def test_arrays_that_cannot_be_written(name, place):
@@ -207,7 +227,7 @@ def test_foreign_byte_order_is_refused_and_the_own_one_spelt_out_is_not():
 
 
 def room_for(arrays, first, second, shift):
-    """Make arrays[first] and arrays[second], given as (name, place), views of one room, shift apart."""
+    """Make two arrays, given as (name, place), views of one room, so many elements apart."""
     (a, i), (b, j) = first, second
     n = getattr(arrays, a)[i].size
     room = np.linspace(0, 1, n + 16, dtype=np.float32)
@@ -220,12 +240,17 @@ def room_for(arrays, first, second, shift):
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (("params", 0), ("params", 2)), (("params", 0), ("buffers", 0)), (("params", 2), ("grads", 2)),
-        (("buffers", 0), ("buffers", 2)), (("buffers", 0), ("grads", 2)), (("ema", 0), ("params", 2)),
-        (("ema", 2), ("buffers", 0)), (("grads", 0), ("params", 1)),
+        (("params", 0), ("params", 2)),
+        (("params", 0), ("buffers", 0)),
+        (("params", 2), ("grads", 2)),
+        (("buffers", 0), ("buffers", 2)),
+        (("buffers", 0), ("grads", 2)),
+        (("ema", 0), ("params", 2)),
+        (("ema", 2), ("buffers", 0)),
+        (("grads", 0), ("params", 1)),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_arrays_that_overlap(first, second, shift):
     arrays = Arrays()
     room_for(arrays, first, second, shift)
@@ -251,7 +276,7 @@ def test_an_array_that_overlaps_itself():
 
 
 def test_gradients_may_share_memory_with_one_another():
-    """They are only read: one gradient for two parameters is no mistake, a broadcast one neither."""
+    """They are only read: one gradient for two parameters is no mistake, nor a broadcast one."""
     p, b = np.ones((2, 6), np.float32), np.ones((2, 6), np.float32)
     g = np.linspace(0, 1, 6, dtype=np.float32)
     nagcore.nesterov_step_([p[0], p[1]], [g, g], [b[0], b[1]], lr=0.1)

@@ -164,7 +164,7 @@ def test_other_threads_run_during_a_pass():
     assert inside >= 3, f"{inside} ticks in {end - begin:.3f} s"
 
 
-# ---------------------------------------------------------------------------------------------- fork
+# --------------------------------------------------------------------------------------------- fork
 def in_child(queue, n_threads):
     case = make("logistic", 6001, 43, "float32")
     queue.put(answer(case.problem(n_threads=n_threads), case.w))

@@ -138,8 +138,13 @@ def test_csr_parts_of_the_pass(loss, dtype, close):
     v = np.random.default_rng(0).normal(size=z.shape).astype(z.dtype)
     fit = {k: case.how[k] for k in ("sample_weight", "fit_intercept")}
     absolute = sparse.csr_matrix((np.abs(case.X.data), case.X.indices, case.X.indptr), case.X.shape)
-    close(problem.rmatvec(v), reference.rmatvec(case.X, v, dtype=wide, **fit), "rmatvec", arithmetic,
-          reference.rmatvec(absolute, np.abs(v), **fit))  # fmt: skip
+    close(
+        problem.rmatvec(v),
+        reference.rmatvec(case.X, v, dtype=wide, **fit),
+        "rmatvec",
+        arithmetic,
+        reference.rmatvec(absolute, np.abs(v), **fit),
+    )
 
 
 def test_csr_compute_float64_on_float32_data(close):
@@ -149,8 +154,16 @@ def test_csr_compute_float64_on_float32_data(close):
 
 
 @settings(max_examples=80)
-@given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(LOSSES), st.sampled_from(["int32", "int64"]),
-       st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(0, 3), st.integers(1, 8), st.sampled_from(ISAS))  # fmt: skip
+@given(
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.sampled_from(LOSSES),
+    st.sampled_from(["int32", "int64"]),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    st.integers(0, 3),
+    st.integers(1, 8),
+    st.sampled_from(ISAS),
+)
 def test_csr_matches_reference_for_any_pattern(
     close, n, d, loss, index, keep, seed, n_threads, isa
 ):

@@ -76,8 +76,14 @@ def test_threads_give_the_same_bits_on_csr(loss, dtype, index):
 
 
 @settings(max_examples=40)
-@given(st.integers(1, 3000), st.integers(1, 60), st.sampled_from(LOSSES), st.sampled_from(DTYPES),
-       st.sampled_from(["C", "F", "both-strided"]), st.integers(2, 40))  # fmt: skip
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 60),
+    st.sampled_from(LOSSES),
+    st.sampled_from(DTYPES),
+    st.sampled_from(["C", "F", "both-strided"]),
+    st.integers(2, 40),
+)
 def test_any_number_of_threads_gives_the_same_bits(n, d, loss, dtype, layout, n_threads):
     case = make(loss, n, d, dtype)
     X = lay_out(case.X, layout)

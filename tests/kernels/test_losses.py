@@ -9,12 +9,32 @@ from cases import ISAS, LOSSES
 from nagcore import _core, reference
 
 GRID = np.unique(
-    np.concatenate([
-        np.linspace(-20, 20, 161), np.geomspace(1e-6, 80, 60), -np.geomspace(1e-6, 80, 60),
-        [-88.5, -87.0, 0.0, 0.5, 0.75, 1.0, 87.0, 88.5, 100.0, -100.0, 300.0, -300.0, 700.0, -700.0],
-        np.nextafter([1.0, 0.75, 0.0], 2), np.nextafter([1.0, 0.75], -2),
-    ])
-)  # fmt: skip
+    np.concatenate(
+        [
+            np.linspace(-20, 20, 161),
+            np.geomspace(1e-6, 80, 60),
+            -np.geomspace(1e-6, 80, 60),
+            [
+                -88.5,
+                -87.0,
+                0.0,
+                0.5,
+                0.75,
+                1.0,
+                87.0,
+                88.5,
+                100.0,
+                -100.0,
+                300.0,
+                -300.0,
+                700.0,
+                -700.0,
+            ],
+            np.nextafter([1.0, 0.75, 0.0], 2),
+            np.nextafter([1.0, 0.75], -2),
+        ]
+    )
+)
 
 
 def scalar_losses():
@@ -65,12 +85,17 @@ def test_logistic_is_finite_at_any_finite_margin(compute, isa):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("compute", ["float64", "float32"])
 def test_softmax_at_extreme_margins(compute, isa, close):
-    """logsumexp shifts by the maximum: nothing overflows, and equal margins give equal probabilities."""
+    """logsumexp shifts by the maximum: nothing overflows; equal margins, equal probabilities."""
     rng = np.random.default_rng(0)
-    Z = np.concatenate([
-        rng.normal(size=(40, 4)) * np.geomspace(0.1, 1e4, 40)[:, None],
-        np.zeros((1, 4)), np.full((1, 4), 3e4), np.full((1, 4), -3e4), [[1e30, 0, 0, -1e30]],
-    ]).astype(compute)  # fmt: skip
+    Z = np.concatenate(
+        [
+            rng.normal(size=(40, 4)) * np.geomspace(0.1, 1e4, 40)[:, None],
+            np.zeros((1, 4)),
+            np.full((1, 4), 3e4),
+            np.full((1, 4), -3e4),
+            [[1e30, 0, 0, -1e30]],
+        ]
+    ).astype(compute)
     y = np.arange(len(Z)) % 4
     problem = _core.Problem(np.ones((len(Z), 1), compute), y, loss="softmax", isa=isa)
     r = np.empty_like(Z)

@@ -70,7 +70,7 @@ def compare(close, got, want, params, grads, buffers, exact, rule, note=""):
         close(p, q, "update", p.dtype.name, size, note)
 
 
-# -------------------------------------------------------------------------------- one step, every rule
+# ----------------------------------------------------------------------------- one step, every rule
 @pytest.mark.parametrize("convention", ["torch", "keras"])
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("rule", RULES, ids=str)
@@ -79,7 +79,7 @@ def test_update_equals_reference(rule, storage, convention, close):
         rule = {**rule, "dampening": 0.0}
     rule = {"lr": 0.1, **rule}
     exact = convention == "keras" or (FUSED and storage != "float64")
-    # float64 has no wider type to emulate fma in; low precision may sit on a tie that an ulp decides
+    # float64 has no wider type to emulate fma in; an ulp may decide a tie of 16 bits
     if storage in ("bfloat16", "float16") and not exact:
         pytest.skip("rounding to 16 bits turns the missing fma's ulp into an ulp of 16 bits")
     for first in (False, True):
@@ -176,7 +176,7 @@ def test_bfloat16_as_uint16_gives_the_same_bits():
     assert bits(b) == bits(c)
 
 
-# ------------------------------------------------------------------------------- clip, ema, non-finite
+# ---------------------------------------------------------------------------- clip, ema, non-finite
 @pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("max_norm", [1e-3, 1.0, 4.5, 50.0, 1e9])
 def test_clip_is_torchs(max_norm, storage, close):
@@ -245,13 +245,19 @@ def test_nonfinite_gradient_passes_as_in_torch_and_is_reported(storage):
     assert nan.sum() == 2, "NaN stays where it was"
 
 
-# -------------------------------------------------------------------------------- layouts and threads
+# ------------------------------------------------------------------------------ layouts and threads
 def layouts(a):
     """The same shape as a in every memory order, holes and reversals included."""
     room = np.zeros((2 * a.shape[0], 3 * a.shape[1]), a.dtype)
     swapped = np.zeros((a.shape[1], a.shape[0]), a.dtype)
-    yield from (a.copy(), np.asfortranarray(a), room[::2, ::3], swapped.T, a[::-1].copy()[::-1],
-                np.asfortranarray(a)[:, ::-1])  # fmt: skip
+    yield from (
+        a.copy(),
+        np.asfortranarray(a),
+        room[::2, ::3],
+        swapped.T,
+        a[::-1].copy()[::-1],
+        np.asfortranarray(a)[:, ::-1],
+    )
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -279,16 +285,32 @@ def test_threads_give_the_same_bits(seed, storage):
     for n_threads in (*THREADS, None):
         p, b = copies(params), copies(buffers)
         ema = [np.zeros(a.shape, work_type(storage)) for a in params]
-        report = nagcore.nesterov_step_(p, grads, b, lr=0.1, max_norm=1.0, ema=ema, ema_decay=0.9,
-                                        seed=seed, n_threads=n_threads)  # fmt: skip
+        report = nagcore.nesterov_step_(
+            p,
+            grads,
+            b,
+            lr=0.1,
+            max_norm=1.0,
+            ema=ema,
+            ema_decay=0.9,
+            seed=seed,
+            n_threads=n_threads,
+        )
         got = (bits(p), bits(b), bits(ema), report)
         first = first or got
         assert got == first, n_threads
 
 
 @settings(max_examples=60)
-@given(st.lists(st.integers(0, 300), min_size=1, max_size=12), st.sampled_from(["float32", "bfloat16"]),
-       st.sampled_from(["torch", "keras"]), st.integers(1, 8), st.booleans(), st.floats(0, 1), st.floats(0, 1))  # fmt: skip
+@given(
+    st.lists(st.integers(0, 300), min_size=1, max_size=12),
+    st.sampled_from(["float32", "bfloat16"]),
+    st.sampled_from(["torch", "keras"]),
+    st.integers(1, 8),
+    st.booleans(),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
 def test_any_list_of_tensors_equals_reference(
     sizes, storage, convention, n_threads, first, lr, momentum
 ):
@@ -326,14 +348,15 @@ def test_plan_is_the_function_on_the_same_arrays():
                 assert bits(ours) == bits(theirs)
 
 
-# ---------------------------------------------------------------------------------- stochastic rounding
+# ------------------------------------------------------------------------------ stochastic rounding
 @pytest.mark.parametrize("storage", ["bfloat16", "float16"])
 def test_stochastic_rounding_takes_a_neighbour_with_the_right_probability(storage):
     n = 200_000
     params, grads, buffers = tensors(storage, (n,))
     # what the step gives before rounding: the same step on float32 copies
-    wide = reference.nesterov_step([params[0].astype(np.float32)], [grads[0].astype(np.float32)], buffers,
-                                   lr=1e-3).params[0]  # fmt: skip
+    wide = reference.nesterov_step(
+        [params[0].astype(np.float32)], [grads[0].astype(np.float32)], buffers, lr=1e-3
+    ).params[0]
     down, up, p = (
         a.astype(np.float64) for a in reference.stochastic_neighbours(wide, params[0].dtype)
     )
@@ -377,7 +400,7 @@ def test_stochastic_rounding_draws_apart_for_each_tensor_and_alike_for_each_run(
 
 
 def test_stochastic_rounding_lets_small_steps_add_up():
-    """lr·g far below half an ulp: to nearest, nothing ever moves; at random, the mean moves as it should."""
+    """lr·g far below half an ulp: to nearest, nothing ever moves; at random, the mean does."""
     p = np.ones(20_000, storage_type("bfloat16"))
     g, b = np.ones(20_000, np.float32), np.zeros(20_000, np.float32)
     still = p.copy()

@@ -49,7 +49,7 @@ def test_every_registered_loss_runs(loss):
 
 
 def test_unknown_loss_is_refused_by_name():
-    with pytest.raises(ValueError, match="absolute.*logistic"):
+    with pytest.raises(ValueError, match=r"absolute.*logistic"):
         _core.Problem(np.ones((2, 1)), np.ones(2), loss="absolute")
     with pytest.raises((KeyError, ValueError), match="absolute"):
         _core.loss_info("absolute")
