@@ -76,6 +76,24 @@ def test_gradient_error_does_not_grow_with_d_either(order, dtype, isa):
             assert ratio(constant(loss, 5, d, dtype, order=order), isa=isa) <= 8, (loss, d)
 
 
+@pytest.mark.parametrize(("n", "d"), [(8000, 1000), (2666, 3000), (800, 10_000)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_gradient_error_on_wide_constant_data(loss, dtype, n, d):
+    """Long rows: here leaves are cut by bytes, and a leaf's rows add up in one float32 register."""
+    case = constant(loss, n, d, dtype, 0.7 if dtype != "uint8" else 77)
+    if dtype == "uint8":
+        case.how["scale"] = 1 / 128
+    want, unit = case.oracle()[1], EPS["float32"] * case.magnitudes(strict=True).gradient
+    worst = {}
+    for isa in ISAS:
+        for order in "CF":
+            problem = case.problem(np.asarray(case.X, order=order), isa=isa)
+            _, g = problem.value_and_grad(case.w)
+            worst[isa, order] = float((np.abs(g - want) / unit).max())
+    assert max(worst.values()) <= 8, worst
+
+
 def test_gradient_error_on_softmax_constant_data():
     for n in (1000, 50_000):
         X = np.full((n, 7), 0.1, np.float32)
