@@ -135,6 +135,28 @@ def test_float64_on_float32_data_has_no_float32_in_it(loss):
     assert ratio(case, compute="float64") <= 8
 
 
+def test_a_running_float32_sum_would_not_meet_the_bound():
+    """What the bound is there to tell apart: one accumulator, n additions."""
+    case = constant("squared", 100_000, 10)
+    z = case.X @ case.w.astype(np.float32)
+    terms = case.X * (z - case.y.astype(np.float32))[:, None]
+    g = np.add.accumulate(terms, axis=0, dtype=np.float32)[-1] / np.float32(100_000)
+    unit = EPS["float32"] * case.magnitudes(strict=True).gradient
+    assert (np.abs(g - case.oracle()[1]) / unit).min() > 100
+
+
+def test_the_check_fails_on_what_is_beyond_the_table(close):
+    case = make("logistic", 500, 10, "float32")
+    size, want = case.magnitudes().gradient, case.oracle()[1]
+    close(want + 7 * EPS["float32"] * size, want, "gradient", "float32", size)
+    off = want.copy()
+    off[3] += 9 * EPS["float32"] * size[3]
+    for bad in (off, want * np.nan, want[:-1], want + 9 * EPS["float64"] * size):
+        arithmetic = "float64" if bad is not off and np.isfinite(bad).all() else "float32"
+        with pytest.raises(AssertionError, match="gradient"):
+            close(bad, want, "gradient", arithmetic, size)
+
+
 def test_real_data_meets_the_bound(real_data):
     X = real_data.load("mnist")["X_train"][:3000]
     y = real_data.load("mnist")["y_train"][:3000].astype(np.int64)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nagcore
-from cases import LENGTHS, THREADS, storage_type
+from cases import ISAS, LENGTHS, THREADS, storage_type
 from nagcore import _core, reference
 
 # The baseline of x86-64 has no fma, which torch's convention is made of; keras' has none in it.
@@ -410,3 +414,43 @@ def test_stochastic_rounding_lets_small_steps_add_up():
     assert (still.astype(float) == 1).all()
     # 1 − 100·1e-4, with the standard error of 20000 walks of 100 draws of size 2⁻⁸
     assert abs(p.astype(np.float64).mean() - 0.99) < 6 * 2.0**-8 / np.sqrt(20_000) * 2
+
+
+# ------------------------------------------------------------------------------- instruction sets
+SUBPROCESS = """
+import hashlib, sys
+import numpy as np
+import nagcore
+rng = np.random.default_rng(0)
+out = [nagcore._core.active_isa()]
+for convention in ("keras", "torch"):
+    p, g, b = rng.normal(size=(3, 10007)).astype(np.float32)
+    nagcore.nesterov_step_(p, g, b, lr=0.1, weight_decay=0.01, convention=convention)
+    out.append(hashlib.sha256(p.tobytes() + b.tobytes()).hexdigest())
+print(*out)
+"""
+
+
+def test_instruction_sets_differ_only_where_fma_is_missing():
+    rng = np.random.default_rng(0)
+    want = []
+    for convention in ("keras", "torch"):
+        p, g, b = rng.normal(size=(3, 10007)).astype(np.float32)
+        step = reference.nesterov_step(
+            [p], [g], [b], lr=0.1, weight_decay=0.01, convention=convention
+        )
+        both = step.params[0].tobytes() + step.buffers[0].tobytes()
+        want.append(hashlib.sha256(both).hexdigest())
+    for isa in ISAS:
+        done = subprocess.run(
+            [sys.executable, "-c", SUBPROCESS],
+            env={**os.environ, "NAGCORE_ISA": isa},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        name, keras, torch = done.stdout.split()
+        assert name == isa
+        assert keras == want[0]
+        assert (torch == want[1]) == (isa != "baseline")
