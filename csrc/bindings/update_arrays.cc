@@ -188,7 +188,7 @@ class Reader {
 
   View view(const ArrayArgument& a, std::size_t i) {
     PyObject* const object = a.item(i);
-    if (reinterpret_cast<PyObject*>(Py_TYPE(object)) != array_type_.ptr() && !ArrayArgument::is_array(object)) {
+    if (Py_TYPE(object) != array_type_ && !ArrayArgument::is_array(object)) {
       throw py::type_error(a.name(i) + " is " + ArrayArgument::type_name(object) +
                            "; nesterov_step_ works on NumPy arrays in place. " + kTorchHint);
     }
@@ -295,7 +295,7 @@ class Reader {
   }
 
   ArrayArgument arguments_[kUpdateRoles];
-  py::handle array_type_;
+  PyTypeObject* array_type_;
   bool uint16_is_bfloat16_ = false;
   PyObject* last_descr_ = nullptr;
   UpdateNumber last_number_ = UpdateNumber::f64;
