@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/bindings.h"
 #include "bindings/update_arrays.h"
 #include "dispatch/dispatch.h"
 #include "engine/threads.h"
@@ -255,10 +256,17 @@ void bind_update(py::module_& m) {
         }
         return report_tuple(report, arrays.list);
       },
-      "The update behind nagcore.nesterov_step_; every argument by position.");
+      py::arg("params"), py::arg("grads"), py::arg("buffers"), py::arg("ema"), py::arg("master"), py::arg("dtype"),
+      py::arg("lr"), py::arg("momentum"), py::arg("lookahead"), py::arg("dampening"), py::arg("weight_decay"),
+      py::arg("decoupled"), py::arg("nesterov"), py::arg("maximize"), py::arg("convention"), py::arg("first_step"),
+      py::arg("check_finite"), py::arg("grad_scale"), py::arg("max_norm"), py::arg("ema_decay"), py::arg("seed"),
+      py::arg("n_threads"),
+      "The update behind nagcore.nesterov_step_. Returns (grad_norm, clip_factor, found_inf, tensors, elements).");
 
   py::class_<Plan>(m, "NesterovPlan", "The arrays of an update, checked once; behind nagcore.NesterovPlan.")
-      .def(py::init<O, O, O, O, O, O>())
+      .def(py::init<O, O, O, O, O, O>(),
+           py::arg("params"), py::arg("grads"), py::arg("buffers"), py::arg("ema"), py::arg("master"),
+           py::arg("dtype"))
       .def_property_readonly("tensors", &Plan::tensors)
       .def_property_readonly("elements", &Plan::elements)
       .def("step",
@@ -267,7 +275,12 @@ void bind_update(py::module_& m) {
              return plan.step({lr, momentum, lookahead, dampening, weight_decay, decoupled, nesterov, maximize, convention,
                                check_finite, grad_scale, max_norm, ema_decay, seed},
                               first_step, n_threads);
-           });
+           },
+           py::arg("lr"), py::arg("momentum"), py::arg("lookahead"), py::arg("dampening"), py::arg("weight_decay"),
+           py::arg("decoupled"), py::arg("nesterov"), py::arg("maximize"), py::arg("convention"),
+           py::arg("first_step"), py::arg("check_finite"), py::arg("grad_scale"), py::arg("max_norm"),
+           py::arg("ema_decay"), py::arg("seed"), py::arg("n_threads"),
+           "One step; returns what nesterov_step returns.");
 }
 
 }  // namespace nag

@@ -248,11 +248,9 @@ Norm gradient_norm(UpdateList& list) {
   return {std::hypot(std::sqrt(rest), wide.largest * std::sqrt(wide.sum)), true};
 }
 
-// torch divides by norm + 1e-6, keras by the norm; both leave a small gradient alone.
+// torch's clip_grad_norm_ in either convention: keras lacks the 1e-6, which float32 hardly sees.
 double clip_factor(const UpdateScalars& s, double norm) {
-  if (s.max_norm == 0.0) return 1.0;
-  const double divisor = s.convention == UpdateConvention::torch ? norm + 1e-6 : norm;
-  return divisor > s.max_norm ? s.max_norm / divisor : 1.0;
+  return s.max_norm == 0.0 ? 1.0 : std::min(1.0, s.max_norm / (norm + 1e-6));
 }
 
 }  // namespace
@@ -328,7 +326,7 @@ UpdateReport run_update(const UpdateTable& table, UpdateList& list, const Update
     report.grad_norm = norm.value / scalars.grad_scale;
     report.found_inf = !norm.finite;
     report.written = norm.finite;
-    report.clip_factor = norm.finite ? clip_factor(scalars, report.grad_norm) : 0.0;
+    report.clip_factor = norm.finite ? clip_factor(scalars, report.grad_norm) : 1.0;
     narrow = make_update_rule<float>(scalars, report.clip_factor);
     wide = make_update_rule<double>(scalars, report.clip_factor);
   };

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/momentum_table.h"
+#include "kernels/table.h"
 
 namespace nag {
 
@@ -82,7 +82,7 @@ struct UpdateScalars {
 
 struct UpdateReport {
   double grad_norm = 0.0;    // of the unscaled gradients, before clipping
-  double clip_factor = 1.0;  // 0 when nothing was written
+  double clip_factor = 1.0;
   bool found_inf = false;
   bool written = true;
 };

@@ -31,8 +31,8 @@ class StepReport(NamedTuple):
         Euclidean norm over all gradients together, after division by ``grad_scale`` and before
         clipping; summed in float64 in an order that no thread count changes.
     clip_factor : float
-        What the gradients were multiplied by to keep to ``max_norm``: 1.0 when nothing was clipped,
-        0.0 when the step was skipped.
+        What the gradients were multiplied by to keep to ``max_norm``:
+        min(1, ``max_norm``/(``grad_norm`` + 1e-6)), as in torch; 1.0 without ``max_norm``.
     found_inf : bool
         Whether any gradient was infinite or NaN.
     tensors : int
