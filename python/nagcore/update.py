@@ -7,7 +7,7 @@ in docs/maths.md (Updates), the accumulators and roundings in docs/numerics.md (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from nagcore import _core
 
 __all__ = ["NesterovPlan", "StepReport", "nesterov_step_"]
 
-Arrays = Union[np.ndarray, Sequence[np.ndarray]]
-Convention = Literal["torch", "keras"]
+Arrays: TypeAlias = np.ndarray | Sequence[np.ndarray]
+Convention: TypeAlias = Literal["torch", "keras"]
 
 
 class StepReport(NamedTuple):

@@ -18,7 +18,7 @@ SHAPES = [(1,), (3,), (7,), (15,), (16,), (17,), (3, 5), (64, 64), (4095,), (409
 EXACT = _core.active_isa() != "baseline"
 
 FORMS = [
-    dict(momentum=m, dampening=d, nesterov=n)
+    {"momentum": m, "dampening": d, "nesterov": n}
     for m, d, n in itertools.product((0.0, 0.9), (0.0, 0.1), (False, True))
     if not (n and (m == 0 or d != 0))
 ]
@@ -52,11 +52,11 @@ def test_update_equals_torch_sgd(form, weight_decay, maximize, foreach, dtype):
         lr = 0.1 / (step + 1)  # a schedule, whose rounding to float32 differs from step to step
         optimizer.param_groups[0]["lr"] = lr
         grads = make(rng, dtype)
-        for t, g in zip(theirs, grads):
+        for t, g in zip(theirs, grads, strict=False):
             t.grad = torch.from_numpy(g.copy())
         optimizer.step()
         report = nesterov_step_(params, grads, buffers, lr=lr, first_step=step == 0, **settings)
-        for p, t, b in zip(params, theirs, buffers):
+        for p, t, b in zip(params, theirs, buffers, strict=False):
             assert_same(p, t)
             if form["momentum"]:
                 assert_same(b, optimizer.state[t]["momentum_buffer"])
@@ -76,14 +76,14 @@ def test_update_equals_torch_on_any_number_of_threads(n_threads):
     buffers = make(rng, np.float32, shapes)
     theirs = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in params]
     optimizer = torch.optim.SGD(theirs, lr=0.03, momentum=0.8, nesterov=True, weight_decay=0.1)
-    for t, g, b in zip(theirs, grads, buffers):
+    for t, g, b in zip(theirs, grads, buffers, strict=False):
         t.grad = torch.from_numpy(g.copy())
         optimizer.state[t]["momentum_buffer"] = torch.from_numpy(b.copy())
     optimizer.step()
     nesterov_step_(
         params, grads, buffers, lr=0.03, momentum=0.8, weight_decay=0.1, n_threads=n_threads
     )
-    for p, t, b in zip(params, theirs, buffers):
+    for p, t, b in zip(params, theirs, buffers, strict=False):
         assert_same(p, t)
         assert_same(b, optimizer.state[t]["momentum_buffer"])
 
@@ -111,7 +111,7 @@ def test_parameter_that_joins_late_has_its_own_first_step():
         )
         for i in active:
             seen[i] = True
-        for p, t in zip(params, theirs):
+        for p, t in zip(params, theirs, strict=False):
             assert_same(p, t)
 
 
@@ -144,14 +144,20 @@ def test_moving_average_equals_torch_lerp(decay, dtype):
     theirs = None
     for step in range(3):
         nesterov_step_(
-            params, make(rng, dtype), buffers, lr=0.1, first_step=step == 0, ema=ema, ema_decay=decay
+            params,
+            make(rng, dtype),
+            buffers,
+            lr=0.1,
+            first_step=step == 0,
+            ema=ema,
+            ema_decay=decay,
         )
         now = [torch.from_numpy(p.copy()) for p in params]
         if theirs is None:
             theirs = now  # AveragedModel copies at first
         else:
             average(theirs, now, step)
-        for e, t in zip(ema, theirs):
+        for e, t in zip(ema, theirs, strict=False):
             assert_same(e, t)
 
 
@@ -161,7 +167,7 @@ def test_clipping_agrees_with_torch(max_norm):
     params, grads, buffers = (make(rng, np.float32) for _ in range(3))
     theirs = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in params]
     optimizer = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, nesterov=True)
-    for t, g, b in zip(theirs, grads, buffers):
+    for t, g, b in zip(theirs, grads, buffers, strict=False):
         t.grad = torch.from_numpy(g.copy())
         optimizer.state[t]["momentum_buffer"] = torch.from_numpy(b.copy())
     norm = torch.nn.utils.clip_grad_norm_(theirs, max_norm)
@@ -170,9 +176,11 @@ def test_clipping_agrees_with_torch(max_norm):
     assert report.grad_norm == pytest.approx(float(norm), rel=1e-6)
     factor = min(1.0, max_norm / (report.grad_norm + 1e-6))
     assert report.clip_factor == pytest.approx(factor, rel=1e-15)
-    for p, t in zip(params, theirs):
+    for p, t in zip(params, theirs, strict=False):
         # torch sums the norm in float32, so the factors may differ in their last bits
-        np.testing.assert_allclose(p, t.detach().numpy(), rtol=0, atol=32 * np.finfo(np.float32).eps)
+        np.testing.assert_allclose(
+            p, t.detach().numpy(), rtol=0, atol=32 * np.finfo(np.float32).eps
+        )
 
 
 def test_update_writes_through_to_torch_tensors():
