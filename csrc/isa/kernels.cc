@@ -34,6 +34,7 @@ namespace {
 #include "kernels/loss_map.h"
 #include "kernels/softmax.h"
 #include "kernels/decode.h"
+#include "kernels/pipe.h"
 #include "kernels/sparse.h"
 #include "kernels/fold.h"
 #include "kernels/half.h"
@@ -50,6 +51,10 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.decode[static_cast<int>(Storage::f32)] = &decode<V, float>;
   k.decode[static_cast<int>(Storage::bf16)] = &decode<V, bf16>;
   k.decode[static_cast<int>(Storage::u8)] = &decode<V, uint8_t>;
+  k.pipe[static_cast<int>(Storage::f32)] = &pipe<V, float>;
+  k.pipe[static_cast<int>(Storage::bf16)] = &pipe<V, bf16>;
+  k.pipe[static_cast<int>(Storage::u8)] = &pipe<V, uint8_t>;
+  if (sizeof(T) == sizeof(double)) k.pipe[static_cast<int>(Storage::f64)] = &pipe<V, double>;
   int i = 0;
 #define NAG_ELEMENTWISE_LOSS(L, section) k.loss[i++] = &loss_map<V, L>;
 #define NAG_ROW_LOSS(L, section) k.loss[i++] = nullptr;
