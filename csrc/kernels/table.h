@@ -2,6 +2,7 @@
 // Plain C structs and function pointers; nothing here is compiled per instruction set.
 #pragma once
 #include "base/types.h"
+#include "kernels/momentum_table.h"
 #include "losses/info.h"
 
 namespace nag {
@@ -82,6 +83,7 @@ struct KernelTable {
   RowKernels<float> f32;
   RowKernels<double> f64;
   std::uint64_t (*stream_read)(const unsigned char* p, std::size_t bytes);
+  UpdateTable update;
 };
 
 template <class T> inline const RowKernels<T>& rows_of(const KernelTable& t);
