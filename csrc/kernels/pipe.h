@@ -1,0 +1,84 @@
+// Long rows: the margins of the NEXT block and the gradient of the block BEFORE it in one sweep over the columns, so that
+// main memory streams the next rows all the time while the previous ones are still in the second-level cache.
+// Narrow storage is widened where it is read: that costs less than a widened copy, which would not fit that cache.
+// Accumulators: a row's margin, kSweep lanes of T over at most kDotPanel columns, then double; the gradient, four rows a
+// time, then T. The arithmetic of one side does not depend on whether the other is present.
+// Included inside the per-ISA namespace.
+
+#if NAG_SIMD == 512
+constexpr int kSweep = 4;  // column vectors in flight: 4 rows x 4 sums in 32 registers
+#else
+constexpr int kSweep = 2;
+#endif
+
+// RN rows of margins and RC rows of gradient over d columns.
+template <class V, class S, int RN, int RC>
+NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T* w, double* z, const typename V::T* r,
+                      typename V::T* g, ptrdiff_t d) {
+  constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1;
+  V rc[C];
+  for (int i = 0; i < C; ++i) rc[i] = V::set1(RC > 0 ? r[i] : 0);
+  for (ptrdiff_t j0 = 0; j0 < d; j0 += kDotPanel) {
+    const ptrdiff_t end = d - j0 < kDotPanel ? d : j0 + kDotPanel;
+    V acc[N][kSweep];
+    for (int i = 0; i < N; ++i)
+      for (int u = 0; u < kSweep; ++u) acc[i][u] = V::zero();
+    ptrdiff_t j = j0;
+    for (; j + kSweep * V::N <= end; j += kSweep * V::N)
+      for (int u = 0; u < kSweep; ++u) {
+        const ptrdiff_t at = j + u * V::N;
+        if (RN > 0) {
+          const V wj = V::load(w + at);
+          for (int i = 0; i < N; ++i) acc[i][u] = fma(widen(X + i * ldx + at, V()), wj, acc[i][u]);
+        }
+        if (RC > 0) {
+          V t = widen(P + at, V()) * rc[0];
+          for (int i = 1; i < C; ++i) t = fma(widen(P + i * ldx + at, V()), rc[i], t);
+          (V::load(g + at) + t).store(g + at);
+        }
+      }
+    for (; j < end; j += V::N) {
+      const int n = end - j < V::N ? static_cast<int>(end - j) : V::N;
+      if (RN > 0) {
+        const V wj = V::load(w + j);
+        for (int i = 0; i < N; ++i) acc[i][0] = fma(widen_n(X + i * ldx + j, n, V()), wj, acc[i][0]);
+      }
+      if (RC > 0) {
+        V t = widen_n(P + j, n, V()) * rc[0];
+        for (int i = 1; i < C; ++i) t = fma(widen_n(P + i * ldx + j, n, V()), rc[i], t);
+        (V::load(g + j) + t).store(g + j);
+      }
+    }
+    if (RN > 0)
+      for (int i = 0; i < N; ++i) {
+        V s = acc[i][0] + acc[i][1];
+        if (kSweep == 4) s = s + (acc[i][kSweep - 2] + acc[i][kSweep - 1]);
+        z[i] += static_cast<double>(reduce_add(s));
+      }
+  }
+}
+
+// Groups of R rows while either side has a whole one.
+template <class V, class S, int R>
+NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, ptrdiff_t& q) {
+  while (i + R <= b.next_rows || q + R <= b.prev_rows) {
+    const S* x = static_cast<const S*>(b.next) + i * b.ldx;
+    const S* p = static_cast<const S*>(b.prev) + q * b.ldx;
+    const bool n = i + R <= b.next_rows, c = q + R <= b.prev_rows;
+    double sums[R] = {};
+    if (n && c) sweep<V, S, R, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d);
+    else if (n) sweep<V, S, R, 0>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d);
+    else sweep<V, S, 0, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d);
+    if (n)
+      for (int u = 0; u < R; ++u) b.z[i++] = static_cast<typename V::T>(sums[u]);
+    if (c) q += R;
+  }
+}
+
+template <class V, class S>
+void pipe(const PipeBlock<typename V::T>& b) {
+  ptrdiff_t i = 0, q = 0;
+  if (b.group >= 4) pipe_groups<V, S, 4>(b, i, q);
+  if (b.group >= 2) pipe_groups<V, S, 2>(b, i, q);
+  pipe_groups<V, S, 1>(b, i, q);
+}
