@@ -64,7 +64,7 @@ class Passes : public PerIsa {};
 TEST_P(Passes, EveryStorageAndLayout) {
   for (int storage = 0; storage < nag::kStorageCount; ++storage)
     for (const Order order : kOrders)
-      for (const Shape shape : {Shape{1, 1, 1}, Shape{3, 7, 1}, Shape{37, 16, 1}, Shape{300, 33, 1}, Shape{41, 700, 1}})
+      for (const Shape shape : {Shape{1, 1, 1}, Shape{3, 7, 1}, Shape{37, 16, 1}, Shape{300, 33, 1}, Shape{41, 700, 1}, Shape{70, 5001, 1}})
         for (const bool extras : {false, true}) {
           SCOPED_TRACE(std::string(nag::kStorageName[storage]) + " order " + std::to_string(static_cast<int>(order)) + " n " +
                        std::to_string(shape.n) + " d " + std::to_string(shape.d));
