@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ._extras import require
+from .._extras import require
 
 BUILTIN = ("digits", "breast_cancer", "diabetes")
 FORMATS = ("csv", "parquet", "feather", "npy", "npz", "svmlight")
@@ -153,7 +153,7 @@ def load_table(
         _check_file(path)
         kind = file_format or _sniff(path)
         if kind in ("csv", "parquet", "feather"):
-            from .data_columns import read_columns
+            from .columns import read_columns
 
             table = read_columns(
                 path, kind, None if target is None else str(target), header=header,

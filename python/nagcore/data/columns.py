@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ._extras import require
-from .data import Table, _listed
+from .._extras import require
+from . import Table, _listed
 
 # Rows copied at a time from the columns into the C-ordered block: 4096 rows of 100 float64 columns
 # are 3 MB, which stays in cache, so that the block's lines are written once.
