@@ -176,14 +176,23 @@ def _tidy(axes: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError when the suffix of ``path`` is no picture format, before any work is done.
+
+    >>> check_path("fit.png")
+    """
+    backend = require("matplotlib.backend_bases", "plots", "drawing").FigureCanvasBase
+    kinds = backend.get_supported_filetypes()
+    suffix = os.path.splitext(os.fspath(path))[1].lstrip(".").lower()
+    if suffix not in kinds:
+        raise ValueError(
+            f"{os.fspath(path)} ends in {suffix!r}; matplotlib writes {', '.join(sorted(kinds))}. "
+            "Name the picture like fit.png."
+        )
+
+
 def _finish(figure: Any, path: str | os.PathLike[str] | None) -> Any:
     if path is not None:
-        kinds = figure.canvas.get_supported_filetypes()
-        suffix = os.path.splitext(os.fspath(path))[1].lstrip(".").lower()
-        if suffix not in kinds:
-            raise ValueError(
-                f"{os.fspath(path)} ends in {suffix!r}; matplotlib writes {', '.join(sorted(kinds))}. "
-                "Name the picture like fit.png."
-            )
+        check_path(path)
         figure.savefig(path, facecolor="white")
     return figure
