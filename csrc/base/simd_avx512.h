@@ -1,0 +1,159 @@
+// AVX-512 (x86-64-v4) vectors. Included inside the per-ISA namespace; <immintrin.h> comes before, at global scope.
+
+struct Vf {
+  using T = float;
+  static constexpr int N = 16;
+  __m512 v;
+  static NAG_INLINE Vf zero() { return {_mm512_setzero_ps()}; }
+  static NAG_INLINE Vf set1(float x) { return {_mm512_set1_ps(x)}; }
+  static NAG_INLINE Vf load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static NAG_INLINE Vf load_n(const float* p, int n) {
+    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p)};
+  }
+  NAG_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+  NAG_INLINE void store_n(float* p, int n) const {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), v);
+  }
+};
+struct Vd {
+  using T = double;
+  static constexpr int N = 8;
+  __m512d v;
+  static NAG_INLINE Vd zero() { return {_mm512_setzero_pd()}; }
+  static NAG_INLINE Vd set1(double x) { return {_mm512_set1_pd(x)}; }
+  static NAG_INLINE Vd load(const double* p) { return {_mm512_loadu_pd(p)}; }
+  static NAG_INLINE Vd load_n(const double* p, int n) {
+    return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1u), p)};
+  }
+  NAG_INLINE void store(double* p) const { _mm512_storeu_pd(p, v); }
+  NAG_INLINE void store_n(double* p, int n) const {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1u), v);
+  }
+};
+struct Mf { __mmask16 m; };
+struct Md { __mmask8 m; };
+
+NAG_INLINE Vf operator+(Vf a, Vf b) { return {_mm512_add_ps(a.v, b.v)}; }
+NAG_INLINE Vf operator-(Vf a, Vf b) { return {_mm512_sub_ps(a.v, b.v)}; }
+NAG_INLINE Vf operator*(Vf a, Vf b) { return {_mm512_mul_ps(a.v, b.v)}; }
+NAG_INLINE Vf operator/(Vf a, Vf b) { return {_mm512_div_ps(a.v, b.v)}; }
+NAG_INLINE Vd operator+(Vd a, Vd b) { return {_mm512_add_pd(a.v, b.v)}; }
+NAG_INLINE Vd operator-(Vd a, Vd b) { return {_mm512_sub_pd(a.v, b.v)}; }
+NAG_INLINE Vd operator*(Vd a, Vd b) { return {_mm512_mul_pd(a.v, b.v)}; }
+NAG_INLINE Vd operator/(Vd a, Vd b) { return {_mm512_div_pd(a.v, b.v)}; }
+
+// a*b + c and c - a*b, rounded once.
+NAG_INLINE Vf fma(Vf a, Vf b, Vf c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+NAG_INLINE Vd fma(Vd a, Vd b, Vd c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+NAG_INLINE Vf fnma(Vf a, Vf b, Vf c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+NAG_INLINE Vd fnma(Vd a, Vd b, Vd c) { return {_mm512_fnmadd_pd(a.v, b.v, c.v)}; }
+
+// max and min return the SECOND operand when either is NaN (x86 rule, kept by every instruction set here).
+NAG_INLINE Vf max(Vf a, Vf b) { return {_mm512_max_ps(a.v, b.v)}; }
+NAG_INLINE Vd max(Vd a, Vd b) { return {_mm512_max_pd(a.v, b.v)}; }
+NAG_INLINE Vf min(Vf a, Vf b) { return {_mm512_min_ps(a.v, b.v)}; }
+NAG_INLINE Vd min(Vd a, Vd b) { return {_mm512_min_pd(a.v, b.v)}; }
+NAG_INLINE Vf abs(Vf a) { return {_mm512_abs_ps(a.v)}; }
+NAG_INLINE Vd abs(Vd a) { return {_mm512_abs_pd(a.v)}; }
+
+NAG_INLINE Mf operator<(Vf a, Vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+NAG_INLINE Md operator<(Vd a, Vd b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ)}; }
+NAG_INLINE Mf operator==(Vf a, Vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+NAG_INLINE Md operator==(Vd a, Vd b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+// m ? a : b
+NAG_INLINE Vf select(Mf m, Vf a, Vf b) { return {_mm512_mask_blend_ps(m.m, b.v, a.v)}; }
+NAG_INLINE Vd select(Md m, Vd a, Vd b) { return {_mm512_mask_blend_pd(m.m, b.v, a.v)}; }
+
+NAG_INLINE Vf round_even(Vf a) { return {_mm512_roundscale_ps(a.v, 8)}; }
+NAG_INLINE Vd round_even(Vd a) { return {_mm512_roundscale_pd(a.v, 8)}; }
+// a * 2^n for integral n, with gradual underflow and overflow to infinity
+NAG_INLINE Vf scale2(Vf a, Vf n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+NAG_INLINE Vd scale2(Vd a, Vd n) { return {_mm512_scalef_pd(a.v, n.v)}; }
+// x = m * 2^e with m in [0.75, 1.5), x positive and normal
+NAG_INLINE Vf split2(Vf x, Vf& m) {
+  m = {_mm512_getmant_ps(x.v, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src)};
+  return {_mm512_getexp_ps(_mm512_div_ps(x.v, m.v))};
+}
+NAG_INLINE Vd split2(Vd x, Vd& m) {
+  m = {_mm512_getmant_pd(x.v, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src)};
+  return {_mm512_getexp_pd(_mm512_div_pd(x.v, m.v))};
+}
+
+NAG_INLINE float reduce_add(Vf a) {  // pairwise: halves, quarters, ...; fixed order
+  __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_shuffle_ps(q, q, 1)));
+}
+NAG_INLINE double reduce_add(Vd a) {
+  __m256d h = _mm256_add_pd(_mm512_castpd512_pd256(a.v), _mm512_extractf64x4_pd(a.v, 1));
+  __m128d q = _mm_add_pd(_mm256_castpd256_pd128(h), _mm256_extractf128_pd(h, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(q, _mm_unpackhi_pd(q, q)));
+}
+
+// Lane i of the result is the sum over lanes of a[i]: a transpose whose stages add, so 15 additions instead of 60.
+NAG_INLINE Vf transpose_sum(const Vf* a) {
+  __m512 b[8], c[4], e[2];
+  for (int i = 0; i < 8; ++i)  // pairs: lanes even of a[2i], odd of a[2i+1]
+    b[i] = _mm512_add_ps(_mm512_unpacklo_ps(a[2 * i].v, a[2 * i + 1].v), _mm512_unpackhi_ps(a[2 * i].v, a[2 * i + 1].v));
+  for (int i = 0; i < 4; ++i)
+    c[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[2 * i]), _mm512_castps_pd(b[2 * i + 1]))),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[2 * i]), _mm512_castps_pd(b[2 * i + 1]))));
+  // c[i]: four quarters, each holding partial sums of rows 4i..4i+3
+  for (int i = 0; i < 2; ++i)
+    e[i] = _mm512_add_ps(_mm512_shuffle_f32x4(c[2 * i], c[2 * i + 1], 0x88), _mm512_shuffle_f32x4(c[2 * i], c[2 * i + 1], 0xDD));
+  return {_mm512_add_ps(_mm512_shuffle_f32x4(e[0], e[1], 0x88), _mm512_shuffle_f32x4(e[0], e[1], 0xDD))};
+}
+NAG_INLINE Vd transpose_sum(const Vd* a) {
+  __m512d b[4], c[2];
+  for (int i = 0; i < 4; ++i)
+    b[i] = _mm512_add_pd(_mm512_unpacklo_pd(a[2 * i].v, a[2 * i + 1].v), _mm512_unpackhi_pd(a[2 * i].v, a[2 * i + 1].v));
+  for (int i = 0; i < 2; ++i)
+    c[i] = _mm512_add_pd(_mm512_shuffle_f64x2(b[2 * i], b[2 * i + 1], 0x88), _mm512_shuffle_f64x2(b[2 * i], b[2 * i + 1], 0xDD));
+  return {_mm512_add_pd(_mm512_shuffle_f64x2(c[0], c[1], 0x88), _mm512_shuffle_f64x2(c[0], c[1], 0xDD))};
+}
+
+// Narrow storage to the compute type, one vector of lanes at a time.
+NAG_INLINE Vf widen(const uint8_t* p, Vf) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+NAG_INLINE Vd widen(const uint8_t* p, Vd) {
+  return {_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
+NAG_INLINE Vf widen(const bf16* p, Vf) {
+  return {_mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
+}
+NAG_INLINE Vd widen(const bf16* p, Vd) {
+  return {_mm512_cvtps_pd(_mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16)))};
+}
+NAG_INLINE Vd widen(const float* p, Vd) { return {_mm512_cvtps_pd(_mm256_loadu_ps(p))}; }
+NAG_INLINE Vf widen(const float* p, Vf) { return Vf::load(p); }
+NAG_INLINE Vd widen(const double* p, Vd) { return Vd::load(p); }
+NAG_INLINE Vf widen(const double* p, Vf) {
+  return {_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(_mm512_loadu_pd(p))),
+                             _mm512_cvtpd_ps(_mm512_loadu_pd(p + 8)), 1)};
+}
+
+// base[i] for the n lanes whose 32- or 64-bit indices stand at i; the others are zero.
+NAG_INLINE Vf gather_n(const float* base, const int32_t* i, int n) {
+  const __mmask16 m = static_cast<__mmask16>((1u << n) - 1u);
+  return {_mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, _mm512_maskz_loadu_epi32(m, i), base, 4)};
+}
+NAG_INLINE Vf gather_n(const float* base, const int64_t* i, int n) {
+  const __mmask16 m = static_cast<__mmask16>((1u << n) - 1u);
+  const __mmask8 lo = static_cast<__mmask8>(m & 0xFF), hi = static_cast<__mmask8>(m >> 8);
+  const __m256 a = _mm512_mask_i64gather_ps(_mm256_setzero_ps(), lo, _mm512_maskz_loadu_epi64(lo, i), base, 4);
+  const __m256 b = _mm512_mask_i64gather_ps(_mm256_setzero_ps(), hi, _mm512_maskz_loadu_epi64(hi, i + 8), base, 4);
+  return {_mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1)};
+}
+NAG_INLINE Vd gather_n(const double* base, const int32_t* i, int n) {
+  const __mmask8 m = static_cast<__mmask8>((1u << n) - 1u);
+  return {_mm512_mask_i32gather_pd(_mm512_setzero_pd(), m, _mm256_maskz_loadu_epi32(m, i), base, 8)};
+}
+NAG_INLINE Vd gather_n(const double* base, const int64_t* i, int n) {
+  const __mmask8 m = static_cast<__mmask8>((1u << n) - 1u);
+  return {_mm512_mask_i64gather_pd(_mm512_setzero_pd(), m, _mm512_maskz_loadu_epi64(m, i), base, 8)};
+}
+NAG_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

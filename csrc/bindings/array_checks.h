@@ -1,0 +1,37 @@
+// Every check on what Python hands over, each with one error that names the argument, what came, what is accepted, the fix.
+#pragma once
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/problem.h"
+
+namespace nag {
+
+[[noreturn]] void bad_value(const std::string& message);
+[[noreturn]] void bad_type(const std::string& message);
+
+std::string shape_text(const pybind11::array& a);
+std::string dtype_name(const pybind11::array& a);
+
+// Points the view at X (dense or CSR) after checking it; indptr may be widened into `indptr`.
+// `keep` collects the arrays that must outlive the view.
+void check_data(const pybind11::object& X, const std::string& dtype, ProblemView& view, std::vector<std::int64_t>& indptr,
+                std::vector<pybind11::object>& keep);
+
+// A vector (ndim 1) or matrix (ndim 2) of numbers as a C-contiguous array of T; no copy where it is one already.
+template <class T>
+pybind11::array_t<T> numbers(const pybind11::object& x, const char* name, int ndim, std::int64_t rows, std::int64_t cols);
+extern template pybind11::array_t<float> numbers<float>(const pybind11::object&, const char*, int, std::int64_t, std::int64_t);
+extern template pybind11::array_t<double> numbers<double>(const pybind11::object&, const char*, int, std::int64_t, std::int64_t);
+
+// An output array: writable, C-contiguous, aligned, of dtype T and the given shape.
+template <class T>
+T* output(const pybind11::object& x, const char* name, std::int64_t rows, std::int64_t cols, bool flat);
+extern template float* output<float>(const pybind11::object&, const char*, std::int64_t, std::int64_t, bool);
+extern template double* output<double>(const pybind11::object&, const char*, std::int64_t, std::int64_t, bool);
+
+}  // namespace nag

@@ -1,0 +1,17 @@
+// nagcore._core: the table of contents. Each subject binds itself in its own file.
+#include "bindings/bindings.h"
+#include "dispatch/dispatch.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "The compiled core of nagcore: passes over the data and the fused Nesterov update.";
+  try {
+    nag::active_table();
+  } catch (const std::exception& e) {
+    throw py::import_error(e.what());
+  }
+  nag::bind_info(m);
+  nag::bind_problem(m);
+  nag::bind_stream(m);
+}

@@ -1,0 +1,17 @@
+// What this build and this processor can run, best first, and the one in force.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "kernels/table.h"
+
+namespace nag {
+
+// Ordered best first; never empty.
+const std::vector<const KernelTable*>& usable_tables();
+// The table named, or null when this build or processor has none of that name.
+const KernelTable* find_table(const std::string& name);
+// The first of usable_tables(), or the one NAGCORE_ISA names. Throws std::runtime_error naming the choices.
+const KernelTable& active_table();
+
+}  // namespace nag

@@ -1,0 +1,216 @@
+// One pass over dense X: rows are cut into leaves, leaves into blocks that stay in cache while margins, loss and gradient
+// use them. X leaves main memory once.
+#include <algorithm>
+#include <vector>
+
+#include "engine/margins.h"
+#include "engine/threads.h"
+#include "engine/tree.h"
+
+namespace nag {
+namespace {
+
+// The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
+struct Cut {
+  std::ptrdiff_t block, leaf;  // rows
+};
+
+Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed) {
+  Cut c{256, 512};
+  const std::int64_t row_bytes = std::max<std::int64_t>(1, d * static_cast<std::int64_t>(item));
+  // C order: a block of about 32 KiB, so that the gradient finds it in the first-level cache; at least 4 rows share each
+  // load of w. F order: a column's piece is at least two cache lines, and the block at most about 512 KiB.
+  const std::int64_t budget = transposed ? 512 * 1024 : 32 * 1024;
+  const std::ptrdiff_t least = transposed ? 32 : 4;
+  while (c.block > least && c.block * row_bytes > budget) c.block /= 2;
+  // A leaf's sum is folded into double once: the leaf must dwarf that, and stay short enough for float32 (16 u a chain).
+  if (d * k > 16384) c.leaf = 256;
+  if (d * k > 65536) c.leaf = 128;
+  c.leaf = std::max(c.leaf, c.block);
+  return c;
+}
+
+template <class T>
+class DensePass {
+ public:
+  DensePass(const ProblemView& v, const PassRequest& q)
+      : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v) {
+    const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)]);
+    const bool same_type = item == static_cast<std::ptrdiff_t>(sizeof(T));
+    const bool aligned = reinterpret_cast<std::uintptr_t>(v.X) % sizeof(T) == 0;
+    transposed_ = v.col_stride != item && v.row_stride == item;
+    const std::ptrdiff_t far = transposed_ ? v.col_stride : v.row_stride;
+    const std::ptrdiff_t near = transposed_ ? v.row_stride : v.col_stride;
+    direct_ = same_type && aligned && near == item && far % item == 0;
+    ldx_ = far / item;
+    cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_);
+    const std::ptrdiff_t lanes = kernels_.lanes;
+    dpad_ = pad_to(v.d, lanes);
+    ldz_ = pad_to(cut_.block, lanes);
+    ldw_ = dpad_;
+    // A leaf: the gradient [k][dpad], then k residual sums and the value.
+    node_ = static_cast<std::size_t>(v.k * dpad_ + v.k + 1);
+    prepare_weights();
+  }
+
+  PassResult run() {
+    const std::int64_t leaves = (v_.n + cut_.leaf - 1) / cut_.leaf;
+    const bool tiny = v_.n * v_.d * v_.k < 16384;
+    const int threads = tiny ? 1 : static_cast<int>(std::min<std::int64_t>(q_.n_threads, leaves));
+    // Subtrees of 2^level leaves, several a thread so that an uneven machine stays busy, as far as their memory is small.
+    const std::int64_t most = std::max<std::int64_t>(2 * threads, std::min<std::int64_t>(
+        16 * threads, static_cast<std::int64_t>((std::size_t(8) << 20) / (node_ * sizeof(double)))));
+    int level = 0;
+    while (((leaves - 1) >> level) + 1 > (threads == 1 ? 1 : most)) ++level;
+    const std::int64_t subtrees = ((leaves - 1) >> level) + 1;
+    std::vector<double> nodes(static_cast<std::size_t>(subtrees) * (wants_grad() ? node_ : 1));
+    const std::size_t node_size = wants_grad() ? node_ : 1;
+    std::atomic<std::int64_t> next{0};
+    InterruptCheck check(q_.interrupted);
+    parallel_run(threads, [&](int thread, int) {
+      Workspace w(*this);
+      TreeSum tree(node_size, std::min(level, ceil_log2(leaves)) + 1);
+      for (std::int64_t i; (i = next++) < subtrees;) {
+        const std::int64_t begin = i << level, end = std::min(leaves, (i + 1) << level);
+        for (std::int64_t leaf = begin; leaf < end && !check.due(thread); ++leaf) run_leaf(leaf, w, tree);
+        tree.finish(nodes.data() + static_cast<std::size_t>(i) * node_size);
+      }
+    });
+    PassResult result;
+    result.interrupted = check.stopped();
+    if (result.interrupted) return result;
+    combine_nodes(nodes.data(), static_cast<std::size_t>(subtrees), node_size);
+    const double inverse = 1.0 / v_.weight_sum;
+    result.value = nodes[node_size - 1] * inverse;
+    if (wants_grad()) write_gradient(nodes.data(), inverse);
+    return result;
+  }
+
+ private:
+  bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
+  bool wants_residual_sums() const { return v_.fit_intercept || v_.shift != 0.0; }
+
+  struct Workspace {
+    Aligned<T> block, z, sr, g;
+    std::vector<double> sums;
+    explicit Workspace(const DensePass& p)
+        : z(static_cast<std::size_t>(p.v_.k * p.ldz_)), sr(static_cast<std::size_t>(p.v_.k * p.ldz_)),
+          g(static_cast<std::size_t>(p.v_.k * p.dpad_)), sums(static_cast<std::size_t>(p.v_.k) + 1) {
+      if (!p.direct_)
+        block = Aligned<T>(static_cast<std::size_t>(p.transposed_ ? p.v_.d * p.ldz_ : p.cut_.block * p.dpad_));
+    }
+  };
+
+  void prepare_weights() {
+    const std::int64_t k = v_.k, d = v_.d;
+    w_ = Aligned<T>(static_cast<std::size_t>(k * ldw_));
+    bias_.assign(static_cast<std::size_t>(k), T(0));
+    if (q_.w == nullptr) return;
+    for (std::int64_t c = 0; c < k; ++c) {
+      double sum = 0;
+      for (std::int64_t j = 0; j < d; ++j) {
+        // scale*x + shift is folded into w here and into the gradient at the end; X is read as stored.
+        w_[static_cast<std::size_t>(c * ldw_ + j)] = static_cast<T>(v_.scale * q_.w[j * k + c]);
+        sum += q_.w[j * k + c];
+      }
+      double b = v_.shift * sum;
+      if (v_.fit_intercept) b += q_.w[d * k + c];
+      bias_[static_cast<std::size_t>(c)] = static_cast<T>(b);
+    }
+  }
+
+  void run_leaf(std::int64_t leaf, Workspace& w, TreeSum& tree) {
+    const std::int64_t first = leaf * cut_.leaf, end = std::min(v_.n, first + cut_.leaf);
+    const std::size_t gsize = static_cast<std::size_t>(v_.k * dpad_);
+    if (wants_grad()) std::fill(w.g.data(), w.g.data() + gsize, T(0));
+    std::fill(w.sums.begin(), w.sums.end(), 0.0);
+    for (std::int64_t row = first; row < end; row += cut_.block)
+      run_block(row, static_cast<std::ptrdiff_t>(std::min<std::int64_t>(cut_.block, end - row)), w);
+    tree.push([&](double* node, bool add) {
+      std::size_t at = 0;
+      if (wants_grad()) {
+        kernels_.fold(node, w.g.data(), static_cast<std::ptrdiff_t>(gsize), add);
+        for (std::int64_t c = 0; c < v_.k; ++c) {
+          double& to = node[gsize + static_cast<std::size_t>(c)];
+          to = (add ? to : 0.0) + w.sums[static_cast<std::size_t>(c)];
+        }
+        at = node_ - 1;
+      }
+      node[at] = (add ? node[at] : 0.0) + w.sums.back();
+    });
+  }
+
+  void run_block(std::int64_t row, std::ptrdiff_t rows, Workspace& w) {
+    const std::ptrdiff_t d = static_cast<std::ptrdiff_t>(v_.d), k = static_cast<std::ptrdiff_t>(v_.k);
+    const T* X;
+    std::ptrdiff_t ld;
+    const char* source = static_cast<const char*>(v_.X) + row * v_.row_stride;
+    if (direct_) {
+      X = reinterpret_cast<const T*>(source);
+      ld = ldx_;
+    } else {
+      const auto decode = kernels_.decode[static_cast<int>(v_.storage)];
+      ld = transposed_ ? ldz_ : dpad_;
+      if (transposed_) decode(source, v_.col_stride, v_.row_stride, d, rows, w.block.data(), ld);
+      else decode(source, v_.row_stride, v_.col_stride, rows, d, w.block.data(), ld);
+      X = w.block.data();
+    }
+    if (q_.kind == PassRequest::Kind::rmatvec) {
+      vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ldz_, w.sr.data());
+    } else {
+      margins_of_block(X, ld, rows, d, k, w);
+      if (q_.kind == PassRequest::Kind::margins) {
+        vectors_.margins(row, rows, w.z.data(), ldz_, bias_.data(), static_cast<T*>(q_.z));
+        return;
+      }
+      w.sums.back() += vectors_.apply(row, rows, w.z.data(), ldz_, bias_.data(), true, static_cast<T*>(q_.z),
+                                      static_cast<T*>(q_.r), w.sr.data());
+    }
+    if (wants_residual_sums())
+      for (std::ptrdiff_t c = 0; c < k; ++c)
+        w.sums[static_cast<std::size_t>(c)] += kernels_.sum(w.sr.data() + c * ldz_, rows);
+    if (transposed_) kernels_.dot(X, ld, d, rows, w.sr.data(), ldz_, k, w.g.data(), dpad_, true);
+    else kernels_.outer(X, ld, rows, d, w.sr.data(), ldz_, k, w.g.data(), dpad_);
+  }
+
+  void margins_of_block(const T* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t d, std::ptrdiff_t k, Workspace& w) {
+    if (!transposed_) {
+      kernels_.dot(X, ld, rows, d, w_.data(), ldw_, k, w.z.data(), ldz_, false);
+      return;
+    }
+    // F order: z = sum_j w_j X[:, j] is `outer` on the transpose. Rows past the block stay zero for the gradient's dot.
+    std::fill(w.z.data(), w.z.data() + v_.k * ldz_, T(0));
+    std::fill(w.sr.data(), w.sr.data() + v_.k * ldz_, T(0));
+    kernels_.outer(X, ld, d, rows, w_.data(), ldw_, k, w.z.data(), ldz_);
+  }
+
+  void write_gradient(const double* node, double inverse) {
+    const std::int64_t k = v_.k, d = v_.d;
+    const double* sums = node + k * dpad_;
+    for (std::int64_t c = 0; c < k; ++c) {
+      for (std::int64_t j = 0; j < d; ++j)
+        q_.grad[j * k + c] = (v_.scale * node[c * dpad_ + j] + v_.shift * sums[c]) * inverse;
+      if (v_.fit_intercept) q_.grad[d * k + c] = sums[c] * inverse;
+    }
+  }
+
+  const ProblemView& v_;
+  const PassRequest& q_;
+  const RowKernels<T>& kernels_;
+  BlockVectors<T> vectors_;
+  bool transposed_ = false, direct_ = false;
+  std::ptrdiff_t ldx_ = 0, dpad_ = 0, ldz_ = 0, ldw_ = 0;
+  Cut cut_{};
+  std::size_t node_ = 0;
+  Aligned<T> w_;
+  std::vector<T> bias_;
+};
+
+}  // namespace
+
+PassResult run_dense(const ProblemView& problem, const PassRequest& request) {
+  if (problem.compute == Compute::f64) return DensePass<double>(problem, request).run();
+  return DensePass<float>(problem, request).run();
+}
+
+}  // namespace nag

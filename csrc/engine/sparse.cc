@@ -1,0 +1,208 @@
+// One pass over CSR. A small gradient (d*k at most kLeafGradient) is summed a leaf at a time like the dense one. A large one
+// exists once, in double: blocks of rows get their margins by rows, then each thread adds the columns it owns, in row order.
+// Either way the bits do not depend on the threads. Memory beyond X: n-vectors and, per thread, (small) 3 to 20 leaf
+// gradients or (large) nothing; the large gradient itself is d*k doubles.
+#include <algorithm>
+#include <vector>
+
+#include "engine/margins.h"
+#include "engine/threads.h"
+#include "engine/tree.h"
+
+namespace nag {
+namespace {
+
+constexpr std::int64_t kLeafGradient = 16384;  // doubles: a leaf's gradient stays in the second-level cache
+constexpr std::int64_t kLeafRows = 2048;
+constexpr std::ptrdiff_t kBlockRows = 256;
+constexpr std::int64_t kOwnerNonZeros = 1 << 16;  // a thread's share of a block: half a megabyte of data and indices
+
+template <class T>
+class SparsePass {
+ public:
+  SparsePass(const ProblemView& v, const PassRequest& q)
+      : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v),
+        w_(static_cast<std::size_t>(v.d * v.k) + 16), bias_(static_cast<std::size_t>(v.k), T(0)) {
+    if (q.w == nullptr) return;
+    for (std::int64_t j = 0; j < v.d * v.k; ++j) w_[static_cast<std::size_t>(j)] = static_cast<T>(q.w[j]);
+    if (v.fit_intercept)
+      for (std::int64_t c = 0; c < v.k; ++c) bias_[static_cast<std::size_t>(c)] = static_cast<T>(q.w[v.d * v.k + c]);
+  }
+
+  PassResult run() {
+    const bool small = v_.d * v_.k <= kLeafGradient;
+    const int threads = v_.indptr[v_.n] - v_.indptr[0] < 8192 ? 1 : q_.n_threads;
+    PassResult result;
+    InterruptCheck check(q_.interrupted);
+    if (small || q_.kind == PassRequest::Kind::margins) by_leaves(threads, check, &result);
+    else by_owners(threads, check, &result);
+    result.interrupted = check.stopped();
+    return result;
+  }
+
+ private:
+  bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
+
+  struct Workspace {
+    Aligned<T> z, sr;
+    explicit Workspace(std::int64_t k)
+        : z(static_cast<std::size_t>(k * kBlockRows)), sr(static_cast<std::size_t>(k * kBlockRows)) {}
+  };
+
+  const void* data_at(std::int64_t e) const {
+    return static_cast<const char*>(v_.data) + e * static_cast<std::int64_t>(kStorageBytes[storage()]);
+  }
+  const void* index_at(std::int64_t e) const { return static_cast<const char*>(v_.indices) + e * (v_.wide_index ? 8 : 4); }
+  int storage() const { return static_cast<int>(v_.storage); }
+
+  void dot(std::int64_t row, std::ptrdiff_t rows, T* z) const {
+    const std::int64_t* ptr = v_.indptr + row;
+    kernels_.csr_dot[storage()][v_.wide_index](data_at(*ptr), index_at(*ptr), ptr, rows, w_.data(),
+                                               static_cast<std::ptrdiff_t>(v_.k), z, kBlockRows);
+  }
+  void outer(std::int64_t row, std::ptrdiff_t rows, const T* sr, double* g, std::int64_t lo, std::int64_t hi) const {
+    const std::int64_t* ptr = v_.indptr + row;
+    kernels_.csr_outer[storage()][v_.wide_index](data_at(*ptr), index_at(*ptr), ptr, rows, sr, kBlockRows,
+                                                 static_cast<std::ptrdiff_t>(v_.k), g, lo, hi, lo == 0 && hi == v_.d);
+  }
+
+  // Margins and loss of one block; s*r stays in w.sr. Adds the value to sums[k] and the residual sums to sums[0..k).
+  void run_block(std::int64_t row, std::ptrdiff_t rows, Workspace& w, double* sums) const {
+    if (q_.kind == PassRequest::Kind::rmatvec) {
+      vectors_.weigh(row, rows, static_cast<const T*>(q_.v), kBlockRows, w.sr.data());
+    } else {
+      dot(row, rows, w.z.data());
+      if (q_.kind == PassRequest::Kind::margins) {
+        vectors_.margins(row, rows, w.z.data(), kBlockRows, bias_.data(), static_cast<T*>(q_.z));
+        return;
+      }
+      sums[v_.k] += vectors_.apply(row, rows, w.z.data(), kBlockRows, bias_.data(), true, static_cast<T*>(q_.z),
+                                   static_cast<T*>(q_.r), w.sr.data());
+    }
+    if (v_.fit_intercept)
+      for (std::int64_t c = 0; c < v_.k; ++c) sums[c] += kernels_.sum(w.sr.data() + c * kBlockRows, rows);
+  }
+
+  void finish(const double* g, const double* sums, PassResult* result) {
+    const double inverse = 1.0 / v_.weight_sum;
+    result->value = sums[v_.k] * inverse;
+    if (!wants_grad()) return;
+    for (std::int64_t j = 0; j < v_.d * v_.k; ++j) q_.grad[j] = g[j] * inverse;
+    if (v_.fit_intercept)
+      for (std::int64_t c = 0; c < v_.k; ++c) q_.grad[v_.d * v_.k + c] = sums[c] * inverse;
+  }
+
+  void by_leaves(int threads, InterruptCheck& check, PassResult* result) {
+    const std::int64_t leaves = (v_.n + kLeafRows - 1) / kLeafRows;
+    const std::size_t gsize = wants_grad() ? static_cast<std::size_t>(v_.d * v_.k) : 0;
+    const std::size_t node_size = gsize + static_cast<std::size_t>(v_.k) + 1;
+    int level = 0;
+    while (((leaves - 1) >> level) + 1 > 32 * threads) ++level;
+    const std::int64_t subtrees = ((leaves - 1) >> level) + 1;
+    std::vector<double> nodes(static_cast<std::size_t>(subtrees) * node_size);
+    std::atomic<std::int64_t> next{0};
+    parallel_run(static_cast<int>(std::min<std::int64_t>(threads, subtrees)), [&](int thread, int) {
+      Workspace w(v_.k);
+      TreeSum tree(node_size, level + 1);
+      std::vector<double> leaf_node(node_size);
+      for (std::int64_t i; (i = next++) < subtrees;) {
+        const std::int64_t end_leaf = std::min(leaves, (i + 1) << level);
+        for (std::int64_t leaf = i << level; leaf < end_leaf && !check.due(thread); ++leaf) {
+          std::fill(leaf_node.begin(), leaf_node.end(), 0.0);
+          const std::int64_t end = std::min(v_.n, (leaf + 1) * kLeafRows);
+          for (std::int64_t row = leaf * kLeafRows; row < end; row += kBlockRows) {
+            const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, end - row));
+            run_block(row, rows, w, leaf_node.data() + gsize);
+            if (wants_grad()) outer(row, rows, w.sr.data(), leaf_node.data(), 0, v_.d);
+          }
+          tree.push([&](double* node, bool add) {
+            for (std::size_t j = 0; j < node_size; ++j) node[j] = (add ? node[j] : 0.0) + leaf_node[j];
+          });
+        }
+        tree.finish(nodes.data() + static_cast<std::size_t>(i) * node_size);
+      }
+    });
+    if (check.stopped()) return;
+    combine_nodes(nodes.data(), static_cast<std::size_t>(subtrees), node_size);
+    finish(nodes.data(), nodes.data() + gsize, result);
+  }
+
+  // Column boundaries that give each owner about the same number of non-zeros, from a sample of the indices. The bits do
+  // not depend on them: a column is summed by one owner, in row order, wherever the boundaries fall.
+  std::vector<std::int64_t> owner_bounds(int owners) const {
+    const std::int64_t first = v_.indptr[0], nnz = v_.indptr[v_.n] - first;
+    const std::int64_t count = std::min<std::int64_t>(nnz, 4096);
+    std::vector<std::int64_t> sample(static_cast<std::size_t>(count));
+    for (std::int64_t q = 0; q < count; ++q) {
+      const std::int64_t e = first + q * (nnz / count);
+      sample[static_cast<std::size_t>(q)] = v_.wide_index ? static_cast<const std::int64_t*>(v_.indices)[e]
+                                                          : static_cast<const std::int32_t*>(v_.indices)[e];
+    }
+    std::sort(sample.begin(), sample.end());
+    std::vector<std::int64_t> bounds(static_cast<std::size_t>(owners) + 1, 0);
+    for (int t = 1; t < owners; ++t) bounds[static_cast<std::size_t>(t)] = sample[static_cast<std::size_t>(count * t / owners)];
+    bounds.back() = v_.d;
+    return bounds;
+  }
+
+  void by_owners(int threads, InterruptCheck& check, PassResult* result) {
+    const std::int64_t k = v_.k, blocks = (v_.n + kBlockRows - 1) / kBlockRows;
+    std::vector<double> g(static_cast<std::size_t>(v_.d * k), 0.0);
+    // Per block: k residual sums and the value, added in a fixed tree at the end.
+    const std::size_t node = static_cast<std::size_t>(k) + 1;
+    std::vector<double> sums(static_cast<std::size_t>(blocks) * node, 0.0);
+    const double row_nnz = static_cast<double>(v_.indptr[v_.n] - v_.indptr[0]) / static_cast<double>(v_.n);
+    const std::int64_t round = std::max<std::int64_t>(
+        threads, static_cast<std::int64_t>(kOwnerNonZeros * static_cast<double>(threads) / (row_nnz + 1) / kBlockRows));
+    std::vector<Aligned<T>> residuals;
+    for (std::int64_t b = 0; b < std::min(round, blocks); ++b) residuals.emplace_back(static_cast<std::size_t>(k * kBlockRows));
+    const std::vector<std::int64_t> bounds = owner_bounds(threads);
+    std::vector<Workspace> works;
+    for (int t = 0; t < threads; ++t) works.emplace_back(k);
+    std::atomic<std::int64_t> next{0};
+    std::atomic<bool> stop{false};
+    parallel_run(threads, [&](int thread, int count) {
+      Workspace& w = works[static_cast<std::size_t>(thread)];
+      for (std::int64_t b0 = 0; b0 < blocks; b0 += round) {
+        const std::int64_t b1 = std::min(blocks, b0 + round);
+        for (std::int64_t b; (b = next++) < b1;) {
+          const std::int64_t row = b * kBlockRows;
+          run_block(row, static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, v_.n - row)), w,
+                    sums.data() + static_cast<std::size_t>(b) * node);
+          std::swap(w.sr, residuals[static_cast<std::size_t>(b - b0)]);
+        }
+        if (thread == 0 && check.due(0)) stop = true;
+        parallel_barrier();  // residuals of the round are ready, and every thread sees the same `stop`
+        if (stop) return;
+        for (int owner = thread; owner < threads; owner += count)
+          for (std::int64_t b = b0; b < b1; ++b) {
+            const std::int64_t row = b * kBlockRows;
+            outer(row, static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, v_.n - row)),
+                  residuals[static_cast<std::size_t>(b - b0)].data(), g.data(),
+                  bounds[static_cast<std::size_t>(owner)], bounds[static_cast<std::size_t>(owner) + 1]);
+          }
+        if (thread == 0) next = b1;  // each thread's losing draw has moved it past the round's end
+        parallel_barrier();
+      }
+    });
+    if (check.stopped()) return;
+    combine_nodes(sums.data(), static_cast<std::size_t>(blocks), node);
+    finish(g.data(), sums.data(), result);
+  }
+
+  const ProblemView& v_;
+  const PassRequest& q_;
+  const RowKernels<T>& kernels_;
+  BlockVectors<T> vectors_;
+  Aligned<T> w_;
+  std::vector<T> bias_;
+};
+
+}  // namespace
+
+PassResult run_sparse(const ProblemView& problem, const PassRequest& request) {
+  if (problem.compute == Compute::f64) return SparsePass<double>(problem, request).run();
+  return SparsePass<float>(problem, request).run();
+}
+
+}  // namespace nag

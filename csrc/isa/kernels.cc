@@ -1,0 +1,79 @@
+// One kernel source, compiled once per instruction set. CMake defines NAG_ISA (the namespace), NAG_ISA_NAME and NAG_SIMD.
+// Every header below that holds code is included INSIDE the namespace, and this unit uses no STL: whatever the linker
+// keeps of it can then never be another instruction set's copy (docs/numerics.md, Instruction sets).
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if NAG_SIMD >= 256
+#include <immintrin.h>
+#elif defined(__aarch64__) && defined(__GNUC__)
+#include <arm_neon.h>
+#endif
+
+#include "base/types.h"
+#include "kernels/table.h"
+
+#if defined(__GNUC__)
+#define NAG_INLINE inline __attribute__((always_inline))
+#define NAG_NOINLINE __attribute__((noinline))
+#define NAG_COPY(to, from, n) __builtin_memcpy(to, from, n)
+#else
+#define NAG_INLINE inline
+#define NAG_NOINLINE
+#define NAG_COPY(to, from, n) memcpy(to, from, n)
+#endif
+
+namespace nag {
+namespace NAG_ISA {
+namespace {
+
+#include "base/simd.h"
+#include "base/simd_math.h"
+#include "losses/losses.h"
+#include "kernels/rows.h"
+#include "kernels/loss_map.h"
+#include "kernels/softmax.h"
+#include "kernels/decode.h"
+#include "kernels/sparse.h"
+#include "kernels/fold.h"
+
+template <class V>
+constexpr RowKernels<typename V::T> row_kernels() {
+  using T = typename V::T;
+  RowKernels<T> k{};
+  k.lanes = V::N;
+  k.dot = &dot<V>;
+  k.outer = &outer<V>;
+  k.decode[static_cast<int>(Storage::f64)] = &decode<V, double>;
+  k.decode[static_cast<int>(Storage::f32)] = &decode<V, float>;
+  k.decode[static_cast<int>(Storage::bf16)] = &decode<V, bf16>;
+  k.decode[static_cast<int>(Storage::u8)] = &decode<V, uint8_t>;
+  int i = 0;
+#define NAG_ELEMENTWISE_LOSS(L, section) k.loss[i++] = &loss_map<V, L>;
+#define NAG_ROW_LOSS(L, section) k.loss[i++] = nullptr;
+#include "losses/registry.h"
+#undef NAG_ROW_LOSS
+#undef NAG_ELEMENTWISE_LOSS
+  k.softmax = &softmax_map<V>;
+  k.sum = &sum<T>;
+  k.fold = &fold<T>;
+  k.csr_dot[1][0] = &csr_dot<V, float, int32_t>;
+  k.csr_dot[1][1] = &csr_dot<V, float, int64_t>;
+  k.csr_outer[1][0] = &csr_outer<T, float, int32_t>;
+  k.csr_outer[1][1] = &csr_outer<T, float, int64_t>;
+  if (sizeof(T) == sizeof(double)) {
+    k.csr_dot[0][0] = &csr_dot<V, double, int32_t>;
+    k.csr_dot[0][1] = &csr_dot<V, double, int64_t>;
+    k.csr_outer[0][0] = &csr_outer<T, double, int32_t>;
+    k.csr_outer[0][1] = &csr_outer<T, double, int64_t>;
+  }
+  return k;
+}
+
+}  // namespace
+
+extern const KernelTable table;
+const KernelTable table = {NAG_ISA_NAME, row_kernels<Vf>(), row_kernels<Vd>(), &stream_read};
+
+}  // namespace NAG_ISA
+}  // namespace nag

@@ -1,0 +1,91 @@
+// CSR rows: margins by gathers, gradients by scatters. Included inside the per-ISA namespace.
+// Accumulators: T lanes for a row's margin; double for the gradient, whose scatter has no block to sum in first.
+
+template <class V, class S> NAG_INLINE V widen_n(const S* p, int n) {
+  alignas(64) typename V::T lanes[V::N] = {};
+  for (int i = 0; i < n; ++i) lanes[i] = static_cast<typename V::T>(p[i]);
+  return V::load(lanes);
+}
+template <class V> NAG_INLINE V widen_n(const typename V::T* p, int n) { return V::load_n(p, n); }
+
+template <class V, class S, class I>
+void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const typename V::T* W,
+             ptrdiff_t k, typename V::T* Z, ptrdiff_t ldz) {
+  using T = typename V::T;
+  const S* data = static_cast<const S*>(data_at) - ptr[0];
+  const I* idx = static_cast<const I*>(idx_at) - ptr[0];
+  if (k == 1) {
+    for (ptrdiff_t i0 = 0; i0 < rows; i0 += V::N) {
+      V acc[V::N];
+      const ptrdiff_t m = rows - i0 < V::N ? rows - i0 : V::N;
+      for (int i = 0; i < V::N; ++i) {
+        V a = V::zero(), b = V::zero();
+        if (i < m) {
+          int64_t e = ptr[i0 + i];
+          const int64_t end = ptr[i0 + i + 1];
+          for (; e + 2 * V::N <= end; e += 2 * V::N) {
+            a = fma(widen(data + e, V()), gather_n(W, idx + e, V::N), a);
+            b = fma(widen(data + e + V::N, V()), gather_n(W, idx + e + V::N, V::N), b);
+          }
+          for (; e < end; e += V::N) {
+            const int n = end - e < V::N ? static_cast<int>(end - e) : V::N;
+            a = fma(widen_n<V>(data + e, n), gather_n(W, idx + e, n), a);
+          }
+        }
+        acc[i] = a + b;
+      }
+      const V s = transpose_sum(acc);
+      if (m == V::N) s.store(Z + i0);
+      else s.store_n(Z + i0, static_cast<int>(m));
+    }
+    return;
+  }
+  for (ptrdiff_t i = 0; i < rows; ++i)
+    for (ptrdiff_t c = 0; c < k; c += V::N) {  // W's row j holds the k columns side by side
+      const int n = k - c < V::N ? static_cast<int>(k - c) : V::N;
+      V a = V::zero();
+      for (int64_t e = ptr[i]; e < ptr[i + 1]; ++e)
+        a = fma(V::set1(static_cast<T>(data[e])), load_tail<V>(W + static_cast<ptrdiff_t>(idx[e]) * k + c, n), a);
+      alignas(64) T lanes[V::N];
+      a.store(lanes);
+      for (int q = 0; q < n; ++q) Z[(c + q) * ldz + i] = lanes[q];
+    }
+}
+
+template <class T, class S, class I>
+void csr_outer(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const T* R, ptrdiff_t ldr, ptrdiff_t k,
+               double* G, int64_t lo, int64_t hi, bool whole) {
+  const S* data = static_cast<const S*>(data_at) - ptr[0];
+  const I* idx = static_cast<const I*>(idx_at) - ptr[0];
+  for (ptrdiff_t i = 0; i < rows; ++i) {
+    int64_t e = ptr[i], end = ptr[i + 1];
+    if (!whole) {  // this owner's columns stand together: indices are sorted
+      int64_t a = e, b = end;
+      while (a < b) { const int64_t mid = a + (b - a) / 2; if (static_cast<int64_t>(idx[mid]) < lo) a = mid + 1; else b = mid; }
+      e = a;
+      b = end;
+      while (a < b) { const int64_t mid = a + (b - a) / 2; if (static_cast<int64_t>(idx[mid]) < hi) a = mid + 1; else b = mid; }
+      end = a;
+    }
+    if (k == 1) {
+      const double r = static_cast<double>(R[i]);
+      for (; e < end; ++e) G[idx[e]] += r * static_cast<double>(data[e]);
+    } else {
+      double r[64];
+      for (ptrdiff_t c0 = 0; c0 < k; c0 += 64) {
+        const ptrdiff_t m = k - c0 < 64 ? k - c0 : 64;
+        for (ptrdiff_t c = 0; c < m; ++c) r[c] = static_cast<double>(R[(c0 + c) * ldr + i]);
+        for (int64_t q = e; q < end; ++q) {
+          double* g = G + static_cast<ptrdiff_t>(idx[q]) * k + c0;
+          const Vd x = Vd::set1(static_cast<double>(data[q]));
+          ptrdiff_t c = 0;
+          for (; c + Vd::N <= m; c += Vd::N) fma(x, Vd::load(r + c), Vd::load(g + c)).store(g + c);
+          if (c < m) {
+            const int n = static_cast<int>(m - c);
+            fma(x, Vd::load_n(r + c, n), Vd::load_n(g + c, n)).store_n(g + c, n);
+          }
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,76 @@
+// THE table of what exists: one instance per instruction set, filled in isa/kernels.cc, chosen in dispatch/.
+// Plain C structs and function pointers; nothing here is compiled per instruction set.
+#pragma once
+#include "base/types.h"
+#include "losses/info.h"
+
+namespace nag {
+
+// One block of margins: z = zdot + bias + offset, then value and residual of `rows` samples.
+template <class T>
+struct MarginBlock {
+  std::ptrdiff_t rows;
+  const T* zdot;    // X w, padded to whole vectors
+  T bias;           // intercept, and shift*sum(w) of scaled integer storage
+  const T* offset;  // or null
+  const T* y;
+  const T* s;  // sample weights, or null for ones
+  T c;         // the loss's parameter
+  T* z;        // margins out, or null
+  T* r;        // residuals out, or null
+  T* sr;       // s*r out, what the gradient needs; padded to whole vectors
+};
+// The same for softmax: k columns, class-major with leading dimension ld.
+template <class T>
+struct SoftmaxBlock {
+  std::ptrdiff_t rows, k, ld;
+  const T* zdot;         // [k][ld]
+  const T* bias;         // [k]
+  const T* offset;       // rows x k in C order, or null
+  const T* y;            // class numbers as T, or null where p is given
+  const T* p;            // rows x k probabilities in C order, or null
+  const T* s;
+  T* z;   // rows x k in C order, or null
+  T* r;   // rows x k in C order, or null
+  T* sr;  // [k][ld]
+};
+
+template <class T>
+struct RowKernels {
+  // Z[c*ldz + i] = sum_j X[i*ldx + j] W[c*ldw + j]; adds to Z when `accumulate`.
+  // W is zero-padded to whole vectors. Sums: lanes of T over at most kDotPanel columns, panels in double.
+  void (*dot)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* W, std::ptrdiff_t ldw,
+              std::ptrdiff_t k, T* Z, std::ptrdiff_t ldz, bool accumulate);
+  // G[c*ldg + j] += sum_i R[c*ldr + i] X[i*ldx + j]. Sums: T over at most kOuterChain rows a group, then into G.
+  void (*outer)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* R, std::ptrdiff_t ldr,
+                std::ptrdiff_t k, T* G, std::ptrdiff_t ldg);
+  // dst[i*ldd + j] = X(i, j) widened to T, any byte strides.
+  void (*decode[kStorageCount])(const void* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows,
+                                std::ptrdiff_t d, T* dst, std::ptrdiff_t ldd);
+  double (*loss[kLossCount])(const MarginBlock<T>&);  // null where the loss couples columns
+  double (*softmax)(const SoftmaxBlock<T>&);
+  double (*sum)(const T* x, std::ptrdiff_t m);  // lanes of double
+  // node[j] += leaf[j] and node[j] = leaf[j], into double; and node += other node.
+  void (*fold)(double* node, const T* leaf, std::ptrdiff_t m, bool add);
+  // CSR, by [storage of the data][64-bit indices]; row i holds the entries ptr[i] to ptr[i+1], and data and idx stand at
+  // ptr[0]'s. Z[c*ldz+i] = sum of X(i, j) W[j*k + c]. Null where the storage is wider than T.
+  void (*csr_dot[2][2])(const void* data, const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const T* W,
+                        std::ptrdiff_t k, T* Z, std::ptrdiff_t ldz);
+  // G[j*k + c] += R[c*ldr + i] X(i, j) in double, for the columns lo <= j < hi; `whole` says that this is all of them.
+  void (*csr_outer[2][2])(const void* data, const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const T* R,
+                          std::ptrdiff_t ldr, std::ptrdiff_t k, double* G, std::int64_t lo, std::int64_t hi, bool whole);
+  int lanes;
+};
+
+struct KernelTable {
+  const char* name;
+  RowKernels<float> f32;
+  RowKernels<double> f64;
+  std::uint64_t (*stream_read)(const unsigned char* p, std::size_t bytes);
+};
+
+template <class T> inline const RowKernels<T>& rows_of(const KernelTable& t);
+template <> inline const RowKernels<float>& rows_of<float>(const KernelTable& t) { return t.f32; }
+template <> inline const RowKernels<double>& rows_of<double>(const KernelTable& t) { return t.f64; }
+
+}  // namespace nag

@@ -1,0 +1,75 @@
+"""nagcore: the numerical core that trains with Nesterov's accelerated gradient at the speed of memory.
+
+Large linear models (logistic, least squares, softmax and more) with one pass over the data per gradient, the fused
+Nesterov update for any parameter list, and estimators with scikit-learn's names. Importing the package imports NumPy and
+the compiled core alone; everything else is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+
+if TYPE_CHECKING:
+    from . import callbacks, linear_model, losses, penalties, reference, solvers
+    from .doctor import doctor
+    from .objective import Objective, value_and_grad
+    from .solvers import Result, minimize
+    from .update import NesterovPlan, StepReport, nesterov_step_
+
+__all__ = [
+    "NesterovPlan",
+    "Objective",
+    "Result",
+    "StepReport",
+    "__version__",
+    "callbacks",
+    "doctor",
+    "linear_model",
+    "losses",
+    "minimize",
+    "nesterov_step_",
+    "penalties",
+    "reference",
+    "solvers",
+    "value_and_grad",
+]
+
+# Public name -> module that defines it; None marks a submodule.
+_HOME: dict[str, str | None] = {
+    "NesterovPlan": "update",
+    "StepReport": "update",
+    "nesterov_step_": "update",
+    "Objective": "objective",
+    "value_and_grad": "objective",
+    "Result": "solvers",
+    "minimize": "solvers",
+    "doctor": "doctor",
+    "callbacks": None,
+    "linear_model": None,
+    "losses": None,
+    "penalties": None,
+    "reference": None,
+    "solvers": None,
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nagcore")
+    if name not in _HOME:
+        raise AttributeError(f"module 'nagcore' has no attribute {name!r}")
+    home = _HOME[name]
+    if home is None:
+        return importlib.import_module(f"{__name__}.{name}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value  # also puts the function doctor before the module of that name
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
