@@ -97,6 +97,7 @@ def clean_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+@clean_errors
 def _version(shown: bool) -> None:
     if shown:
         import nagcore
@@ -216,7 +217,7 @@ def fit(
 
         check_path(plot)
     job = work.prepare(data, options)
-    with FitProgress(Console(stderr=True), tol, max_passes, job.problem.nbytes) as progress:
+    with FitProgress(Console(stderr=True), tol, max_passes) as progress:
         fitted = work.run(job, options, [progress])
     if fitted.interrupted and output is None:
         output = Path(f"{Path(data).name.split('.')[0]}-interrupted.nagcore")
@@ -258,7 +259,11 @@ def predict(
     header: HeaderOption = True,
     file_format: FormatOption = None,
 ) -> None:
-    """Predict with a stored model, and score it where the data hold the target."""
+    """Predict with a stored model.
+
+    Where the data hold the target too, the score is printed: on stderr, when predictions go down a
+    pipe.
+    """
     from .predict import predict_file
 
     predict_file(
@@ -278,7 +283,11 @@ def plot(
     ] = Path("nagcore.png"),
     title: Annotated[Optional[str], typer.Option(help="A line above the picture.")] = None,
 ) -> None:
-    """Draw the histories of fits against each other, or the bandwidths of a benchmark."""
+    """Draw histories of fits, or a benchmark.
+
+    Fits are drawn together, objective and gap against passes and seconds; what bench --json wrote is
+    drawn as bandwidths.
+    """
     from .predict import draw
 
     draw(histories, output, title)
@@ -290,8 +299,12 @@ def plot(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Check this machine's kernels against the NumPy reference; exit with 1 when they disagree."""
-    from .._doctor import doctor as examine
+    """Check this machine's kernels.
+
+    Every loss, dtype, layout and instruction set, on several thread counts, against the NumPy
+    reference; exit with 1 when they disagree.
+    """
+    from ..doctor import doctor as examine
     from ..model_io import json_values
     from .show import print_doctor
 
@@ -324,7 +337,9 @@ def bench(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="For nagcore and its rivals alike.")] = 2,
 ) -> None:
-    """Measure the kernels against this machine's bandwidth and against NumPy, scipy and torch.
+    """Measure this machine's kernels.
+
+    Against the bandwidth of its memory, and against NumPy, scipy and torch, all in one run.
 
     Each result is first compared with float64 arithmetic and with its rival's; exit with 1 when one
     is wrong. docs/performance.md says how to read the table.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..data import Table, load_table, match_classes
 from ..model_io import Model
 from ..objective import Objective
 from ..solvers import minimize
-from .prepare import choose_loss, encode, feature_scales, hold_out, train_part
+from .prepare import Scales, choose_loss, encode, feature_scales, hold_out, train_part
 from .scaled import ScaledProblem
 
 
@@ -56,7 +56,11 @@ class Fitted:
 
 @dataclass(eq=False)
 class Job:
-    """Everything up to the first pass: what is fitted, on which rows, in which coordinates."""
+    """Everything up to the first pass: what is fitted, on which rows, in which coordinates.
+
+    ``problem`` reads the training rows in the data's units, ``objective`` in the scaled features'.
+    ``test`` is (X, y) of rows apart; ``all_rows`` is (X, y) where the held-out ones lie among them.
+    """
 
     table: Table
     classes: np.ndarray | None
@@ -64,7 +68,7 @@ class Job:
     reason: str
     objective: Objective
     problem: Any
-    scales: Any
+    scales: Scales
     held_out: np.ndarray | None
     test: tuple[Any, np.ndarray] | None
     all_rows: tuple[Any, np.ndarray] | None
@@ -72,6 +76,11 @@ class Job:
 
 
 DEFAULT_TEST_SIZE = 0.2
+# |mean|/deviation from which a fit in scaled features computes in float64: seven digits less two
+# leave what a gradient needs.
+_FAR_FROM_ZERO = 100.0
+# Seconds a pass from which an interrupted fit is not scored.
+_PATIENCE = 0.1
 
 
 def prepare(source: str, options: Options) -> Job:
@@ -109,26 +118,41 @@ def prepare(source: str, options: Options) -> Job:
         "loss": loss, "sample_weight": weights, "delta": options.delta,
         "fit_intercept": options.intercept, "n_threads": options.threads,
     }  # fmt: skip
-    encoded = _class_targets(y_train, classes, loss)
-    problem = _core.Problem(X, encoded, **how)
-    # Where means dwarf deviations, float32 sums about zero have no digits left about the mean.
-    if problem.compute == "float32" and np.max(np.abs(scales.mean) / scales.size) > 100:
-        problem = _core.Problem(X, encoded, **how, compute="float64")
-    wide = None
-    if problem.compute == "float32":
-        wide = ScaledProblem(_core.Problem(X, encoded, **how, compute="float64"), scales)
-    objective = Objective.from_problem(
-        ScaledProblem(problem, scales), l2=l2, l1=options.l1, sample_weight=weights, wide=wide
-    )
+    problem = _core.Problem(X, y_train, **how, n_classes=_n_classes(classes, loss))
+    objective = _objective(X, y_train, problem, scales, how, classes, l2, options.l1)
     facts = {
         "data": source, "rows": n_train, "features": X.shape[1], "dtype": problem.x_dtype,
         "layout": problem.layout, "target": table.target, "loss": loss, "loss_reason": reason,
         "classes": None if classes is None else len(classes), "l2": l2, "l1": options.l1,
         "scale": scales.kind, "isa": _core.active_isa(),
-        "threads": options.threads or _core.default_threads(), "bytes_a_pass": problem.nbytes,
+        "threads": problem.n_threads, "bytes_a_pass": problem.nbytes,
     }  # fmt: skip
     return Job(
         table, classes, loss, reason, objective, problem, scales, held_out, test, all_rows, facts
+    )
+
+
+def _objective(
+    X: Any, y: np.ndarray, problem: Any, scales: Scales, how: dict[str, Any],
+    classes: np.ndarray | None, l2: float, l1: float,
+) -> Objective:  # fmt: skip
+    """F in the scaled features' coefficients, on X as it lies."""
+    one_factor = scales.kind == "range" and not hasattr(X, "tocsr")
+    if scales.kind == "none" or one_factor:
+        # The kernels fold one factor for all columns in by themselves.
+        factor = {"scale": 1.0 / scales.size[0]} if one_factor else {}
+        if problem.k > 1 and y.max() + 1 < problem.k:  # these rows lack the last class
+            y = (y[:, None] == np.arange(problem.k)).astype(np.float64)
+        return Objective(X, y, l2=l2, l1=l1, **how, **factor)
+    how = {**how, "n_classes": _n_classes(classes, problem.loss)}
+    wide = None
+    if problem.compute == "float32":
+        wide = ScaledProblem(_core.Problem(X, y, **how, compute="float64"), scales)
+        # Where means dwarf deviations, float32 sums about zero have no digits left about the mean.
+        if np.max(np.abs(scales.mean) / scales.size) > _FAR_FROM_ZERO:
+            problem, wide = wide.core, None
+    return Objective.from_problem(
+        ScaledProblem(problem, scales), l2=l2, l1=l1, sample_weight=how["sample_weight"], wide=wide
     )
 
 
@@ -181,11 +205,9 @@ def test_targets(
     return places
 
 
-def _class_targets(y: np.ndarray, classes: np.ndarray | None, loss: str) -> np.ndarray:
-    """y; as probabilities where the last class has no row in this part and k would be lost."""
-    if classes is None or _core.loss_info(loss)["targets"] != "class" or y.max() + 1 == len(classes):
-        return y
-    return (y[:, None] == np.arange(len(classes))).astype(np.float64)
+def _n_classes(classes: np.ndarray | None, loss: str) -> int | None:
+    """k for softmax: a part of the rows may lack the last class."""
+    return len(classes) if _core.loss_info(loss)["targets"] == "class" else None
 
 
 def run(
@@ -201,16 +223,20 @@ def run(
     w, d = job.scales.to_data(result.w), job.problem.d
     coef, intercept = w[:d], (w[d] if options.intercept else np.zeros(w.shape[1:]))
     passes = int(result.n_passes)
+    interrupted = str(result.message).startswith("interrupted")
+    # Who pressed Ctrl-C wants an end: no scores where they would take long.
+    slow = interrupted and seconds > _PATIENCE * max(passes, 1)
+    scores = {"train": None, "test": None, "test_rows": 0} if slow else _all_scores(job, w)
     bytes_read = passes * job.problem.nbytes
     summary = {
         **job.facts,
-        "solver": getattr(result, "solver", options.solver), "passes": passes,
+        "solver": result.solver, "passes": passes,
         "scale_reads": job.scales.reads, "data_reads": passes + job.scales.reads,
         "bytes_read": bytes_read, "seconds": seconds, "gbps": bytes_read / max(seconds, 1e-9) / 1e9,
         "iterations": int(result.n_iter), "objective": float(result.value),
         "gap": result.gap, "gap_kind": result.gap_kind, "tol": options.tol,
         "converged": bool(result.converged), "message": result.message,
-        **_all_scores(job, w),
+        **scores,
     }  # fmt: skip
     table = job.table
     model = Model(
@@ -219,17 +245,13 @@ def run(
         index_base=table.index_base, target=table.target, info=summary,
         history=history_rows(result.history),
     )  # fmt: skip
-    interrupted = str(result.message).startswith("interrupted")
     return Fitted(model, result, summary, interrupted)
 
 
 def history_rows(history: Any) -> list[dict[str, Any]]:
-    """The solver's history as plain rows of n_passes, seconds, value, gap."""
+    """The solver's `nagcore.callbacks.History` as plain rows of n_passes, seconds, value, gap."""
     keys = ("n_passes", "seconds", "value", "gap")
-    return [
-        {key: row[key] if isinstance(row, dict) else getattr(row, key) for key in keys}
-        for row in history
-    ]
+    return [dict(zip(keys, row)) for row in zip(*(getattr(history, key) for key in keys))]
 
 
 # ---- scores
@@ -261,8 +283,8 @@ def _all_scores(job: Job, w: np.ndarray) -> dict[str, Any]:
 
 def _problem(job: Job, X: Any, y: np.ndarray, weights: np.ndarray | None) -> Any:
     return _core.Problem(
-        X, _class_targets(y, job.classes, job.loss), loss=job.loss, sample_weight=weights,
-        fit_intercept=job.problem.p > job.problem.d, n_threads=job.facts["threads"],
+        X, y, loss=job.loss, sample_weight=weights, fit_intercept=job.problem.fit_intercept,
+        n_threads=job.facts["threads"], n_classes=_n_classes(job.classes, job.loss),
     )  # fmt: skip
 
 
@@ -297,8 +319,3 @@ def _deviance(y: np.ndarray, mu: np.ndarray) -> float:
 
 def _explained(rest: float, total: float) -> float:
     return 1 - rest / total if total > 0 else float(rest == 0)
-
-
-def with_target(options: Options, target: str | None) -> Options:
-    """The same options with another target."""
-    return replace(options, target=target)

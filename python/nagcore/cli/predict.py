@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Table, load_table
+from ..data import BUILTIN, Table, load_table
 from ..model_io import Model, atomic_write, load_model
 
 
@@ -53,6 +53,8 @@ def _read_for(model: Model, source: str, header: bool, file_format: str | None) 
     reading = {"header": header, "file_format": file_format, "require_target": False}
     layout = {"columns": model.columns, "categories": model.categories}
     width = {"n_features": model.n_features, "index_base": model.index_base}
+    if source in BUILTIN and not Path(source).is_file():
+        return load_table(source)
     if model.columns is not None and model.target is not None:
         try:
             return load_table(source, model.target, **reading, **layout, **width)

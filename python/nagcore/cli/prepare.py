@@ -169,7 +169,8 @@ def feature_scales(X: Any, kind: str, rows: np.ndarray | None, centre: bool) -> 
         return Scales(kind, mean, np.full(d, largest if largest > 0 else 1.0), 1)
     if kind != "standard":
         raise ValueError(f"--scale is {kind!r}; choose from auto, standard, range, none.")
-    mean, square = _sparse_moments(X, rows) if sparse else _dense_moments(X, rows)
+    with np.errstate(invalid="ignore", over="ignore"):  # non-finite data are reported by name
+        mean, square = _sparse_moments(X, rows) if sparse else _dense_moments(X, rows)
     if not (np.isfinite(mean).all() and np.isfinite(square).all()):
         _refuse_non_finite(X)
     deviation = np.sqrt(np.maximum(square, 0.0))  # about the mean
@@ -199,18 +200,17 @@ def _largest(X: Any, sparse: bool) -> float:
 def _dense_moments(X: Any, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of each column in one reading (Chan, Golub & LeVeque 1983, pairwise)."""
     count, mean, spread = 0, np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    with np.errstate(invalid="ignore", over="ignore"):  # non-finite data are reported by name
-        for start, block in _blocks(X):
-            if rows is not None:
-                block = block[rows[start : start + len(block)]]
-            if not len(block):
-                continue
-            centre = block.mean(axis=0)
-            block = block - centre
-            delta, total = centre - mean, count + len(block)
-            spread += np.einsum("ij,ij->j", block, block) + delta**2 * (count * len(block) / total)
-            mean += delta * (len(block) / total)
-            count = total
+    for start, block in _blocks(X):
+        if rows is not None:
+            block = block[rows[start : start + len(block)]]
+        if not len(block):
+            continue
+        centre = block.mean(axis=0)
+        block = block - centre
+        delta, total = centre - mean, count + len(block)
+        spread += np.einsum("ij,ij->j", block, block) + delta**2 * (count * len(block) / total)
+        mean += delta * (len(block) / total)
+        count = total
     return mean, spread / max(count, 1)
 
 

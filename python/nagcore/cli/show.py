@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,13 +16,12 @@ from rich.text import Text
 class FitProgress:
     """A solver callback that draws passes, objective, gap and GB/s; silent where no one watches.
 
-    The bar shows how far the gap has come from the first one to the last one wanted, on a
-    logarithmic scale, which is how a linear rate looks linear; without a gap, passes of max_passes.
+    The bar shows how far the relative gap has come on its way from 1 to tol, on a logarithmic
+    scale, on which a linear rate looks linear; without a gap, passes of max_passes.
     """
 
-    def __init__(self, console: Console, tol: float, max_passes: int, bytes_a_pass: int) -> None:
-        self.tol, self.max_passes, self.bytes = tol, max_passes, bytes_a_pass
-        self.start, self.first, self.done = time.perf_counter(), None, 0.0
+    def __init__(self, console: Console, tol: float, max_passes: int) -> None:
+        self.tol, self.max_passes, self.done = max(tol, 1e-16), max_passes, 0.0
         self.progress = Progress(
             SpinnerColumn(), TextColumn("fit"), BarColumn(bar_width=24),
             TextColumn("{task.fields[passes]} passes · F {task.fields[value]} · "
@@ -40,17 +39,14 @@ class FitProgress:
         self.progress.stop()
 
     def __call__(self, state: Any) -> bool:
-        passes, gap = state.n_passes, state.gap
-        reached = passes / self.max_passes
-        if gap is not None and 0 < gap < math.inf:
-            self.first = max(self.first or gap, gap)
-            wanted = self.first * self.tol
-            reached = max(reached, math.log(self.first / gap) / math.log(self.first / wanted))
+        reached = state.n_passes / self.max_passes
+        if 0 < state.relative_gap < 1:
+            reached = max(reached, math.log(state.relative_gap) / math.log(min(self.tol, 0.5)))
         self.done = min(max(self.done, reached), 1.0)
-        rate = self.bytes * passes / max(time.perf_counter() - self.start, 1e-9) / 1e9
+        rate = state.nbytes * state.n_passes / max(state.seconds, 1e-9) / 1e9
         self.progress.update(
-            self.task, completed=self.done, passes=passes, value=f"{state.value:.6g}",
-            gap=number(gap), gbps=f"{rate:.1f}",
+            self.task, completed=self.done, passes=state.n_passes, value=f"{state.value:.6g}",
+            gap=number(state.gap), gbps=f"{rate:.1f}",
         )  # fmt: skip
         return False
 
@@ -106,7 +102,7 @@ def summary_rows(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         reads += f" and {times(s['scale_reads'])} for the scales"
     gap = number(s["gap"]) + (f" ({s['gap_kind']})" if s["gap_kind"] != "none" else "")
     return [
-        ("data", f"{s['data']}: {rows} {s['dtype']} {s['layout']}{held}"),
+        ("data", f"{Path(s['data']).name}: {rows} {s['dtype']} {s['layout']}{held}"),
         ("loss", f"{s['loss']} ({s['loss_reason']}); penalty {penalty}"),
         ("feature scales", _SCALES[s["scale"]]),
         ("solver", f"{s['solver']}, instruction set {s['isa']}, {s['threads']} threads"),
@@ -128,13 +124,9 @@ def _score_rows(s: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
-    """The summary as two columns."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    """The summary as two columns; long lines stay whole in a pipe."""
     for name, text in summary_rows(summary):
-        table.add_row(name, Text(text))
-    console.print(table)
+        console.print(Text.assemble((f"{name:<15}", "bold"), text), soft_wrap=True)
 
 
 def print_doctor(console: Console, report: Any) -> None:

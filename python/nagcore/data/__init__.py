@@ -158,7 +158,7 @@ def load_table(
             table = read_columns(
                 path, kind, None if target is None else str(target), header=header,
                 drop=drop, one_hot=one_hot, columns=columns, categories=categories,
-                dtype="float32" if dtype == "float32" else "float64",
+                dtype="float32" if dtype == "float32" else "float64", require_target=require_target,
             )  # fmt: skip
         elif kind == "svmlight":
             table = _svmlight(path, target, n_features, index_base)
@@ -169,16 +169,11 @@ def load_table(
         if drop and table.columns is None:
             raise ValueError(f"drop names columns, and {path} ({kind}) has no column names.")
     if require_target and table.y is None:
-        raise ValueError(_no_target(name, table))
+        raise ValueError(_no_target(name))
     return _as_dtype(table, dtype)
 
 
-def _no_target(name: str, table: Table) -> str:
-    if table.columns:
-        return (
-            f"{name}: no target chosen. Choose the column to predict with --target "
-            f"(target= in Python): {_listed(table.columns)}."
-        )
+def _no_target(name: str) -> str:
     return (
         f"{name}: no target chosen. Give --target (target= in Python) a column number such as -1, "
         "or an .npy file that holds y."

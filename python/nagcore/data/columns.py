@@ -32,6 +32,7 @@ def read_columns(
     columns: Sequence[str] | None,
     categories: Mapping[str, Sequence[str]] | None,
     dtype: str,
+    require_target: bool,
 ) -> Table:
     """Read the table, take the target out, and lay the other columns out as X.
 
@@ -45,6 +46,11 @@ def read_columns(
         table = _read_arrow(path, kind)
     names = [str(name) for name in table.column_names]
     _check_names(path, names, target, drop, columns)
+    if target is None and require_target:
+        raise ValueError(
+            f"{path}: no target chosen. Choose the column to predict with --target (target= in "
+            f"Python): {_listed(names)}."
+        )
     if table.num_rows == 0:
         raise ValueError(f"{path} has {len(names)} columns and no rows.")
     used = list(columns) if columns is not None else [c for c in names if c not in (target, *drop)]

@@ -1,6 +1,7 @@
 """``nagcore.doctor()``: this machine's kernels against the NumPy reference, one row for each kind.
 
-The module's name has an underscore so that ``nagcore.doctor`` can be the function.
+The function has the module's name; importing the module puts it in the function's place in the
+package, so the module can be called as the function.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -232,7 +234,7 @@ def _loss_row(
     eps = float(np.finfo(np.float64 if dtype == "float64" else np.float32).eps)
     worst, same, wrong = 0.0, True, []
     for loss in names:
-        X, y, w, extra, how, (value, grad), (value_size, grad_size) = oracle[dtype, loss]
+        X, y, w, extra, how, (value, grad), size = oracle[dtype, loss]
         A, first = _laid_out(X, layout), None
         for count in threads:
             problem = _core.Problem(A, y, loss=loss, n_threads=count, isa=isa, **extra, **how)
@@ -240,7 +242,8 @@ def _loss_row(
             if first is None:
                 first = (v, g.tobytes())
                 error = max(
-                    abs(v - value) / (eps * value_size), float(np.max(np.abs(g - grad) / (eps * grad_size)))
+                    abs(v - value) / (eps * size.value),
+                    float(np.max(np.abs(g - grad) / (eps * size.gradient))),
                 )
                 worst = max(worst, error)
                 if not error <= _BOUND:  # a NaN is wrong too
@@ -263,7 +266,7 @@ def _update_rows(threads: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]
             yield from update_rows(threads, seed)
             continue
         code = (
-            "import json; from nagcore._doctor import update_rows; "
+            "import json; from nagcore.doctor import update_rows; "
             f"print(json.dumps(list(update_rows({threads!r}, {seed!r}))))"
         )
         paths = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
@@ -326,3 +329,13 @@ def _tensors(dtype: str, seed: int) -> tuple[list[np.ndarray], ...]:
         [rng.standard_normal(size).astype(kind) for size in _UPDATE_SIZES]
         for kind in (dtype, dtype, wide)
     )
+
+
+class _CallableModule(types.ModuleType):
+    """`nagcore.doctor()` works whichever of the two the name stands for."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Report:
+        return doctor(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule
