@@ -79,7 +79,7 @@ def convergence(
             grid[0, column].plot(along, value, **style)
             grid[1, column].plot(along, gap, **style)
     grid[0, 0].set_ylabel("objective F(w)")
-    grid[1, 0].set_ylabel("gap: bound on F(w) − F*")
+    grid[1, 0].set_ylabel("gap: bound or estimate of F(w) − F*")
     grid[1, 0].set_xlabel("passes over the data")
     grid[1, 1].set_xlabel("time (seconds)")
     for axes in grid.flat:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from . import dense, others, update
 from .measure import FULL, QUICK, Effort
 
 SECTIONS = (
@@ -113,8 +114,6 @@ def run(
 def _section(
     name: str, effort: Effort, n_threads: int, data: str | None
 ) -> Iterator[dict[str, Any]]:
-    from . import dense, others, update
-
     if name == "sparse":
         return others.run_sparse(replace(effort, turn=min(effort.turn, 0.02)), n_threads, data)
     return {

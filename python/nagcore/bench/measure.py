@@ -29,11 +29,12 @@ class Effort:
     pause: float = _PAUSE_SECONDS
     dims: tuple[int, ...] = (50, 100, 200, 1000, 10_000, 100_000)
     largest_n: int = 10_000_000
+    sparse_rows: float = 1.0  # share of the rows of the synthetic sparse shapes
 
 
 FULL = Effort()
 # For tests and a first look: everything runs, and the ratios mean little, X fitting into cache.
-QUICK = Effort(4_000_000, 2, 200_000, 0.002, 0.0, (50, 1000), 100_000)
+QUICK = Effort(2_000_000, 2, 200_000, 0.002, 0.0, (50, 1000), 100_000, 0.1)
 
 
 def race(work: Mapping[str, Callable[[], Any]], effort: Effort) -> dict[str, float]:

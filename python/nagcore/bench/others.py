@@ -128,7 +128,7 @@ def run_sparse(effort: Effort, n_threads: int, data: str | None) -> Iterator[dic
     """logistic on the shapes of 20news and a9a, or on the data themselves from ``--data``."""
     for name, (n, d, per_row, zipf) in _SPARSE.items():
         if data is None:
-            wide = make_sparse(n, d, per_row, zipf=zipf)
+            wide = make_sparse(round(n * effort.sparse_rows), d, per_row, zipf=zipf)
         else:
             wide = load_real(data, name)["X_train"].tocsr()
             wide.sort_indices()
