@@ -1,9 +1,10 @@
-"""A small network in NumPy, trained with the fused Nesterov update: a plan that is stepped in a loop.
+"""A small network in NumPy, trained with the fused Nesterov update: a plan, stepped in a loop.
 
-    python examples/nesterov_loop.py
+python examples/nesterov_loop.py
 """
 
 import argparse
+import itertools
 
 import numpy as np
 
@@ -29,7 +30,9 @@ def forward(params: list[np.ndarray], X: np.ndarray) -> list[np.ndarray]:
     return layers
 
 
-def backward(params: list[np.ndarray], grads: list[np.ndarray], X: np.ndarray, y: np.ndarray) -> float:
+def backward(
+    params: list[np.ndarray], grads: list[np.ndarray], X: np.ndarray, y: np.ndarray
+) -> float:
     """The mean logistic loss; its gradients are written into ``grads``."""
     layers = forward(params, X)
     z = layers[-1][:, 0]
@@ -51,8 +54,11 @@ def main() -> None:
     rng = np.random.default_rng(0)
     widths = (2, 32, 32, 1)
     params = []
-    for a, b in zip(widths, widths[1:]):
-        params += [(rng.standard_normal((a, b)) * np.sqrt(2 / a)).astype(np.float32), np.zeros(b, "f4")]
+    for a, b in itertools.pairwise(widths):
+        params += [
+            (rng.standard_normal((a, b)) * np.sqrt(2 / a)).astype(np.float32),
+            np.zeros(b, "f4"),
+        ]
     grads = [np.empty_like(p) for p in params]
     buffers = [np.empty_like(p) for p in params]
 
@@ -63,8 +69,10 @@ def main() -> None:
         loss = backward(params, grads, X, y)
         report = plan.step(lr=0.1, momentum=0.95, max_norm=1.0, first_step=step == 0)
         if step % (steps // 5) == 0 or step == steps - 1:
-            print(f"step {step:5d}: loss {loss:.4f}, ‖gradient‖ {report.grad_norm:.3f}, "
-                  f"clipped to {report.clip_factor:.2f} of it")
+            print(
+                f"step {step:5d}: loss {loss:.4f}, ‖gradient‖ {report.grad_norm:.3f}, "
+                f"clipped to {report.clip_factor:.2f} of it"
+            )
     X, y = spirals(4_000, seed=10**6)
     print(f"test accuracy {np.mean((forward(params, X)[-1][:, 0] > 0) == (y > 0)):.4f}")
 

@@ -1,6 +1,6 @@
 """One pass, one fit, one estimator: the three doors of nagcore, on data of two classes.
 
-    python examples/quickstart.py
+python examples/quickstart.py
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
 
     # 1. Value and gradient of the mean logistic loss plus (l2/2)‖w‖², in one pass over X.
     value, gradient = nagcore.value_and_grad(X, y, np.zeros(d), loss="logistic", l2=1e-3)
-    print(f"at w = 0: value {value:.6f} (ln 2 = {np.log(2):.6f}), ‖gradient‖ {np.linalg.norm(gradient):.4f}")
+    print(f"at w = 0: value {value:.6f}, which is ln 2; ‖gradient‖ {np.linalg.norm(gradient):.4f}")
 
     # 2. The minimum, to a proven relative suboptimality of 1e-6.
     objective = nagcore.Objective(X, y, loss="logistic", l2=1e-3)

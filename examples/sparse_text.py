@@ -1,6 +1,6 @@
 """Texts of five topics as a sparse matrix, and one softmax model: CSR is read where it lies.
 
-    python examples/sparse_text.py
+python examples/sparse_text.py
 """
 
 import argparse

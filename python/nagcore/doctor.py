@@ -127,10 +127,11 @@ def doctor(
     unknown = [name for name in names if name not in _core.loss_names()]
     if unknown:
         raise ValueError(f"loss {unknown[0]!r} is not one of {', '.join(_core.loss_names())}.")
+    openmp = "on" if _core.openmp_enabled() else "off"
     machine = {
-        "nagcore on": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "instruction sets": f"{', '.join(_core.isa_names())} (active: {_core.active_isa()})",
-        "threads": f"{_core.default_threads()} by default; OpenMP {'on' if _core.openmp_enabled() else 'off'}",
+        "threads": f"{_core.default_threads()} by default; OpenMP {openmp}",
     }
     report = Report([], machine)
     if not _scipy_sparse():
@@ -193,29 +194,24 @@ def _targets(loss: str, rng: np.random.Generator) -> np.ndarray:
         return np.where(rng.random(_ROWS) < 0.4, -1.0, 1.0)
     if kind == "class":
         return rng.integers(0, _CLASSES, _ROWS)
-    return rng.poisson(2.0, _ROWS).astype(float) if kind == "nonnegative" else rng.normal(size=_ROWS)
+    return (
+        rng.poisson(2.0, _ROWS).astype(float) if kind == "nonnegative" else rng.normal(size=_ROWS)
+    )
 
 
-def _loss_rows(
-    names: list[str], threads: tuple[int, ...], seed: int
-) -> Iterator[dict[str, Any]]:
+def _loss_rows(names: list[str], threads: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]]:
     oracle = {}
     for dtype in _DTYPES:
         rng = np.random.default_rng(seed)
         X = _values(dtype, rng)
-        common = {
-            "sample_weight": rng.integers(0, 4, _ROWS).astype(float),
-            "offset": rng.normal(size=_ROWS) / 4,
-            "fit_intercept": True,
-        }
+        weights, offset = rng.integers(0, 4, _ROWS).astype(float), rng.normal(size=_ROWS) / 4
         for loss in names:
             y = _targets(loss, rng)
             p = _FEATURES + 1
             shape = (p, _CLASSES) if _core.loss_info(loss)["targets"] == "class" else (p,)
             w = rng.normal(size=shape) / np.sqrt(p)
-            extra = dict(common)
-            if len(shape) == 2:
-                extra["offset"] = np.repeat(common["offset"][:, None], _CLASSES, axis=1)
+            extra: dict[str, Any] = {"sample_weight": weights, "fit_intercept": True}
+            extra["offset"] = offset if len(shape) == 1 else np.repeat(offset[:, None], _CLASSES, 1)
             how = _storage(dtype)
             told = {"storage" if k == "dtype" else k: v for k, v in how.items()}
             exact = reference.value_and_grad(X, y, w, loss=loss, **extra, **told)
@@ -273,11 +269,18 @@ def _update_rows(threads: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]
         paths += [p for p in (os.environ.get("PYTHONPATH"),) if p]
         environment = {**os.environ, "NAGCORE_ISA": isa, "PYTHONPATH": os.pathsep.join(paths)}
         done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            yield {**_update_row(isa, "float32", 0, float("nan"), 0.0, True), "detail": lines[-1][:60]}
+            yield {
+                **_update_row(isa, "float32", 0, float("nan"), 0.0, True),
+                "detail": lines[-1][:60],
+            }
         else:
             yield from json.loads(done.stdout)
 
@@ -292,8 +295,8 @@ def update_rows(threads: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]]
     for dtype in ("float32", "float64", "float16"):
         worst, checks, same = 0.0, 0, True
         for convention, decoupled in itertools.product(("torch", "keras"), (False, True)):
-            rule = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "decoupled": decoupled}
-            rule["convention"] = convention
+            rule: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+            rule |= {"decoupled": decoupled, "convention": convention}
             start = _tensors(dtype, seed)
             exact = reference.nesterov_step(*start, **rule)
             first = None
@@ -314,11 +317,12 @@ def update_rows(threads: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]]
 def _update_row(
     isa: str, dtype: str, checks: int, worst: float, bound: float, same: bool
 ) -> dict[str, Any]:
-    row = {
+    row: dict[str, Any] = {
         "what": "update", "isa": isa, "dtype": dtype, "layout": "list", "checks": checks,
-        "worst": worst, "bound": bound, "same_bits": same, "ok": same and worst <= bound, "wrong": [],
+        "worst": worst, "bound": bound, "same_bits": same, "ok": same and worst <= bound,
+        "wrong": [],
     }  # fmt: skip
-    return {**row, "detail": "bit for bit"} if worst == 0 and bound == 0 else row
+    return row | {"detail": "bit for bit"} if worst == 0 and bound == 0 else row
 
 
 def _tensors(dtype: str, seed: int) -> tuple[list[np.ndarray], ...]:

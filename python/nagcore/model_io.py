@@ -69,6 +69,11 @@ class Model:
         """Columns of the X that the model takes."""
         return int(self.coef.shape[0])
 
+    @property
+    def labels(self) -> list[Any]:
+        """The class labels in the order of `predict_proba`'s columns; empty for a real target."""
+        return [] if self.classes is None else self.classes.tolist()
+
     def margins(self, X: Any) -> np.ndarray:
         """``X @ coef + intercept`` in float64, block by block; X dense in any dtype, or CSR.
 
@@ -146,7 +151,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Any:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The new name survives a power cut only once its folder is on disk; not all systems let one."""
+    """A new name survives a power cut only once its folder is on disk; not all systems do that."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -209,7 +214,8 @@ def json_values(value: Any) -> Any:
 
 def _write_npz(stream: IO[bytes], arrays: Mapping[str, np.ndarray], text: str) -> None:
     words = np.frombuffer(text.encode(), dtype=np.uint8)
-    np.savez(stream, meta=words, **arrays)
+    everything: dict[str, Any] = {"meta": words, **arrays}
+    np.savez(stream, **everything)
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -226,7 +232,9 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give a model file that nagcore fit -o wrote.")
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such model. Write one with nagcore fit DATA -o {path}.")
+        raise FileNotFoundError(
+            f"{path}: no such model. Write one with nagcore fit DATA -o {path}."
+        )
     try:
         archive = np.load(path, allow_pickle=False)
         if not hasattr(archive, "files") or "meta" not in archive.files:

@@ -142,11 +142,11 @@ def bandwidth(
                 hatch="" if i == 0 else "///", edgecolor="white", linewidth=0.5,
             )  # fmt: skip
             # The tall bars' numbers stand inside, clear of the bandwidth line above them.
-            where = {"padding": -12, "color": "white"} if i == 0 else {"padding": 1}
+            where: dict[str, Any] = {"padding": -12, "color": "white"} if i == 0 else {"padding": 1}
             axes.bar_label(bars, fmt="%.0f" if max(heights) >= 10 else "%.1f", fontsize=8, **where)
         for i, row in enumerate(part):
-            label = "read bandwidth, same run" if i == 0 else None
-            axes.hlines(row["roof_gbps"], i - 0.45, i + 0.45, color="black", lw=1.6, label=label)
+            roof = "read bandwidth, same run" if i == 0 else None
+            axes.hlines(row["roof_gbps"], i - 0.45, i + 0.45, color="black", lw=1.6, label=roof)
         axes.set_xticks(x, labels)
         axes.set_xlabel("number of features d")
         axes.set_title(f"logistic, {dtype}", fontsize=10)

@@ -94,7 +94,7 @@ def test_wrong_update_is_not_timed(monkeypatch):
 
 
 def test_relative_error_measures_what_it_says():
-    """An error put in comes out, in units of eps·magnitude; NumPy's float64 result has about none."""
+    """An error put in comes out, in units of eps·magnitude; NumPy in float64 has about none."""
     X = dense.make_dense(500, 7, "float64")
     y, w = dense.make_targets(500, "logistic", float), np.full(7, 0.2)
     value, grad = dense.numpy_two_pass("logistic", X, X.T, y, w)
@@ -149,7 +149,10 @@ def test_real_data_come_from_a_folder(tmp_path, monkeypatch):
 
 
 def test_reached():
-    assert bench.reached({"ratio_roof": 0.89, "reach_roof": 0.9, "ratio_peer": 3, "reach_peer": 2}) is False
+    assert (
+        bench.reached({"ratio_roof": 0.89, "reach_roof": 0.9, "ratio_peer": 3, "reach_peer": 2})
+        is False
+    )
     assert bench.reached({"ratio_roof": 0.91, "reach_roof": 0.9, "ratio_peer": 3, "reach_peer": 2})
     assert bench.reached({"error": 9, "reach_error": 8}) is False
     assert bench.reached({"seconds": 0.02, "reach_seconds": 0.03}) is True

@@ -112,7 +112,9 @@ def test_fit_matches_scikit_learn(nagcore):
     table = np.genfromtxt(path, delimiter=",", skip_header=1, dtype=str)
     X = table[:, :3].astype(float)
     scaler = StandardScaler().fit(X)
-    peer = LogisticRegression(C=1.0, tol=1e-12, max_iter=10_000).fit(scaler.transform(X), table[:, 3])
+    peer = LogisticRegression(C=1.0, tol=1e-12, max_iter=10_000).fit(
+        scaler.transform(X), table[:, 3]
+    )
     np.testing.assert_allclose(model.coef, peer.coef_[0] / scaler.scale_, rtol=1e-4)
     expected = peer.intercept_[0] - peer.coef_[0] @ (scaler.mean_ / scaler.scale_)
     assert model.intercept == pytest.approx(expected, rel=1e-4)
@@ -261,7 +263,12 @@ def test_fit_errors_are_one_line(nagcore, tmp_path, arguments, message):
 
 
 def test_usage_errors_return_2(nagcore):
-    for arguments in (["fit"], ["fit", "digits", "--scale", "z"], ["fry"], ["fit", "digits", "--x"]):
+    for arguments in (
+        ["fit"],
+        ["fit", "digits", "--scale", "z"],
+        ["fry"],
+        ["fit", "digits", "--x"],
+    ):
         code, _, err = nagcore(*arguments)
         assert code == 2
         assert "Usage" in err
@@ -369,8 +376,10 @@ def test_plot_draws_models_and_json_together(nagcore, tmp_path):
     assert "<svg" in picture
     (tmp_path / "c.json").write_text('{"history": 3}')
     for arguments, message in (
-        (["none"], "no such file"), (["c.json"], "holds no history"), (["a.nagcore", "-o", "p.q"], "'q'")
-    ):  # fmt: skip
+        (["none"], "no such file"),
+        (["c.json"], "holds no history"),
+        (["a.nagcore", "-o", "p.q"], "'q'"),
+    ):
         code, _, err = nagcore("plot", *arguments)
         assert code == 2
         assert message in err
@@ -419,7 +428,7 @@ def test_ctrl_c_keeps_the_model_so_far(tmp_path, output):
         pytest.skip(f"the fit ended before it was interrupted: {process.communicate()}")
     process.send_signal(signal.SIGINT)
     start = time.perf_counter()
-    out, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=20)
     assert time.perf_counter() - start < 5  # a second on an idle machine
     assert process.returncode == 130, err
     assert "Traceback" not in err

@@ -37,7 +37,12 @@ def test_encode_numbers_classes_in_order():
 @pytest.mark.parametrize(
     ("y", "classes", "loss", "message"),
     [
-        (np.array([0, 1]), np.array(["a", "b"]), "squared", "holds text.*--loss logistic or softmax"),
+        (
+            np.array([0, 1]),
+            np.array(["a", "b"]),
+            "squared",
+            "holds text.*--loss logistic or softmax",
+        ),
         (np.array([0.0, 0.0]), None, "logistic", "has 1 class"),
         (np.array([0, 1, 2]), None, "logistic", "has 3 classes and loss logistic takes two"),
         (np.array([0.0, np.nan]), None, "softmax", "holds nan in row 1"),

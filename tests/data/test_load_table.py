@@ -127,7 +127,9 @@ def test_npy_is_mapped_and_end_targets_are_views(tmp_path, numbers):
     table = load_table(path, target="0")
     assert isinstance(table.X, np.memmap)
     np.testing.assert_array_equal(table.X, X)
-    np.testing.assert_array_equal(load_table(path, target=2).X, np.column_stack([y, X[:, [0, 2, 3]]]))
+    np.testing.assert_array_equal(
+        load_table(path, target=2).X, np.column_stack([y, X[:, [0, 2, 3]]])
+    )
     np.save(tmp_path / "y.npy", y)
     np.save(path, X)
     table = load_table(path, target=str(tmp_path / "y.npy"))
@@ -168,7 +170,10 @@ def test_builtin(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()  # a folder of that name does not hide the data set
     table = load_table(name)
-    assert table.X.shape == {"digits": (1797, 64), "breast_cancer": (569, 30), "diabetes": (442, 10)}[name]
+    assert (
+        table.X.shape
+        == {"digits": (1797, 64), "breast_cancer": (569, 30), "diabetes": (442, 10)}[name]
+    )
     assert len(table.y) == len(table.X)
     assert len(table.feature_names) == table.X.shape[1]
     with pytest.raises(ValueError, match="brings its own target"):
@@ -177,7 +182,15 @@ def test_builtin(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("stored", "read"),
-    [("i8", "f8"), ("u2", "f8"), ("u1", "u1"), ("?", "u1"), ("f2", "f4"), ("f4", "f4"), (">f8", "<f8")],
+    [
+        ("i8", "f8"),
+        ("u2", "f8"),
+        ("u1", "u1"),
+        ("?", "u1"),
+        ("f2", "f4"),
+        ("f4", "f4"),
+        (">f8", "<f8"),
+    ],
 )
 def test_npy_dtypes(tmp_path, stored, read):
     X = np.arange(12).reshape(6, 2) % 2
@@ -225,7 +238,7 @@ def test_csv_byte_order_mark_and_blank_first_lines(tmp_path):
 def test_csv_without_header(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("1,2\n3,4\n")
-    with pytest.raises(ValueError, match="begins with numbers.*--no-header"):
+    with pytest.raises(ValueError, match=r"begins with numbers.*--no-header"):
         load_table(path, target="c0")
     table = load_table(path, target="c0", header=False)
     assert table.X.tolist() == [[2.0], [4.0]]
@@ -256,9 +269,7 @@ def test_one_hot_and_reading_for_a_model(tmp_path):
     assert table.categories == {"color": ("blue", "red")}
     # Other order, more columns, a value fewer: the model's layout.
     path.write_text("note,size,color\nhm,5,red\nhm,6,red\n")
-    new = load_table(
-        path, require_target=False, columns=table.columns, categories=table.categories
-    )
+    new = load_table(path, require_target=False, columns=table.columns, categories=table.categories)
     assert new.X.tolist() == [[0, 1, 5], [0, 1, 6]]
     path.write_text("size,color\n5,green\n")
     with pytest.raises(ValueError, match="'green' in row 0, which the model has not seen"):
@@ -283,7 +294,7 @@ def test_one_hot_and_reading_for_a_model(tmp_path):
         ("a,y\n1,2\n", {"drop": ["y"]}, "would drop the target"),
         ("a,y\n1,2\n", {"drop": ["a"]}, "no feature columns left"),
         ("a,a,y\n1,2,3\n", {}, "column 'a' twice"),
-        ("a,b,y\n1,2,3\n1,2\n", {}, "cannot be read as CSV.*[Ee]xpected 3 columns, got 2.*truncated"),
+        ("a,b,y\n1,2,3\n1,2\n", {}, "cannot be read as CSV.*xpected 3 columns, got 2.*truncated"),
         ("a,b,y\n1,,3\n1,2,3\n", {}, "column 'b' lacks 1 of 2 values, the first in row 0"),
         ("a,b,y\n1,,3\n1,,3\n", {}, "column 'b' holds no values"),
         ("a,y\n1,\n1,3\n", {}, "column 'y' lacks 1 of 2 values"),
@@ -309,13 +320,16 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_truncated_npy_and_npz(tmp_path, numbers):
     X, y = numbers
-    for name, save in (("a.npy", lambda p: np.save(p, X)), ("a.npz", lambda p: np.savez(p, X=X, y=y))):
+    for name, save in (
+        ("a.npy", lambda p: np.save(p, X)),
+        ("a.npz", lambda p: np.savez(p, X=X, y=y)),
+    ):
         path = tmp_path / name
         save(path)
         whole = path.read_bytes()
         for length in (7, 40, len(whole) // 2, len(whole) - 1):
             path.write_bytes(whole[:length])
-            with pytest.raises(ValueError, match="truncated|does not begin like"):
+            with pytest.raises(ValueError, match=r"truncated|does not begin like"):
                 load_table(path, target=-1 if name == "a.npy" else None)
 
 

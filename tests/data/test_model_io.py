@@ -126,7 +126,7 @@ def test_load_refuses_inconsistent_shapes(tmp_path):
     model = _model()
     model.feature_names = ("a",)
     save_model(model, path)
-    with pytest.raises(ValueError, match="damaged.*1 names for 4 coefficients"):
+    with pytest.raises(ValueError, match=r"damaged.*1 names for 4 coefficients"):
         load_model(path)
 
 
@@ -148,9 +148,14 @@ def test_file_holds_no_pickle(tmp_path):
 def test_atomic_write_leaves_the_old_file_on_error(tmp_path):
     path = tmp_path / "m.nagcore"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), model_io.atomic_write(path) as stream:
-        stream.write(b"new")
-        raise RuntimeError
+
+    def fail():
+        with model_io.atomic_write(path) as stream:
+            stream.write(b"new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["m.nagcore"]
     with model_io.atomic_write(path) as stream:

@@ -19,6 +19,7 @@ from .. import _core
 from . import dense, others, update
 from .measure import FULL, QUICK, Effort
 
+_PEERS = ("scipy", "torch")
 SECTIONS = (
     "dense", "narrow", "softmax", "sparse", "update", "accuracy", "threads", "import"
 )  # fmt: skip
@@ -35,7 +36,7 @@ def machine(n_threads: int) -> dict[str, Any]:
         "isa": _core.active_isa(), "isas": list(_core.isa_names()), "threads": n_threads,
         "openmp": _core.openmp_enabled(), "python": platform.python_version(),
         "numpy": np.__version__,
-        **{name: sys.modules[name].__version__ for name in ("scipy", "torch") if name in sys.modules},
+        **{name: sys.modules[name].__version__ for name in _PEERS if name in sys.modules},
     }  # fmt: skip
 
 

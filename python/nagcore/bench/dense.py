@@ -27,6 +27,7 @@ def make_dense(n: int, d: int, dtype: str, seed: int = 0) -> np.ndarray:
     One random block of a few MB is repeated: drawing 400 MB would take longer than measuring them.
     """
     rng = np.random.default_rng(seed)
+    block: Any
     rows = min(n, max(1, (1 << 22) // d) | 1)
     if dtype == "uint8":
         block = rng.integers(0, 256, size=(rows, d), dtype=np.uint8)
@@ -208,7 +209,7 @@ def _narrow_rows(
             "section": "narrow", "kernel": loss, "dtype": dtype, "layout": "C", "n": len(A), "d": d,
             "k": 1, "seconds": times[dtype], "bytes": A.nbytes, "gbps": gbps,
             "roof": "read", "roof_gbps": roof, "ratio_roof": gbps / roof, "reach_roof": None,
-            "peer": "rows/s of float32", "peer_seconds": times["float32"] * len(A) / len(X["float32"]),
+            "peer": "rows/s of float32", "peer_seconds": len(A) / speed["float32"],
             "peer_gbps": X["float32"].nbytes / times["float32"] / 1e9,
             "ratio_peer": speed[dtype] / speed["float32"],
             "reach_peer": _REACH_NARROW[dtype] if d >= 1000 else 1.0,

@@ -20,7 +20,7 @@ _PAUSE_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure: bytes of a dense X, rounds of every race, elements of the long update."""
+    """How much to measure: bytes of a dense X, rounds of a race, elements of the long update."""
 
     bytes: int = 420_000_000
     rounds: int = 7
@@ -85,5 +85,7 @@ def check_agreement(name: str, error: float, bound: float) -> float:
     A benchmark of wrong results measures nothing, so this stops the run.
     """
     if not error <= bound:
-        raise AssertionError(f"{name}: results differ by {error:.3g}, and at most {bound:g} is right.")
+        raise AssertionError(
+            f"{name}: results differ by {error:.3g}, and at most {bound:g} is right."
+        )
     return error

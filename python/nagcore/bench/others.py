@@ -1,7 +1,8 @@
-"""Softmax against NumPy's two matrix products, CSR against scipy's, accuracy, threads, import time."""
+"""Softmax against NumPy's two matrix products, CSR against scipy's; accuracy, threads, import."""
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -53,7 +54,9 @@ def run_softmax(effort: Effort, n_threads: int) -> Iterator[dict[str, Any]]:
             },
             effort,
         )
-    yield _row("softmax", "softmax", dtype, "C", X.shape, k, X.nbytes, times, "NumPy", 3.0, apart / eps)
+    yield _row(
+        "softmax", "softmax", dtype, "C", X.shape, k, X.nbytes, times, "NumPy", 3.0, apart / eps
+    )
 
 
 def _row(
@@ -82,8 +85,9 @@ def make_sparse(n: int, d: int, per_row: int, *, zipf: bool, seed: int = 0) -> A
     """
     sparse = require("scipy.sparse", "bench", "the sparse benchmark")
     rng = np.random.default_rng(seed)
-    counts = np.clip(rng.lognormal(np.log(per_row) - 0.32, 0.8, n), 1, d).astype(np.int64) if zipf \
-        else np.full(n, per_row)  # fmt: skip
+    counts = np.full(n, per_row)
+    if zipf:  # lengths of texts: mean per_row, a few very long ones
+        counts = np.clip(rng.lognormal(np.log(per_row) - 0.32, 0.8, n), 1, d).astype(np.int64)
     rows = np.repeat(np.arange(n), counts)
     if zipf:
         # The inverse of the distribution function of P(c) ∝ 1/(c + 20): common words, a long tail.
@@ -107,15 +111,13 @@ def load_real(folder: str | Path, name: str) -> dict[str, Any]:
 
     Raises FileNotFoundError when the folder has no load.py.
     """
-    import importlib.util
-
     path = Path(folder) / "load.py"
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} has no load.py. --data (or NAGCORE_DATA) names a folder whose load.py "
             "defines load(name) → dict(X_train=…, y_train=…)."
         )
-    spec = importlib.util.spec_from_file_location("nagcore_bench_load", path)
+    spec: Any = importlib.util.spec_from_file_location("nagcore_bench_load", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.load(name)
@@ -158,7 +160,9 @@ def _sparse_row(name: str, X: Any, dtype: str, effort: Effort, n_threads: int) -
         effort,
     )
     kernel = f"logistic {name}"
-    return _row("sparse", kernel, dtype, "CSR", X.shape, 1, problem.nbytes, times, "scipy", 2.0, error)
+    return _row(
+        "sparse", kernel, dtype, "CSR", X.shape, 1, problem.nbytes, times, "scipy", 2.0, error
+    )
 
 
 # ---- what is not a time
@@ -200,7 +204,8 @@ def run_import(effort: Effort, n_threads: int) -> Iterator[dict[str, Any]]:
     """Seconds that ``import nagcore`` takes beyond ``import numpy``, in new processes, in turn."""
 
     def start(statement: str) -> Callable[[], float]:
-        code = f"import time, numpy; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
+        clock = "time.perf_counter()"
+        code = f"import time, numpy; t = {clock}; {statement}; print({clock} - t)"
         return lambda: float(subprocess.check_output([sys.executable, "-c", code]))
 
     beyond = start("import nagcore")

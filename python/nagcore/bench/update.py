@@ -104,7 +104,7 @@ def _small_rows(
 
 
 def _torch_step(count: int, shape: tuple[int, ...], n_threads: int) -> Any:
-    """``step`` of torch's fused SGD on as many tensors, after it gave the same bits; None without."""
+    """``step`` of torch's fused SGD on as many tensors, once it has agreed; None without torch."""
     try:
         import torch
     except ModuleNotFoundError:
@@ -119,8 +119,6 @@ def _torch_step(count: int, shape: tuple[int, ...], n_threads: int) -> Any:
     for step in range(3):
         optimiser.step()
         nesterov_step_(p, g, b, **_RULE, first_step=step == 0, n_threads=n_threads)
-    apart = max(
-        float(np.max(np.abs(a - t.detach().numpy()))) for a, t in zip(p, tensors)
-    )
+    apart = max(float(np.max(np.abs(a - t.detach().numpy()))) for a, t in zip(p, tensors))
     check_agreement(f"torch SGD(fused=True) on {shape}", apart, 1e-6)
     return optimiser.step

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -123,11 +123,12 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A CSV, Parquet, Feather, npy, npz or svmlight file, or digits, breast_cancer, diabetes.",
+        help="A CSV, Parquet, Feather, npy, npz or svmlight file, or digits, breast_cancer, "
+        "diabetes.",
     ),
 ]
 FormatOption = Annotated[
-    Optional[Format], typer.Option("--format", help="The format, where name and bytes do not tell.")
+    Format | None, typer.Option("--format", help="The format, where name and bytes do not tell.")
 ]
 HeaderOption = Annotated[
     bool, typer.Option("--header/--no-header", help="Whether CSV begins with column names.")
@@ -139,13 +140,15 @@ HeaderOption = Annotated[
 def fit(
     data: DataArgument,
     target: Annotated[
-        Optional[str], typer.Option(help="What to predict: a column, an npz key, an npy column or file.")
+        str | None,
+        typer.Option(help="What to predict: a column, an npz key, an npy column or file."),
     ] = None,
     loss: Annotated[
-        str, typer.Option(help="squared, logistic, softmax, huber, poisson, squared_hinge, or auto.")
+        str,
+        typer.Option(help="squared, logistic, softmax, huber, poisson, squared_hinge, or auto."),
     ] = "auto",
     l2: Annotated[
-        Optional[float], typer.Option(help="Strength of l2/2·‖w‖²; default 1/rows, or 0 with --l1.")
+        float | None, typer.Option(help="Strength of l2/2·‖w‖²; default 1/rows, or 0 with --l1.")
     ] = None,
     l1: Annotated[float, typer.Option(help="Strength of l1·‖w‖₁.")] = 0.0,
     delta: Annotated[float, typer.Option(help="Where the huber loss turns linear.")] = 1.0,
@@ -153,26 +156,28 @@ def fit(
     scale: Annotated[
         Scale,
         typer.Option(
-            help="Scale features inside the solver; the model is in the data's units. auto: standard "
-            "for dense floats, range for uint8, none for sparse data."
+            help="Scale features inside the solver; the model is in the data's units. auto: "
+            "standard for dense floats, range for uint8, none for sparse data."
         ),
     ] = Scale.auto,
     solver: Annotated[str, typer.Option(help="fista, acfgm, or auto.")] = "auto",
     tol: Annotated[
         float, typer.Option(help="Stop when (F − F*)/(F₀ − F*) is at most this.")
     ] = 1e-4,
-    max_passes: Annotated[int, typer.Option(help="Stop after so many passes over the data.")] = 2000,
-    max_seconds: Annotated[Optional[float], typer.Option(help="Stop after so many seconds.")] = None,
+    max_passes: Annotated[
+        int, typer.Option(help="Stop after so many passes over the data.")
+    ] = 2000,
+    max_seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     threads: Annotated[
-        Optional[int], typer.Option(min=1, help="Threads; default what this process may use.")
+        int | None, typer.Option(min=1, help="Threads; default what this process may use.")
     ] = None,
-    test: Annotated[Optional[str], typer.Option(metavar="DATA", help="Test data.")] = None,
+    test: Annotated[str | None, typer.Option(metavar="DATA", help="Test data.")] = None,
     test_size: Annotated[
-        Optional[float], typer.Option(help="Part of the rows held out for testing; default 0.2.")
+        float | None, typer.Option(help="Part of the rows held out for testing; default 0.2.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the hold-out and of the solver.")] = 0,
     drop: Annotated[
-        Optional[list[str]], typer.Option(metavar="COL", help="Leave a column out (may be repeated).")
+        list[str] | None, typer.Option(metavar="COL", help="Leave a column out (may be repeated).")
     ] = None,
     one_hot: Annotated[
         bool, typer.Option("--one-hot", help="Turn text columns into 0/1 columns.")
@@ -180,13 +185,13 @@ def fit(
     header: HeaderOption = True,
     file_format: FormatOption = None,
     dtype: Annotated[
-        Optional[Dtype], typer.Option(help="Store X so; default as the file does, float64 for text.")
+        Dtype | None, typer.Option(help="Store X so; default as the file does, float64 for text.")
     ] = None,
     output: Annotated[
-        Optional[Path], typer.Option("-o", "--output", metavar="MODEL", help="Write the model here.")
+        Path | None, typer.Option("-o", "--output", metavar="MODEL", help="Write the model here.")
     ] = None,
     plot: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(metavar="FILE", help="Draw objective and gap against passes and seconds."),
     ] = None,
     as_json: Annotated[
@@ -195,8 +200,8 @@ def fit(
 ) -> None:
     """Fit a linear model and say how well it does.
 
-    The loss is chosen from the target where --loss does not name it; a fifth of the rows is held out
-    for testing where --test and --test-size say nothing else.
+    The loss is chosen from the target where --loss does not name it; a fifth of the rows is held
+    out for testing where --test and --test-size say nothing else.
     """
     from ..model_io import json_values, save_model
     from . import fit as work
@@ -211,7 +216,9 @@ def fit(
     )  # fmt: skip
     for path in (output, plot):  # before the work, not after it
         if path is not None and not path.parent.is_dir():
-            raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; make it first.")
+            raise FileNotFoundError(
+                f"{path}: the folder {path.parent} does not exist; make it first."
+            )
     if plot is not None:
         from ..plots import check_path
 
@@ -248,9 +255,12 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="What nagcore fit -o wrote.")],
     data: DataArgument,
     output: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
-            "-o", "--output", metavar="OUT", help="A .csv or .npy file; default CSV on the terminal."
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="A .csv or .npy file; default CSV on the terminal.",
         ),
     ] = None,
     proba: Annotated[
@@ -276,17 +286,19 @@ def predict(
 @clean_errors
 def plot(
     histories: Annotated[
-        list[Path], typer.Argument(metavar="HISTORY…", help="Models, or what fit --json or bench --json gave.")
+        list[Path],
+        typer.Argument(metavar="HISTORY…", help="Models, or what fit --json or bench --json gave."),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The picture: .png, .svg or .pdf.")
+        Path,
+        typer.Option("-o", "--output", metavar="FILE", help="The picture: .png, .svg or .pdf."),
     ] = Path("nagcore.png"),
-    title: Annotated[Optional[str], typer.Option(help="A line above the picture.")] = None,
+    title: Annotated[str | None, typer.Option(help="A line above the picture.")] = None,
 ) -> None:
     """Draw histories of fits, or a benchmark.
 
-    Fits are drawn together, objective and gap against passes and seconds; what bench --json wrote is
-    drawn as bandwidths.
+    Fits are drawn together, objective and gap against passes and seconds; what bench --json wrote
+    is drawn as bandwidths.
     """
     from .predict import draw
 
@@ -310,7 +322,12 @@ def doctor(
 
     report = examine()
     if as_json:
-        whole = {"ok": report.ok, "machine": report.machine, "notes": report.notes, "rows": report.rows}
+        whole = {
+            "ok": report.ok,
+            "machine": report.machine,
+            "notes": report.notes,
+            "rows": report.rows,
+        }
         print(json.dumps(json_values(whole), indent=1))
     else:
         print_doctor(Console(highlight=False), report)
@@ -322,18 +339,22 @@ def doctor(
 @clean_errors
 def bench(
     json_file: Annotated[
-        Optional[Path], typer.Option("--json", metavar="FILE", help="Write all numbers there.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")
     ] = None,
     data: Annotated[
-        Optional[str],
-        typer.Option(metavar="DIR", help="A folder whose load.py gives real data; default NAGCORE_DATA."),
+        str | None,
+        typer.Option(
+            metavar="DIR", help="A folder whose load.py gives real data; default NAGCORE_DATA."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Small data, few rounds: does all run, does all agree?")
     ] = False,
     only: Annotated[
-        Optional[list[str]],
-        typer.Option(help="A section: dense, narrow, softmax, sparse, update, accuracy, threads, import."),
+        list[str] | None,
+        typer.Option(
+            help="A section: dense, narrow, softmax, sparse, update, accuracy, threads, import."
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="For nagcore and its rivals alike.")] = 2,
 ) -> None:
@@ -368,7 +389,10 @@ def bench(
             json.dump(json_values(report), stream, indent=1)
     where = report["machine"]
     console.print(
-        Text(f"{where['processor']}, {where['threads']} threads, {where['isa']}, NumPy {where['numpy']}")
+        Text(
+            f"{where['processor']}, {where['isa']}, {where['threads']} threads, "
+            f"NumPy {where['numpy']}"
+        )
     )
     # A pipe has no width of its own; rich would wrap the table at 80 columns.
     wide = console if console.is_terminal else Console(highlight=False, width=160)

@@ -69,7 +69,7 @@ class Job:
     objective: Objective
     problem: Any
     scales: Scales
-    held_out: np.ndarray | None
+    held_out: Any
     test: tuple[Any, np.ndarray] | None
     all_rows: tuple[Any, np.ndarray] | None
     facts: dict[str, Any]
@@ -84,8 +84,8 @@ _PATIENCE = 0.1
 
 
 def prepare(source: str, options: Options) -> Job:
-    """Read the data and build the objective; every error of the data is raised here or by pass one."""
-    reading = {
+    """Read the data and build the objective; errors of the data are raised here or by pass one."""
+    reading: dict[str, Any] = {
         "file_format": options.file_format, "header": options.header, "dtype": options.dtype
     }  # fmt: skip
     table = load_table(
@@ -207,12 +207,12 @@ def test_targets(
 
 def _n_classes(classes: np.ndarray | None, loss: str) -> int | None:
     """k for softmax: a part of the rows may lack the last class."""
-    return len(classes) if _core.loss_info(loss)["targets"] == "class" else None
+    if classes is None or _core.loss_info(loss)["targets"] != "class":
+        return None
+    return len(classes)
 
 
-def run(
-    job: Job, options: Options, callbacks: Sequence[Callable[[Any], Any]] = ()
-) -> Fitted:
+def run(job: Job, options: Options, callbacks: Sequence[Callable[[Any], Any]] = ()) -> Fitted:
     """Minimise, map the coefficients back to the data's units, score."""
     start = time.perf_counter()
     result = minimize(

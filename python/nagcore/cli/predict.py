@@ -33,7 +33,7 @@ def predict_file(
         raise ValueError(f"{output} is neither .csv nor .npy; predictions are written as those.")
     table = _read_for(model, source, header, file_format)
     if proba:
-        values, names = model.predict_proba(table.X), [f"p({c})" for c in model.classes]
+        values, names = model.predict_proba(table.X), [f"p({c})" for c in model.labels]
     else:
         values, names = model.predict(table.X), [model.target or "prediction"]
     if output is None:
@@ -50,25 +50,28 @@ def predict_file(
 
 def _read_for(model: Model, source: str, header: bool, file_format: str | None) -> Table:
     """The model's columns of the data, and the target where the data hold it."""
-    reading = {"header": header, "file_format": file_format, "require_target": False}
-    layout = {"columns": model.columns, "categories": model.categories}
-    width = {"n_features": model.n_features, "index_base": model.index_base}
     if source in BUILTIN and not Path(source).is_file():
         return load_table(source)
+
+    def read(target: str | None) -> Table:
+        return load_table(
+            source, target, require_target=False, header=header, file_format=file_format,
+            columns=model.columns, categories=model.categories, n_features=model.n_features,
+            index_base=model.index_base,
+        )  # fmt: skip
+
     if model.columns is not None and model.target is not None:
         try:
-            return load_table(source, model.target, **reading, **layout, **width)
+            return read(model.target)
         except ValueError as error:
             # New data without the target is what predict is for. Another fault shows again below.
             if f"no column {model.target!r}, which --target" not in str(error):
                 raise
-        return load_table(source, None, **reading, **layout, **width)
-    target = model.target if _is_number(model.target) else None
-    if target is not None:
-        table = load_table(source, None, **reading, **width)
-        if table.X.shape[1] == model.n_features:
-            return table
-    return load_table(source, target, **reading, **width)
+    # The target of an npy file was one of its columns, which new data may have or not.
+    table = read(None)
+    if _is_number(model.target) and table.X.shape[1] == model.n_features + 1:
+        return read(model.target)
+    return table
 
 
 def _is_number(text: str | None) -> bool:

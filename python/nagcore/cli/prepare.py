@@ -49,8 +49,8 @@ def encode(
     if kind not in ("binary", "class"):
         if classes is not None:
             raise ValueError(
-                f"The target {name!r} holds text ({classes[0]!r}, …) and loss {loss} takes numbers. "
-                "Use --loss logistic or softmax, or another --target."
+                f"The target {name!r} holds text ({classes[0]!r}, …) and loss {loss} takes "
+                "numbers. Use --loss logistic or softmax, or another --target."
             )
         return np.asarray(y, dtype=np.float64), None
     if classes is None:
@@ -62,7 +62,9 @@ def encode(
             classes = classes.astype(np.int64)
     present = len(np.unique(y))
     if present < 2:
-        raise ValueError(f"The target {name!r} has {present} class; there is nothing to tell apart.")
+        raise ValueError(
+            f"The target {name!r} has {present} class; there is nothing to tell apart."
+        )
     if kind == "binary" and len(classes) != 2:
         raise ValueError(
             f"The target {name!r} has {len(classes)} classes and loss {loss} takes two. "
@@ -76,9 +78,7 @@ def encode(
     return y.astype(np.int64), classes
 
 
-def hold_out(
-    y: np.ndarray, stratify: bool, fraction: float, seed: int
-) -> np.ndarray | None:
+def hold_out(y: np.ndarray, stratify: bool, fraction: float, seed: int) -> np.ndarray | None:
     """A mask of the rows held out for testing, or None for none; each class in proportion.
 
     >>> hold_out(np.array([0] * 8 + [1] * 4), True, 0.25, seed=0).nonzero()[0].tolist()
@@ -102,7 +102,7 @@ def hold_out(
 
 
 def train_part(X: Any, y: np.ndarray, test: np.ndarray | None) -> tuple[Any, np.ndarray, Any]:
-    """(X, y, sample weights) of the training rows: a copy of them, or all with weights of 0 and 1."""
+    """(X, y, weights) of the training rows: a copy of them, or all rows with weights 0 and 1."""
     if test is None:
         return X, y, None
     if isinstance(X, np.memmap) or _nbytes(X) > COPY_LIMIT:
@@ -127,7 +127,7 @@ class Scales:
     reads: int
 
     def to_data(self, u: np.ndarray) -> np.ndarray:
-        """Coefficients for x from those for x': w = u/size, b = u_b − mean·w; shape (p,) or (p, k)."""
+        """Coefficients for x from those for x', (p,) or (p, k): w = u/size, b = u_b − mean·w."""
         w, d = np.array(u, dtype=np.float64), len(self.size)
         w[:d] /= _column(self.size, w)
         if len(w) > d:
@@ -191,7 +191,9 @@ def _blocks(X: Any) -> Any:
 
 
 def _largest(X: Any, sparse: bool) -> float:
-    largest = np.abs(X.data).max(initial=0.0) if sparse else max(np.abs(b).max() for _, b in _blocks(X))
+    largest = (
+        np.abs(X.data).max(initial=0.0) if sparse else max(np.abs(b).max() for _, b in _blocks(X))
+    )
     if not np.isfinite(largest):
         _refuse_non_finite(X)
     return float(largest)

@@ -1,7 +1,7 @@
 """A problem as it looks in scaled features, on the same data: nothing is copied.
 
-With x' = (x − m)/σ, w = u/σ and b = u_b − m·w, the margins X'u + u_b and Xw + b are the same numbers,
-so every pass runs on X as it lies, and only vectors of length p are mapped.
+With x' = (x − m)/σ, w = u/σ and b = u_b − m·w, the margins X'u + u_b and Xw + b are the same
+numbers, so every pass runs on X as it lies, and only vectors of length p are mapped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .prepare import Scales
 
 
 class ScaledProblem:
-    """`nagcore._core.Problem` by coordinates u of scaled features; made for `Objective.from_problem`.
+    """`nagcore._core.Problem` in coordinates u of scaled features, for `Objective.from_problem`.
 
     Parameters
     ----------

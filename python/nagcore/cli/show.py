@@ -68,7 +68,11 @@ def amount(n_bytes: float) -> str:
     """
     for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if n_bytes >= size:
-            return f"{n_bytes / size:.3g}" + f" {unit}" if n_bytes < 1e9 else f"{n_bytes / size:.2f} {unit}"
+            return (
+                f"{n_bytes / size:.3g}" + f" {unit}"
+                if n_bytes < 1e9
+                else f"{n_bytes / size:.2f} {unit}"
+            )
     return f"{n_bytes:.0f} bytes"
 
 
@@ -157,6 +161,7 @@ BENCH_COLUMNS = (
 
 def bench_cells(row: Mapping[str, Any]) -> list[str]:
     """One row of ``nagcore bench`` as text."""
+
     def ratio(value: float | None) -> str:
         return "" if value is None else f"{value:.2f}"
 

@@ -31,9 +31,11 @@ _SUFFIXES = {
     ".svm": "svmlight", ".svmlight": "svmlight", ".libsvm": "svmlight",
 }  # fmt: skip
 _MAGIC = ((b"PAR1", "parquet"), (b"ARROW1", "feather"), (b"\x93NUMPY", "npy"), (b"PK", "npz"))
-_COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open}
+COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open}
 # "label index:value …": a line of nothing but a number is svmlight too, but also a one-column CSV.
-_SVMLIGHT_LINE = re.compile(rb"\s*[-+]?[\d.]+(e[-+]?\d+)?(\s+qid:\d+)?(\s+\d+:[-+.\deE]+)+\s*(#.*)?$")
+_SVMLIGHT_LINE = re.compile(
+    rb"\s*[-+]?[\d.]+(e[-+]?\d+)?(\s+qid:\d+)?(\s+\d+:[-+.\deE]+)+\s*(#.*)?$"
+)
 _X_KEYS = ("X", "x", "data", "X_train", "x_train")
 _Y_KEYS = ("y", "target", "labels", "label", "y_train")
 
@@ -65,7 +67,7 @@ class Table:
     """
 
     X: Any
-    y: np.ndarray | None
+    y: Any
     feature_names: tuple[str, ...] | None = None
     classes: np.ndarray | None = None
     target: str | None = None
@@ -200,7 +202,7 @@ def _check_file(path: Path) -> None:
 
 def _sniff(path: Path) -> str:
     """The format, by the first bytes where they are decisive, else by the name."""
-    opener = _COMPRESSED.get(path.suffix, open)
+    opener: Any = COMPRESSED.get(path.suffix, open)
     try:
         with opener(path, "rb") as stream:
             start = stream.read(1 << 16)
@@ -209,7 +211,7 @@ def _sniff(path: Path) -> str:
     for magic, kind in _MAGIC:
         if start.startswith(magic):
             return kind
-    suffix = path.with_suffix("").suffix if path.suffix in _COMPRESSED else path.suffix
+    suffix = path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
     named = _SUFFIXES.get(suffix.lower())
     if named in ("parquet", "feather", "npy", "npz"):
         raise ValueError(
@@ -372,7 +374,9 @@ def _npy(path: Path, target: str | int | None, *, bfloat16: bool) -> Table:
         return Table(X, y, classes=classes, target=str(target))
     column, d = int(target), X.shape[1]
     if not -d <= column < d or d < 2:
-        raise ValueError(f"{path} has {d} columns; --target {column} leaves no features or is none.")
+        raise ValueError(
+            f"{path} has {d} columns; --target {column} leaves no features or is none."
+        )
     column %= d
     y = np.ascontiguousarray(X[:, column])
     # At either end the rest is a view; from the middle it has to be a copy.
@@ -390,12 +394,14 @@ def _npz(path: Path, target: str | int | None, require_target: bool) -> Table:
             if "indptr" in keys and "format" in keys:
                 return _sparse_npz(path, target)
             x_key = next((key for key in _X_KEYS if key in keys), None)
-            y_key = next((key for key in _Y_KEYS if key in keys), None) if target is None else target
-            if x_key is None or (target is not None and target not in keys):
+            y_key = None if target is None else str(target)
+            if target is None:
+                y_key = next((key for key in _Y_KEYS if key in keys), None)
+            if x_key is None or (target is not None and y_key not in keys):
                 missing = "X" if x_key is None else f"the target {target!r}"
                 raise ValueError(
-                    f"{path} has no array {missing}; it holds {_listed(keys) or 'nothing'}. Save it "
-                    "with np.savez(path, X=X, y=y), or name the target's key with --target."
+                    f"{path} has no array {missing}; it holds {_listed(keys) or 'nothing'}. Save "
+                    "it with np.savez(path, X=X, y=y), or name the target's key with --target."
                 )
             X = _matrix(_member(path, archive, x_key), path, f"[{x_key!r}]")
             y, classes = None, None
@@ -412,7 +418,7 @@ def _npz(path: Path, target: str | int | None, require_target: bool) -> Table:
                 test = _npz_test(path, archive, x_test, y_test, X.shape[1], classes)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as npz ({error}); it may be truncated.") from None
-    return Table(X, y, classes=classes, target=None if y_key is None else str(y_key), test=test)
+    return Table(X, y, classes=classes, target=y_key, test=test)
 
 
 def _npz_test(

@@ -1,8 +1,7 @@
-"""Tables with named columns (CSV, Parquet, Feather) → one block of floats. pyarrow does the reading."""
+"""Tables with named columns (CSV, Parquet, Feather) → one block of floats; pyarrow reads them."""
 
 from __future__ import annotations
 
-import bz2
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._extras import require
-from . import Table, _listed
+from . import COMPRESSED, Table, _listed
 
 # Rows copied at a time from the columns into the C-ordered block: 4096 rows of 100 float64 columns
 # are 3 MB, which stays in cache, so that the block's lines are written once.
@@ -96,7 +95,10 @@ def _read_csv(path: Path, *, header: bool, one_hot: bool, as_text: set[str]) -> 
 
     names, skip, delimiter, quote = _csv_header(path, header)
     if as_text - set(names):
-        raise ValueError(f"{path} has no column {min(as_text - set(names))!r}: {_listed(names)}.")
+        missing = min(as_text - set(names))
+        raise ValueError(
+            f"{path} has no column {missing!r}, which the model needs; it holds {_listed(names)}."
+        )
     types = {name: pyarrow.string() for name in as_text}
     read = csv.ReadOptions(column_names=names, skip_rows=skip)
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=quote)
@@ -121,17 +123,16 @@ def _read_csv(path: Path, *, header: bool, one_hot: bool, as_text: set[str]) -> 
                 types[name] = pyarrow.string()  # text after all: reported, or one-hot encoded
     except (pyarrow.ArrowException, OSError, EOFError) as error:
         raise ValueError(
-            f"{path} cannot be read as CSV ({_first_line(error)}); the file may be truncated, or use another "
-            "separator than , ; or tab."
+            f"{path} cannot be read as CSV ({_first_line(error)}); the file may be truncated, or "
+            "use another separator than , ; or tab."
         ) from None
 
 
 def _csv_header(path: Path, header: bool) -> tuple[list[str], int, str, bool]:
     """Column names, lines to skip, the separator, and whether quotes occur."""
     import csv as text_csv
-    import gzip
 
-    opener = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
+    opener: Any = COMPRESSED.get(path.suffix, open)
     try:
         with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
             start = stream.read(1 << 20)
@@ -200,8 +201,8 @@ def _whole(path: Path, name: str, column: Any) -> Any:
         row = int(np.argmax(column.is_null().to_numpy()))
         raise ValueError(
             f"{path}: column {name!r} lacks {column.null_count} of {len(column)} values, the first "
-            f"in row {row} (rows count from 0). Fill them, drop those rows, or leave the column out "
-            "with --drop."
+            f"in row {row} (rows count from 0). Fill them, drop those rows, or leave the column "
+            "out with --drop."
         )
     return column.combine_chunks()
 
@@ -224,8 +225,8 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
         return column.cast("float64").to_numpy(zero_copy_only=False)
     if not (types.is_integer(kind) or types.is_floating(kind)):
         raise ValueError(
-            f"{path}: column {name!r} has type {kind}; nagcore reads numbers and text. Turn it into "
-            "numbers, or leave it out with --drop."
+            f"{path}: column {name!r} has type {kind}; nagcore reads numbers and text. Turn it "
+            "into numbers, or leave it out with --drop."
         )
     return column.to_numpy(zero_copy_only=False)
 
@@ -266,9 +267,9 @@ def _feature(
     if not one_hot:
         first, row = _first_text(levels, codes)
         raise ValueError(
-            f"{path}: column {name!r} holds text, {first!r} in row {row} (rows count from 0). Leave "
-            f"it out with --drop {name}, mend the cell, or say --one-hot (one_hot=True in Python) "
-            f"for one 0/1 column for each of its {len(levels)} values."
+            f"{path}: column {name!r} holds text, {first!r} in row {row} (rows count from 0). "
+            f"Leave it out with --drop {name}, mend the cell, or say --one-hot (one_hot=True in "
+            f"Python) for one 0/1 column for each of its {len(levels)} values."
         )
     return codes, levels
 
@@ -294,9 +295,7 @@ def _target(path: Path, name: str, column: Any) -> tuple[np.ndarray, np.ndarray 
     return _numbers(path, name, column), None
 
 
-def _fill(
-    blocks: list[tuple[np.ndarray, int | None]], n: int, d: int, dtype: str
-) -> np.ndarray:
+def _fill(blocks: list[tuple[np.ndarray, int | None]], n: int, d: int, dtype: str) -> np.ndarray:
     X = np.empty((n, d), dtype=dtype)
     for start in range(0, n, _COPY_ROWS):
         stop = min(start + _COPY_ROWS, n)
