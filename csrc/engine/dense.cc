@@ -11,6 +11,8 @@ namespace nag {
 namespace {
 
 // The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
+constexpr std::ptrdiff_t kShortRow = 32;  // vectors: up to here whole blocks stay in the first-level cache
+
 struct Cut {
   std::ptrdiff_t block, leaf;  // rows
 };
@@ -45,6 +47,12 @@ class DensePass {
     ldx_ = far / item;
     cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_);
     const std::ptrdiff_t lanes = kernels_.lanes;
+    piped_ = !transposed_ && v.k == 1 && v.d > kShortRow * lanes && near == item && far % item == 0 &&
+             reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
+    if (piped_) {
+      cut_.block = 16;
+      while (cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
+    }
     dpad_ = pad_to(v.d, lanes);
     ldz_ = pad_to(cut_.block, lanes);
     ldw_ = dpad_;
@@ -72,7 +80,9 @@ class DensePass {
       TreeSum tree(node_size, std::min(level, ceil_log2(leaves)) + 1);
       for (std::int64_t i; (i = next++) < subtrees;) {
         const std::int64_t begin = i << level, end = std::min(leaves, (i + 1) << level);
-        for (std::int64_t leaf = begin; leaf < end && !check.due(thread); ++leaf) run_leaf(leaf, w, tree);
+        if (piped_) run_piped(begin, end, w, tree, check, thread);
+        else
+          for (std::int64_t leaf = begin; leaf < end && !check.due(thread); ++leaf) run_leaf(leaf, w, tree);
         tree.finish(nodes.data() + static_cast<std::size_t>(i) * node_size);
       }
     });
@@ -96,7 +106,10 @@ class DensePass {
     explicit Workspace(const DensePass& p)
         : z(static_cast<std::size_t>(p.v_.k * p.ldz_)), sr(static_cast<std::size_t>(p.v_.k * p.ldz_)),
           g(static_cast<std::size_t>(p.v_.k * p.dpad_)), sums(static_cast<std::size_t>(p.v_.k) + 1) {
-      if (!p.direct_)
+      if (p.piped_) {
+        sr = Aligned<T>(static_cast<std::size_t>(2 * p.ldz_));
+        if (!p.direct_) block = Aligned<T>(static_cast<std::size_t>(2 * p.cut_.block * p.dpad_));
+      } else if (!p.direct_)
         block = Aligned<T>(static_cast<std::size_t>(p.transposed_ ? p.v_.d * p.ldz_ : p.cut_.block * p.dpad_));
     }
   };
@@ -119,13 +132,65 @@ class DensePass {
     }
   }
 
+  void start_leaf(Workspace& w) {
+    if (wants_grad()) std::fill(w.g.data(), w.g.data() + v_.k * dpad_, T(0));
+    std::fill(w.sums.begin(), w.sums.end(), 0.0);
+  }
+
+  // Long rows: the margins of one block and the gradient of the block before it share a sweep (kernels/pipe.h). The
+  // pipeline runs through the leaves of a subtree; filling and draining it changes no arithmetic.
+  void run_piped(std::int64_t first_leaf, std::int64_t end_leaf, Workspace& w, TreeSum& tree, InterruptCheck& check, int thread) {
+    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
+    const std::int64_t begin = first_leaf * cut_.leaf, end = std::min(v_.n, end_leaf * cut_.leaf);
+    PipeBlock<T> b{};
+    b.d = static_cast<std::ptrdiff_t>(v_.d);
+    b.ldx = ldx_;
+    b.ldk = dpad_;
+    b.ldp = direct_ ? ldx_ : dpad_;
+    b.w = w_.data();
+    b.z = w.z.data();
+    b.g = w.g.data();
+    int turn = 0;
+    start_leaf(w);
+    for (std::int64_t row = begin;; row += cut_.block, turn ^= 1) {
+      const bool more = row < end;
+      const bool leaf_starts = row > begin && (row % cut_.leaf == 0 || !more);
+      if (leaf_starts && check.due(thread)) return;
+      const std::int64_t leaf_end = (row / cut_.leaf + 1) * cut_.leaf;
+      const std::ptrdiff_t rows = more ? static_cast<std::ptrdiff_t>(std::min<std::int64_t>(cut_.block, std::min(end, leaf_end) - row)) : 0;
+      T* sr = w.sr.data() + turn * ldz_;
+      const bool dot = q_.kind != PassRequest::Kind::rmatvec;
+      b.next = static_cast<const char*>(v_.X) + row * v_.row_stride;
+      b.next_rows = rows;
+      b.keep = direct_ ? nullptr : w.block.data() + turn * cut_.block * dpad_;
+      pipe(b);
+      if (leaf_starts) {
+        push_leaf(w, tree);
+        start_leaf(w);
+      }
+      if (!more) return;
+      if (!dot) vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ldz_, sr);
+      else if (!wants_grad()) vectors_.margins(row, rows, w.z.data(), ldz_, bias_.data(), static_cast<T*>(q_.z));
+      else
+        w.sums.back() += vectors_.apply(row, rows, w.z.data(), ldz_, bias_.data(), true, static_cast<T*>(q_.z),
+                                        static_cast<T*>(q_.r), sr);
+      if (wants_grad() && wants_residual_sums()) w.sums[0] += kernels_.sum(sr, rows);
+      b.prev = direct_ ? static_cast<const T*>(b.next) : b.keep;
+      b.prev_rows = wants_grad() ? rows : 0;
+      b.r = sr;
+    }
+  }
+
   void run_leaf(std::int64_t leaf, Workspace& w, TreeSum& tree) {
     const std::int64_t first = leaf * cut_.leaf, end = std::min(v_.n, first + cut_.leaf);
-    const std::size_t gsize = static_cast<std::size_t>(v_.k * dpad_);
-    if (wants_grad()) std::fill(w.g.data(), w.g.data() + gsize, T(0));
-    std::fill(w.sums.begin(), w.sums.end(), 0.0);
+    start_leaf(w);
     for (std::int64_t row = first; row < end; row += cut_.block)
       run_block(row, static_cast<std::ptrdiff_t>(std::min<std::int64_t>(cut_.block, end - row)), w);
+    push_leaf(w, tree);
+  }
+
+  void push_leaf(Workspace& w, TreeSum& tree) {
+    const std::size_t gsize = static_cast<std::size_t>(v_.k * dpad_);
     tree.push([&](double* node, bool add) {
       std::size_t at = 0;
       if (wants_grad()) {
@@ -198,7 +263,7 @@ class DensePass {
   const PassRequest& q_;
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
-  bool transposed_ = false, direct_ = false;
+  bool transposed_ = false, direct_ = false, piped_ = false;
   std::ptrdiff_t ldx_ = 0, dpad_ = 0, ldz_ = 0, ldw_ = 0;
   Cut cut_{};
   std::size_t node_ = 0;

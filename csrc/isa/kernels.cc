@@ -34,8 +34,11 @@ namespace {
 #include "kernels/loss_map.h"
 #include "kernels/softmax.h"
 #include "kernels/decode.h"
+#include "kernels/pipe.h"
 #include "kernels/sparse.h"
 #include "kernels/fold.h"
+#include "kernels/half.h"
+#include "kernels/momentum.h"
 
 template <class V>
 constexpr RowKernels<typename V::T> row_kernels() {
@@ -48,6 +51,10 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.decode[static_cast<int>(Storage::f32)] = &decode<V, float>;
   k.decode[static_cast<int>(Storage::bf16)] = &decode<V, bf16>;
   k.decode[static_cast<int>(Storage::u8)] = &decode<V, uint8_t>;
+  k.pipe[static_cast<int>(Storage::f32)] = &pipe<V, float>;
+  k.pipe[static_cast<int>(Storage::bf16)] = &pipe<V, bf16>;
+  k.pipe[static_cast<int>(Storage::u8)] = &pipe<V, uint8_t>;
+  if (sizeof(T) == sizeof(double)) k.pipe[static_cast<int>(Storage::f64)] = &pipe<V, double>;
   int i = 0;
 #define NAG_ELEMENTWISE_LOSS(L, section) k.loss[i++] = &loss_map<V, L>;
 #define NAG_ROW_LOSS(L, section) k.loss[i++] = nullptr;
@@ -73,7 +80,8 @@ constexpr RowKernels<typename V::T> row_kernels() {
 }  // namespace
 
 extern const KernelTable table;
-const KernelTable table = {NAG_ISA_NAME, row_kernels<Vf>(), row_kernels<Vd>(), &stream_read};
+const KernelTable table = {NAG_ISA_NAME, row_kernels<Vf>(), row_kernels<Vd>(), &stream_read,
+                           {&momentum_whole<Vd>, &momentum_f32, &sum_squares}};
 
 }  // namespace NAG_ISA
 }  // namespace nag

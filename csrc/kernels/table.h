@@ -2,6 +2,7 @@
 // Plain C structs and function pointers; nothing here is compiled per instruction set.
 #pragma once
 #include "base/types.h"
+#include "kernels/momentum_table.h"
 #include "losses/info.h"
 
 namespace nag {
@@ -35,6 +36,22 @@ struct SoftmaxBlock {
   T* sr;  // [k][ld]
 };
 
+// One step of the pipeline over long rows: z of the next rows, g += of the previous ones. Either side may have no rows.
+template <class T>
+struct PipeBlock {
+  std::ptrdiff_t d;
+  const void* next;  // as stored, unit column stride
+  std::ptrdiff_t ldx, next_rows;
+  T* keep;  // the next rows widened, or null where storage is T already
+  std::ptrdiff_t ldk;
+  const T* w;  // padded to whole vectors
+  T* z;
+  const T* prev;
+  std::ptrdiff_t ldp, prev_rows;
+  const T* r;
+  T* g;  // padded to whole vectors
+};
+
 template <class T>
 struct RowKernels {
   // Z[c*ldz + i] = sum_j X[i*ldx + j] W[c*ldw + j]; adds to Z when `accumulate`.
@@ -44,6 +61,7 @@ struct RowKernels {
   // G[c*ldg + j] += sum_i R[c*ldr + i] X[i*ldx + j]. Sums: T over at most kOuterChain rows a group, then into G.
   void (*outer)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* R, std::ptrdiff_t ldr,
                 std::ptrdiff_t k, T* G, std::ptrdiff_t ldg);
+  void (*pipe[kStorageCount])(const PipeBlock<T>&);  // null where the storage is wider than T
   // dst[i*ldd + j] = X(i, j) widened to T, any byte strides.
   void (*decode[kStorageCount])(const void* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows,
                                 std::ptrdiff_t d, T* dst, std::ptrdiff_t ldd);
@@ -67,6 +85,7 @@ struct KernelTable {
   RowKernels<float> f32;
   RowKernels<double> f64;
   std::uint64_t (*stream_read)(const unsigned char* p, std::size_t bytes);
+  UpdateTable update;
 };
 
 template <class T> inline const RowKernels<T>& rows_of(const KernelTable& t);
