@@ -145,6 +145,16 @@ NAG_INLINE Vf widen(const double* p, Vf) {
   return {_mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(p + 4)), _mm256_cvtpd_ps(_mm256_loadu_pd(p)))};
 }
 
+// The first n lanes; the others are zero, and nothing past them is read.
+template <class V, class S> NAG_INLINE V widen_n(const S* p, int n, V) {
+  S lanes[V::N] = {};
+  for (int i = 0; i < n; ++i) lanes[i] = p[i];
+  return widen(lanes, V());
+}
+
+NAG_INLINE Vf widen_n(const float* p, int n, Vf) { return Vf::load_n(p, n); }
+NAG_INLINE Vd widen_n(const double* p, int n, Vd) { return Vd::load_n(p, n); }
+
 NAG_INLINE Vf gather_n(const float* base, const int32_t* i, int n) {
   const __m256i m = lane_mask32(n);
   return {_mm256_mask_i32gather_ps(_mm256_setzero_ps(), base, _mm256_maskload_epi32(i, m), _mm256_castsi256_ps(m), 4)};

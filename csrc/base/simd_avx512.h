@@ -136,6 +136,27 @@ NAG_INLINE Vf widen(const double* p, Vf) {
                              _mm512_cvtpd_ps(_mm512_loadu_pd(p + 8)), 1)};
 }
 
+// The first n lanes; the others are zero, and nothing past them is read.
+NAG_INLINE __mmask16 lanes16(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+NAG_INLINE Vf widen_n(const uint8_t* p, int n, Vf) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(lanes16(n), p)))};
+}
+NAG_INLINE Vd widen_n(const uint8_t* p, int n, Vd) {
+  return {_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_maskz_loadu_epi8(lanes16(n), p)))};
+}
+NAG_INLINE Vf widen_n(const bf16* p, int n, Vf) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes16(n), p)), 16))};
+}
+NAG_INLINE Vd widen_n(const bf16* p, int n, Vd) {
+  return {_mm512_cvtps_pd(_mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_maskz_loadu_epi16(static_cast<__mmask8>(lanes16(n)), p)), 16)))};
+}
+NAG_INLINE Vd widen_n(const float* p, int n, Vd) {
+  return {_mm512_cvtps_pd(_mm256_maskz_loadu_ps(static_cast<__mmask8>(lanes16(n)), p))};
+}
+NAG_INLINE Vf widen_n(const float* p, int n, Vf) { return Vf::load_n(p, n); }
+NAG_INLINE Vd widen_n(const double* p, int n, Vd) { return Vd::load_n(p, n); }
+
 // base[i] for the n lanes whose 32- or 64-bit indices stand at i; the others are zero.
 NAG_INLINE Vf gather_n(const float* base, const int32_t* i, int n) {
   const __mmask16 m = static_cast<__mmask16>((1u << n) - 1u);

@@ -180,6 +180,13 @@ NAG_INLINE Vf widen(const float* p, Vf) { return Vf::load(p); }
 NAG_INLINE Vd widen(const double* p, Vd) { return Vd::load(p); }
 NAG_INLINE Vf widen(const double* p, Vf) { NAG_LANES(Vf, static_cast<float>(p[i])); }
 
+// The first n lanes; the others are zero, and nothing past them is read.
+template <class V, class S> NAG_INLINE V widen_n(const S* p, int n, V) {
+  S lanes[V::N] = {};
+  for (int i = 0; i < n; ++i) lanes[i] = p[i];
+  return widen(lanes, V());
+}
+
 template <class I> NAG_INLINE Vf gather_n(const float* base, const I* j, int n) {
   Vf r = Vf::zero();
   for (int i = 0; i < n; ++i) r.v[i] = base[j[i]];

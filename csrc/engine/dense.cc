@@ -47,11 +47,16 @@ class DensePass {
     ldx_ = far / item;
     cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_);
     const std::ptrdiff_t lanes = kernels_.lanes;
-    piped_ = !transposed_ && v.k == 1 && v.d > kShortRow * lanes && near == item && far % item == 0 &&
+    static const int env_pipe = std::getenv("NAG_PIPE") ? std::atoi(std::getenv("NAG_PIPE")) : 1;
+    static const int env_block = std::getenv("NAG_BLOCK") ? std::atoi(std::getenv("NAG_BLOCK")) : 0;
+    if (env_block) cut_.block = env_block;
+    piped_ = env_pipe && !transposed_ && v.k == 1 && v.d > kShortRow * lanes && near == item && far % item == 0 &&
              reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
     if (piped_) {
-      cut_.block = 16;
-      while (cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
+      cut_.block = env_block ? env_block : 16;
+      static const int env_group = std::getenv("NAG_GROUP") ? std::atoi(std::getenv("NAG_GROUP")) : 0;
+      group_ = env_group ? env_group : 4;
+      while (!env_block && cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
     }
     dpad_ = pad_to(v.d, lanes);
     ldz_ = pad_to(cut_.block, lanes);
@@ -71,7 +76,7 @@ class DensePass {
     int level = 0;
     while (((leaves - 1) >> level) + 1 > (threads == 1 ? 1 : most)) ++level;
     const std::int64_t subtrees = ((leaves - 1) >> level) + 1;
-    std::vector<double> nodes(static_cast<std::size_t>(subtrees) * (wants_grad() ? node_ : 1));
+    Aligned<double> nodes(static_cast<std::size_t>(subtrees) * (wants_grad() ? node_ : 1));
     const std::size_t node_size = wants_grad() ? node_ : 1;
     std::atomic<std::int64_t> next{0};
     InterruptCheck check(q_.interrupted);
@@ -108,7 +113,6 @@ class DensePass {
           g(static_cast<std::size_t>(p.v_.k * p.dpad_)), sums(static_cast<std::size_t>(p.v_.k) + 1) {
       if (p.piped_) {
         sr = Aligned<T>(static_cast<std::size_t>(2 * p.ldz_));
-        if (!p.direct_) block = Aligned<T>(static_cast<std::size_t>(2 * p.cut_.block * p.dpad_));
       } else if (!p.direct_)
         block = Aligned<T>(static_cast<std::size_t>(p.transposed_ ? p.v_.d * p.ldz_ : p.cut_.block * p.dpad_));
     }
@@ -145,8 +149,7 @@ class DensePass {
     PipeBlock<T> b{};
     b.d = static_cast<std::ptrdiff_t>(v_.d);
     b.ldx = ldx_;
-    b.ldk = dpad_;
-    b.ldp = direct_ ? ldx_ : dpad_;
+    b.group = group_;
     b.w = w_.data();
     b.z = w.z.data();
     b.g = w.g.data();
@@ -162,7 +165,6 @@ class DensePass {
       const bool dot = q_.kind != PassRequest::Kind::rmatvec;
       b.next = static_cast<const char*>(v_.X) + row * v_.row_stride;
       b.next_rows = rows;
-      b.keep = direct_ ? nullptr : w.block.data() + turn * cut_.block * dpad_;
       pipe(b);
       if (leaf_starts) {
         push_leaf(w, tree);
@@ -175,7 +177,7 @@ class DensePass {
         w.sums.back() += vectors_.apply(row, rows, w.z.data(), ldz_, bias_.data(), true, static_cast<T*>(q_.z),
                                         static_cast<T*>(q_.r), sr);
       if (wants_grad() && wants_residual_sums()) w.sums[0] += kernels_.sum(sr, rows);
-      b.prev = direct_ ? static_cast<const T*>(b.next) : b.keep;
+      b.prev = b.next;
       b.prev_rows = wants_grad() ? rows : 0;
       b.r = sr;
     }
@@ -264,7 +266,7 @@ class DensePass {
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
   bool transposed_ = false, direct_ = false, piped_ = false;
-  std::ptrdiff_t ldx_ = 0, dpad_ = 0, ldz_ = 0, ldw_ = 0;
+  std::ptrdiff_t ldx_ = 0, dpad_ = 0, ldz_ = 0, ldw_ = 0, group_ = 4;
   Cut cut_{};
   std::size_t node_ = 0;
   Aligned<T> w_;

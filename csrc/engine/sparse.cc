@@ -147,7 +147,7 @@ class SparsePass {
 
   void by_owners(int threads, InterruptCheck& check, PassResult* result) {
     const std::int64_t k = v_.k, blocks = (v_.n + kBlockRows - 1) / kBlockRows;
-    std::vector<double> g(static_cast<std::size_t>(v_.d * k), 0.0);
+    Aligned<double> g(static_cast<std::size_t>(v_.d * k));
     // Per block: k residual sums and the value, added in a fixed tree at the end.
     const std::size_t node = static_cast<std::size_t>(k) + 1;
     std::vector<double> sums(static_cast<std::size_t>(blocks) * node, 0.0);

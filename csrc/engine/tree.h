@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/aligned.h"
+
 namespace nag {
 
 inline int ceil_log2(std::int64_t x) {
@@ -51,7 +53,7 @@ class TreeSum {
 
  private:
   double* slot(std::size_t level) {
-    if (slots_[level].empty()) slots_[level].resize(size_);
+    if (slots_[level].data() == nullptr) slots_[level] = Aligned<double>(size_);
     return slots_[level].data();
   }
   void add(double* to, const double* from) {
@@ -60,7 +62,7 @@ class TreeSum {
 
   std::size_t size_;
   std::uint64_t count_ = 0;
-  std::vector<std::vector<double>> slots_;
+  std::vector<Aligned<double>> slots_;
 };
 
 // The same rule above the subtrees: nodes[0] becomes the root.

@@ -54,7 +54,7 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.pipe[static_cast<int>(Storage::f32)] = &pipe<V, float>;
   k.pipe[static_cast<int>(Storage::bf16)] = &pipe<V, bf16>;
   k.pipe[static_cast<int>(Storage::u8)] = &pipe<V, uint8_t>;
-  if (sizeof(T) == sizeof(double)) k.pipe[static_cast<int>(Storage::f64)] = &pipe<V, double>;
+  if constexpr (sizeof(T) == sizeof(double)) k.pipe[static_cast<int>(Storage::f64)] = &pipe<V, double>;
   int i = 0;
 #define NAG_ELEMENTWISE_LOSS(L, section) k.loss[i++] = &loss_map<V, L>;
 #define NAG_ROW_LOSS(L, section) k.loss[i++] = nullptr;
@@ -68,7 +68,7 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.csr_dot[1][1] = &csr_dot<V, float, int64_t>;
   k.csr_outer[1][0] = &csr_outer<T, float, int32_t>;
   k.csr_outer[1][1] = &csr_outer<T, float, int64_t>;
-  if (sizeof(T) == sizeof(double)) {
+  if constexpr (sizeof(T) == sizeof(double)) {
     k.csr_dot[0][0] = &csr_dot<V, double, int32_t>;
     k.csr_dot[0][1] = &csr_dot<V, double, int64_t>;
     k.csr_outer[0][0] = &csr_outer<T, double, int32_t>;

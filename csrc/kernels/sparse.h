@@ -1,13 +1,6 @@
 // CSR rows: margins by gathers, gradients by scatters. Included inside the per-ISA namespace.
 // Accumulators: T lanes for a row's margin; double for the gradient, whose scatter has no block to sum in first.
 
-template <class V, class S> NAG_INLINE V widen_n(const S* p, int n) {
-  alignas(64) typename V::T lanes[V::N] = {};
-  for (int i = 0; i < n; ++i) lanes[i] = static_cast<typename V::T>(p[i]);
-  return V::load(lanes);
-}
-template <class V> NAG_INLINE V widen_n(const typename V::T* p, int n) { return V::load_n(p, n); }
-
 template <class V, class S, class I>
 void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const typename V::T* W,
              ptrdiff_t k, typename V::T* Z, ptrdiff_t ldz) {
@@ -29,7 +22,7 @@ void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdif
           }
           for (; e < end; e += V::N) {
             const int n = end - e < V::N ? static_cast<int>(end - e) : V::N;
-            a = fma(widen_n<V>(data + e, n), gather_n(W, idx + e, n), a);
+            a = fma(widen_n(data + e, n, V()), gather_n(W, idx + e, n), a);
           }
         }
         acc[i] = a + b;

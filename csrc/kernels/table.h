@@ -39,15 +39,12 @@ struct SoftmaxBlock {
 // One step of the pipeline over long rows: z of the next rows, g += of the previous ones. Either side may have no rows.
 template <class T>
 struct PipeBlock {
-  std::ptrdiff_t d;
-  const void* next;  // as stored, unit column stride
-  std::ptrdiff_t ldx, next_rows;
-  T* keep;  // the next rows widened, or null where storage is T already
-  std::ptrdiff_t ldk;
+  std::ptrdiff_t d, group;  // rows that share each load of w and g: 1, 2 or 4
+  const void* next;         // as stored, unit column stride
+  const void* prev;
+  std::ptrdiff_t ldx, next_rows, prev_rows;
   const T* w;  // padded to whole vectors
   T* z;
-  const T* prev;
-  std::ptrdiff_t ldp, prev_rows;
   const T* r;
   T* g;  // padded to whole vectors
 };
