@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     Examples
     --------
     >>> try:
-    ...     main(["fit", "nowhere.csv", "--debug=no"])
+    ...     main(["fit", "nowhere.csv"])
     ... except SystemExit as end:
     ...     end.code
     2

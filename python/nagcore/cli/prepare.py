@@ -82,7 +82,7 @@ def hold_out(y: np.ndarray, stratify: bool, fraction: float, seed: int) -> np.nd
     """A mask of the rows held out for testing, or None for none; each class in proportion.
 
     >>> hold_out(np.array([0] * 8 + [1] * 4), True, 0.25, seed=0).nonzero()[0].tolist()
-    [6, 7, 8]
+    [4, 6, 10]
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"--test-size is {fraction}; give a part of the rows, 0 ≤ part < 1.")
