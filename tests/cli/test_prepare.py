@@ -117,6 +117,20 @@ def test_standard_scales_are_means_and_deviations(monkeypatch, block_bytes, some
     np.testing.assert_allclose(scales.size, np.sqrt((part**2).mean(axis=0)), rtol=1e-10)
 
 
+def test_moments_keep_their_digits_after_a_jump(monkeypatch):
+    """A file sorted by a column: blocks of it lie far apart, and the deviation is small in each."""
+    monkeypatch.setattr(prepare, "_BLOCK_BYTES", 8 * 2 * 50)
+    rng = np.random.default_rng(0)
+    X = np.stack([rng.normal(size=400), rng.normal(size=400)], axis=1)
+    X[200:, 1] += 1e9
+    X[:50, 0] = 7  # and a block in which a column is constant
+    scales = prepare.feature_scales(X, "standard", None, True)
+    np.testing.assert_allclose(scales.mean, X.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(scales.size, X.std(axis=0), rtol=1e-9)
+    few = prepare.feature_scales(X, "standard", np.arange(400) >= 200, True)
+    np.testing.assert_allclose(few.size, X[200:].std(axis=0), rtol=1e-6)
+
+
 def test_scales_auto_and_range():
     sparse = pytest.importorskip("scipy.sparse")
     X = _data()
