@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from types import ModuleType
 
 # The name on the package index, where it is not the name one imports.
@@ -42,3 +43,14 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         raise ModuleNotFoundError(
             f"{purpose} needs {library}; pip install 'nagcore[{extra}]'", name=root
         ) from None
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """The environment for a Python process that is to import this very nagcore, installed or not.
+
+    >>> child_environment(NAGCORE_ISA="baseline")["NAGCORE_ISA"]
+    'baseline'
+    """
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, reference
+from ._extras import child_environment
 from .update import nesterov_step_
 
 # |error| ≤ k·eps·magnitude, as docs/numerics.md promises for every kernel.
@@ -265,12 +265,9 @@ def _update_rows(threads: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]
             "import json; from nagcore.doctor import update_rows; "
             f"print(json.dumps(list(update_rows({threads!r}, {seed!r}))))"
         )
-        paths = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-        paths += [p for p in (os.environ.get("PYTHONPATH"),) if p]
-        environment = {**os.environ, "NAGCORE_ISA": isa, "PYTHONPATH": os.pathsep.join(paths)}
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env=environment,
+            env=child_environment(NAGCORE_ISA=isa),
             capture_output=True,
             text=True,
             check=False,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from .._extras import require
+from .._extras import child_environment, require
 from .dense import make_dense, make_targets, numpy_two_pass, relative_error
 from .measure import Effort, blas_threads, bytes_of, check_agreement, race
 
@@ -206,7 +206,8 @@ def run_import(effort: Effort, n_threads: int) -> Iterator[dict[str, Any]]:
     def start(statement: str) -> Callable[[], float]:
         clock = "time.perf_counter()"
         code = f"import time, numpy; t = {clock}; {statement}; print({clock} - t)"
-        return lambda: float(subprocess.check_output([sys.executable, "-c", code]))
+        command, environment = [sys.executable, "-c", code], child_environment()
+        return lambda: float(subprocess.check_output(command, env=environment))
 
     beyond = start("import nagcore")
     seconds = statistics.median(beyond() for _ in range(max(3, effort.rounds)))
