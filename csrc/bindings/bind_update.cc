@@ -52,7 +52,7 @@ double at_least_zero(py::handle h, const char* name) {
 bool flag(py::handle h, const char* name) {
   if (h.ptr() == Py_True) return true;
   if (h.ptr() == Py_False) return false;
-  const int truth = PyBool_Check(h.ptr()) || py::hasattr(h, "__bool__") ? PyObject_IsTrue(h.ptr()) : -1;
+  const int truth = !h.is_none() && py::hasattr(h, "__bool__") ? PyObject_IsTrue(h.ptr()) : -1;
   if (truth >= 0) return truth != 0;
   PyErr_Clear();
   throw py::type_error(std::string(name) + " is " + text_of(h) + "; it must be True or False.");

@@ -1,6 +1,6 @@
 // The momentum update of docs/maths.md (Updates), one trip through memory: decay, buffer, step and EMA of one leaf.
 // Arithmetic in T, the compute type (double for double, else float), each operation rounded where the convention's
-// library rounds it. The sum of squares of the gradients, in double, rides along: the trip waits for memory anyway.
+// library rounds it. The sum of squares of the gradients, in double, rides along: arithmetic, but no memory traffic.
 // Included inside the per-ISA namespace.
 
 // Σ g² in two accumulators of double lanes; the same order wherever it is called from.

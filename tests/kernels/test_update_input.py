@@ -338,6 +338,7 @@ SCALARS = [
         ({name: "yes"}, TypeError, f"{name} is 'yes'.*True or False")
         for name in ("decoupled", "nesterov", "maximize", "check_finite", "first_step")
     ],
+    ({"maximize": None}, TypeError, "maximize is None.*True or False"),
     ({"lr": None}, TypeError, "lr is None"),
     ({"lr": 1e39}, ValueError, "lr is beyond float32"),
     ({"grad_scale": 1e-60}, ValueError, "grad_scale is 0 in float32"),
