@@ -16,8 +16,8 @@ settings.load_profile("nagcore")
 
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 
-# THE table of tolerances. A computed number may differ from the oracle's by k · eps · magnitude, eps
-# being the arithmetic's (never the storage's: narrow storage is read exactly) and magnitude the sum
+# THE table of tolerances. A computed number may differ from the oracle's by k · eps · magnitude,
+# eps being the arithmetic's (never the storage's: narrow storage is read exactly) and magnitude the sum
 # of the absolute values of the terms that make the number. k depends on neither n nor d.
 TOLERANCES = {
     # quantity: k                 magnitude
