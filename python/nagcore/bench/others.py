@@ -150,7 +150,8 @@ def _sparse_row(name: str, X: Any, dtype: str, effort: Effort, n_threads: int) -
     rivals = relative_error("logistic", X, dtype, y, w, float(rival_value), np.asarray(rival))
     check_agreement(f"scipy on {name} {dtype}", rivals, 2e3)
     narrow, transposed = w.astype(dtype), X.T
-    probe = np.zeros(problem.nbytes, dtype=np.uint8)
+    # Written, so that it has pages of its own: those of np.zeros are all one page of zeros.
+    probe = np.ones(problem.nbytes, dtype=np.uint8)
     times = race(
         {
             "read": lambda: _core.stream_read(probe, n_threads),
