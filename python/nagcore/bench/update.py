@@ -11,7 +11,7 @@ from .. import _core
 from ..update import NesterovPlan, nesterov_step_
 from .measure import Effort, check_agreement, race
 
-_RULE = {"lr": 1e-3, "momentum": 0.9}
+_RULE: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9}
 # Shape of each of 1000 tensors → what the plan and the plain call are to reach against torch.
 _SMALL = {(64, 64): (2.5, 1.8), (32, 32): (5.0, 2.7), (256,): (8.0, 3.0)}
 
