@@ -1,0 +1,276 @@
+"""Duality gaps from margins and residuals alone, so that every registered loss has its certificate.
+
+The dual of docs/maths.md asks for the conjugate φ* at a point θ. All points used here are residuals
+θ = φ'(z') of some margins z', or multiples of them, and for those the Fenchel-Young inequality turns
+into a Bregman divergence, which needs no formula of φ* (and offsets drop out):
+
+    F(w) − D(θ) = (1/S) Σ s_i [φ(z_i) + φ*(θ_i) − z_i θ_i]  +  [Ω(w) + Ω*(−u) + ⟨w, u⟩],   u = Xᵀ(s∘θ)/S
+
+The first bracket vanishes at θ = φ'(z). Both are sums of terms ≥ 0, so nothing cancels. An unpenalised
+intercept asks for Σ s_i θ_i = 0, which holds at the best intercept for the given w.
+
+`s` below is the vector of weights divided by their sum, or None for equal weights.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nagcore.penalties import Penalty
+
+__all__ = [
+    "Certificate", "Intercept", "balanced", "best_intercept", "certify", "dot", "penalty_gap", "row_mean",
+]
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> float:
+    """⟨a, b⟩ in float64. Not BLAS: its bits depend on how many threads BLAS has, these do not."""
+    return float(np.einsum("i,i->", a.reshape(-1), b.reshape(-1), dtype=np.float64))
+
+
+def row_mean(a: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
+    """(1/S) Σ s_i a_i over rows, in float64."""
+    if s is None:
+        return a.mean(axis=0, dtype=np.float64)
+    return np.einsum("i,i...->...", s, a, dtype=np.float64)
+
+
+class Intercept(NamedTuple):
+    """The best shift of the margins: `b` (a number, or one per class) and what holds there."""
+
+    b: np.ndarray | float
+    value: float
+    z: np.ndarray
+    r: np.ndarray
+
+
+def best_intercept(problem, z: np.ndarray, s: np.ndarray | None, curvature: float) -> Intercept:
+    """Minimise (1/S) Σ s_i φ(z_i + b) over b, each evaluation O(n) on the margins and none a pass.
+
+    Parameters
+    ----------
+    problem : _core.Problem
+        Used for `loss_from_margins` only.
+    z : ndarray of shape (n,) or (n, k)
+        Margins in the problem's compute dtype; left as they are.
+    s : ndarray of shape (n,) or None
+        Weights that sum to one.
+    curvature : float
+        A bound on φ'': 1/curvature times the mean residual never steps too far. May be infinite.
+
+    Returns
+    -------
+    Intercept
+        The shift, the mean loss there, the shifted margins and their residuals.
+    """
+    shifted, r = np.empty_like(z), np.empty_like(z)
+
+    def slope(b):
+        np.add(z, b, out=shifted, casting="same_kind")
+        return problem.loss_from_margins(shifted, r), row_mean(r, s)
+
+    # The mean of n rounded residuals cannot be told from zero below this.
+    def rounding():
+        return 2 * np.finfo(z.dtype).eps * float(np.max(row_mean(np.abs(r), s)))
+
+    b = (_root if z.ndim == 1 else _bfgs)(slope, rounding, z, curvature)
+    value, _ = slope(b)
+    return Intercept(b, value, shifted, r)
+
+
+def _root(slope, rounding, z, curvature):
+    """The zero of an increasing function: secant steps, kept inside a bracket that halves."""
+    b, (_, h) = 0.0, slope(0.0)
+    step = -h / curvature if np.isfinite(curvature) else -float(np.sign(h))
+    low, high = -np.inf, np.inf
+    best = (abs(h), b)
+    for i in range(100):
+        if abs(h) <= rounding() or step == 0 or b + step == b:
+            break
+        low, high = (b, high) if h < 0 else (low, b)
+        last_b, last_h = b, h
+        b += step
+        _, h = slope(b)
+        best = min(best, (abs(h) if np.isfinite(h) else np.inf, b))
+        secant = -h * (b - last_b) / (h - last_h) if np.isfinite(h) and h != last_h else np.nan
+        low, high = (b, high) if h < 0 else (low, b)
+        if np.isfinite(low) and np.isfinite(high):
+            # Every third step bisects, so that a kink or an exponential cannot stall the secant.
+            inside = low < b + secant < high and i % 3 != 2
+            step = secant if inside else 0.5 * (low + high) - b
+        else:
+            most = 4 * abs(step)
+            step = np.clip(secant if np.isfinite(secant) and secant * step > 0 else most * np.sign(step),
+                           -most, most)
+    return best[1]
+
+
+def _bfgs(slope, rounding, z, curvature):
+    """The best intercept of each class; the step 1/curvature is safe, BFGS makes it fast."""
+    k = z.shape[1]
+    b, H = np.zeros(k), np.eye(k) / (curvature if np.isfinite(curvature) else 1.0)
+    value, h = slope(b)
+    for _ in range(200):
+        if np.abs(h).max() <= rounding():
+            break
+        p, t = -H @ h, 1.0
+        descent = float(h @ p)
+        while True:
+            value_new, h_new = slope(b + t * p)
+            if value_new <= value + 1e-4 * t * descent or t < 1e-3 or h_new @ h_new < 0.25 * (h @ h):
+                break
+            t *= 0.5
+        if h_new @ h_new >= h @ h and value_new >= value:
+            break  # rounding: neither the value nor the slope improves any more
+        step, change = t * p, h_new - h
+        curved = float(step @ change)
+        if curved > 0:
+            V = np.eye(k) - np.outer(step, change) / curved
+            H = V @ H @ V.T + np.outer(step, step) / curved
+        b, value, h = b + t * p, value_new, h_new
+    return b
+
+
+def balanced(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray:
+    """Remove what rounding left of Σ s_i θ_i, in place, without leaving the conjugate's domain.
+
+    The side that is too heavy shrinks towards zero, which every domain of docs/maths.md holds. With
+    classes, what a row loses in the heavy columns goes to the light ones, so that its sum stays zero.
+    """
+    excess = np.atleast_1d(row_mean(theta, s))
+    columns = theta.reshape(len(theta), -1)
+    if columns.shape[1] == 1:
+        heavy = columns > 0 if excess[0] > 0 else columns < 0
+        total = float(row_mean(np.where(heavy, columns, 0), s)[0])
+        if total:
+            columns[heavy] *= 1 - excess[0] / total
+        return theta
+    freed, light = np.zeros(len(theta)), np.maximum(-excess, 0)
+    for c in np.flatnonzero(excess > 0):
+        positive = np.maximum(columns[:, c], 0)
+        taken = positive * (excess[c] / float(row_mean(positive, s)))
+        columns[:, c] -= taken
+        freed += taken
+    if light.any():
+        for c in np.flatnonzero(light):
+            columns[:, c] += freed * (light[c] / light.sum())
+    return theta
+
+
+def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
+    """Ω(w) + Ω*(−u) + ⟨w, u⟩ ≥ 0 for Ω = l1‖·‖₁ + (l2/2)‖·‖²; infinite where u is not dual feasible.
+
+    With −u = soft + clip (soft threshold at l1), each coordinate adds (l2 w − soft)²/(2 l2) and
+    l1|w| − w·clip, both without cancellation.
+
+    >>> penalty_gap(np.array([1.0]), np.array([-0.5]), Penalty(l2=0.5))
+    0.0
+    """
+    l1, l2 = penalty.l1, penalty.l2
+    if l1 == 0:
+        q = u + l2 * w
+        return dot(q, q) / (2 * l2) if l2 else (0.0 if not q.any() else np.inf)
+    clip = np.clip(-u, -l1, l1)
+    kept = float(np.sum(l1 * np.abs(w) - w * clip))
+    if l2 == 0:
+        return kept if float(np.abs(u).max()) <= l1 * (1 + 4e-16) else np.inf
+    q = l2 * w + u + clip
+    return kept + dot(q, q) / (2 * l2)
+
+
+def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
+    """A bound on (1/S) Σ s_i [φ(z_i) + φ*(α r_i) − α z_i r_i], of second order in 1 − α.
+
+    The bracket is the divergence between z and the margins z' with φ'(z') = α φ'(z). It is at most
+    (φ'(z) − φ'(z'))(z − z'), and that at most (1 − α) φ'(z) (z − z″) for any z″ beyond z', which a few
+    O(n) evaluations of the residual find. For classes z″ raises the one margin whose residual is
+    negative: by this alone the residual of a class label stays parallel to itself.
+    """
+    if alpha >= 1:
+        return 0.0
+    rows = np.arange(len(z))
+    pick = (rows,) if z.ndim == 1 else (rows, r.argmin(axis=1))
+    rp = r[pick]
+    need, sign = alpha * np.abs(rp), np.sign(rp)
+    step = (1 - alpha) * np.abs(rp) / min(curvature, 1e3) * (1 + 1e-6)
+    moved, residual = np.empty_like(z), np.empty_like(z)
+    for _ in range(40):
+        np.copyto(moved, z)
+        moved[pick] -= sign * step
+        problem.loss_from_margins(moved, residual)
+        short = sign * residual[pick] > need
+        if not short.any():
+            break
+        step[short] *= 4
+    else:
+        return np.inf
+    if z.ndim == 2:
+        ratio = np.divide(residual[pick], rp, out=np.zeros_like(rp), where=rp != 0)
+        if np.abs(residual - ratio[:, None] * r).max() > 1e-12:
+            return np.inf  # targets that are probabilities: this argument does not cover them
+    return (1 - alpha) * float(row_mean(np.abs(rp) * step, s))
+
+
+class Certificate(NamedTuple):
+    """What one dual point proves about w."""
+
+    w: np.ndarray       # w with the best intercept for it (w itself where there is none)
+    value: float        # F at that w
+    gap: float          # F at that w minus a lower bound of min F; infinite where there is no bound
+    given_value: float  # F at the w that was given
+
+
+def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=None) -> Certificate:
+    """Bound F(w) − min F from above.
+
+    Without an intercept the dual point is the residual at w (one pass, or none if `z`, `r` and the data
+    gradient `u` are known). With one, the margins (one pass, or none if `z` is known) give the best
+    intercept in O(n), and the residuals there, which sum to zero, take one pass of Xᵀ.
+
+    Parameters
+    ----------
+    problem : _core.Problem with compute="float64"
+    w : ndarray of shape (p,) or (p, k), float64
+    penalty : Penalty
+    s : ndarray of shape (n,) or None
+        Weights that sum to one.
+    curvature : float
+        A bound on φ''.
+    z, r, u : ndarray, optional
+        Margins, residuals and data gradient at w.
+
+    Returns
+    -------
+    Certificate
+    """
+    d = problem.d
+    if problem.p > d:
+        z = problem.margins(w) if z is None else z
+        data_value = problem.loss_from_margins(z)
+        b, best_value, z, r = best_intercept(problem, z, s, curvature)
+        w = w.copy()
+        w[d] += b
+        r = balanced(r, s)
+        u = problem.rmatvec(r)
+    else:
+        if u is None:
+            shape = (problem.n,) if w.ndim == 1 else (problem.n, w.shape[1])
+            z, r = np.empty(shape, problem.compute), np.empty(shape, problem.compute)
+            data_value, u = problem.value_and_grad(w, margins=z, residuals=r)
+        else:
+            data_value = problem.loss_from_margins(z)
+        best_value = data_value
+    wd, ud = w[:d], u[:d]
+    scales = [1.0] if penalty.l2 else []
+    largest = float(np.abs(ud).max())
+    if penalty.l1 and (largest > penalty.l1 or not scales):
+        scales.append(min(1.0, penalty.l1 / largest) if largest else 1.0)
+    gap = np.inf
+    for alpha in scales:
+        fenchel = penalty_gap(wd, alpha * ud, penalty)
+        if fenchel < gap:
+            gap = min(gap, fenchel + _scaling_gap(problem, z, r, alpha, s, curvature))
+    extra = penalty.l1 * float(np.abs(wd).sum()) + 0.5 * penalty.l2 * dot(wd, wd)
+    return Certificate(w, best_value + extra, gap, data_value + extra)

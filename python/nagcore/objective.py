@@ -1,0 +1,400 @@
+"""The objective F(w, b) = (1/S) Σ s_i φ(z_i, y_i) + (l2/2)‖w‖² + l1‖w‖₁ and its one-pass gradient.
+
+`Objective` is the seam between data and solvers: whatever can run a pass (an array in memory, a
+memory map, later a stream or a cluster) can stand behind it. The intercept is never penalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nagcore import losses
+from nagcore.duality import Certificate, best_intercept, certify, dot
+from nagcore.penalties import Penalty
+
+__all__ = ["Objective", "value_and_grad"]
+
+
+def _check_w(w: Any, problem: Any, name: str = "w") -> np.ndarray:
+    """Return w as a float array of the problem's shape, or raise naming what came and what fits."""
+    w = np.asarray(w)
+    if w.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {w.dtype}; nagcore takes float64 or float32. "
+                        f"Use np.asarray({name}, dtype=np.float64).")
+    shape = (problem.p,) if problem.k == 1 else (problem.p, problem.k)
+    if w.shape != shape:
+        rows = f"{problem.d} features" + (" and the intercept last" if problem.p > problem.d else "")
+        classes = "" if problem.k == 1 else f", one column for each of {problem.k} classes"
+        raise ValueError(f"{name} has shape {w.shape}; this data takes {shape}: {rows}{classes}. "
+                         f"Use np.zeros({shape}) to start.")
+    if not np.isfinite(w).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(w))[0])
+        raise ValueError(f"{name} holds NaN or infinity, first at {where}; nagcore takes finite "
+                         f"numbers. Use np.nan_to_num({name}) or find where it came from.")
+    return w
+
+
+def _check_out(out: Any, w: np.ndarray, dtype: np.dtype, held: tuple) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is {type(out).__name__}; nagcore writes to a NumPy array. "
+                        f"Use np.empty({w.shape}, np.{dtype}).")
+    if out.shape != w.shape or out.dtype != dtype:
+        raise ValueError(f"out has shape {out.shape} and dtype {out.dtype}; the gradient has shape "
+                         f"{w.shape} and dtype {dtype}. Use np.empty({w.shape}, np.{dtype}).")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; nagcore writes the gradient there. Use out.copy().")
+    for name, other in held:
+        if isinstance(other, np.ndarray) and np.may_share_memory(out, other):
+            raise ValueError(f"out overlaps {name}; the gradient would overwrite it. "
+                             f"Use np.empty({w.shape}, np.{dtype}).")
+
+
+def value_and_grad(
+    X: Any,
+    y: Any,
+    w: Any,
+    *,
+    loss: str | losses.Loss = "logistic",
+    l2: float = 0.0,
+    sample_weight: Any = None,
+    offset: Any = None,
+    delta: float = 1.0,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    fit_intercept: bool = False,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+    dtype: str | None = None,
+) -> tuple[float, np.ndarray]:
+    """Return the mean loss plus (l2/2)‖w‖² and its gradient, in one pass over X.
+
+    f(w, b) = (1/S) Σ s_i φ(z_i, y_i) + (l2/2)‖w‖²,  z = Xw + b + offset,
+    ∇_w f = (1/S) Xᵀ(s∘φ'(z, y)) + l2·w,  ∇_b f = (1/S) Σ s_i φ'(z_i, y_i).
+
+    Parameters
+    ----------
+    X : ndarray or scipy.sparse CSR of shape (n, d)
+        float64, float32, bfloat16 or uint8 (read as scale·x + shift), any strides; never copied.
+    y : array of shape (n,), or (n, k) probabilities for softmax
+        Targets in the loss's domain: {−1,+1} or {0,1} for two classes, class numbers for softmax.
+    w : array of shape (p,), or (p, k) for softmax
+        Coefficients; p = d + 1 with the intercept as the last row when `fit_intercept`.
+    loss : str or nagcore.losses.Loss
+        A name of `nagcore.losses.names()`.
+    l2 : float
+        Strength of the squared penalty; the intercept's row is not penalised.
+    sample_weight : array of shape (n,), optional
+        s_i ≥ 0, not all zero.
+    offset : array of shape (n,) or (n, k), optional
+        Added to the margins.
+    delta : float
+        Where the huber loss turns linear.
+    scale, shift : float
+        How stored numbers are read: scale·x + shift.
+    fit_intercept : bool
+        Whether the last row of w is an intercept.
+    out : ndarray, optional
+        Where the gradient goes: w's shape and the gradient's dtype. Written only on success.
+    n_threads : int, optional
+        Threads of this call; every number of them gives the same bits.
+    dtype : str, optional
+        "bfloat16" for X given as a uint16 view.
+
+    Returns
+    -------
+    value : float
+    grad : ndarray of w's shape
+        float32 if w is float32, else float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the argument, what came, what is accepted and the call that fixes it.
+
+    Source: docs/maths.md, "Losses".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X, y = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0, 1])
+    >>> value, grad = value_and_grad(X, y, np.zeros(2))
+    >>> round(value, 6), grad
+    (0.693147, array([-0.5, -0.5]))
+    """
+    from nagcore import _core
+
+    penalty = Penalty(l2=l2)
+    problem = _core.Problem(
+        X, y, loss=losses.get(loss).name, sample_weight=sample_weight, offset=offset, delta=delta,
+        scale=scale, shift=shift, fit_intercept=bool(fit_intercept), n_threads=n_threads, dtype=dtype,
+    )
+    w = _check_w(w, problem)
+    grad_dtype = np.dtype(np.float32 if w.dtype == np.float32 else np.float64)
+    if out is not None:
+        _check_out(out, w, grad_dtype, (("w", w), ("X", X), ("y", y)))
+    wide = np.ascontiguousarray(w, np.float64)
+    value, grad = problem.value_and_grad(wide)
+    if penalty.l2:
+        wd = wide[: problem.d]
+        value += 0.5 * penalty.l2 * dot(wd, wd)
+        grad[: problem.d] += penalty.l2 * wd
+    if out is None:
+        return value, grad.astype(grad_dtype, copy=False)
+    out[...] = grad
+    return value, out
+
+
+class _Counted:
+    """A problem that adds each of its passes over X to its objective's count."""
+
+    def __init__(self, core: Any, objective: Objective) -> None:
+        self.core, self._objective = core, objective
+        self.n, self.d, self.p, self.k = core.n, core.d, core.p, core.k
+        self.compute = np.dtype(core.compute)
+        self.loss_from_margins: Callable[..., float] = core.loss_from_margins
+
+    def value_and_grad(self, w, grad=None, margins=None, residuals=None):
+        self._objective.n_passes += 1
+        return self.core.value_and_grad(w, grad, margins, residuals)
+
+    def margins(self, w, out=None):
+        self._objective.n_passes += 1
+        return self.core.margins(w, out)
+
+    def rmatvec(self, v):
+        self._objective.n_passes += 1
+        return self.core.rmatvec(v)
+
+
+class Objective:
+    """A data set, a loss and penalties as one function of w, which counts its passes over X.
+
+    F(w, b) = (1/S) Σ s_i φ(z_i, y_i) + (l2/2)‖w‖² + l1‖w‖₁,  z = Xw + b + offset.
+
+    Parameters
+    ----------
+    X, y, sample_weight, offset, delta, scale, shift, n_threads, dtype
+        As in `nagcore.value_and_grad`. They are checked once, here, and X is never copied.
+    loss : str or nagcore.losses.Loss
+    l2, l1 : float
+        Strengths of the penalties, ≥ 0.
+    fit_intercept : bool
+        Whether w has an intercept as its last row.
+    compute : {None, "float64"}
+        "float64" does the arithmetic on narrower X in float64 throughout. By default narrow X is
+        computed in float32, and solvers turn to float64 for their last passes.
+
+    Attributes
+    ----------
+    shape : (n, d)
+    p, k : int
+        w has shape (p,), or (p, k) for k classes.
+    l1, l2, penalty, loss, fit_intercept
+    nbytes : int
+        Bytes of X that one pass reads.
+    n_passes : int
+        Passes over X so far, of every kind: gradients, margins and Xᵀ.
+    gap_kind : {"certificate", "none"}
+        What `gap` returns: a proven bound needs a penalty.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the argument, what came, what is accepted and the call that fixes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X, y = np.array([[1.0], [2.0], [3.0]]), np.array([1.0, 2.0, 3.5])
+    >>> objective = Objective(X, y, loss="squared", l2=0.1)
+    >>> value, grad = objective.value_and_grad(np.zeros(2))
+    >>> grad.shape, objective.n_passes
+    ((2,), 1)
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        loss: str | losses.Loss,
+        l2: float = 0.0,
+        l1: float = 0.0,
+        fit_intercept: bool = True,
+        sample_weight: Any = None,
+        offset: Any = None,
+        delta: float = 1.0,
+        scale: float = 1.0,
+        shift: float = 0.0,
+        compute: str | None = None,
+        n_threads: int | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        from nagcore import _core
+
+        penalty = Penalty(l2=l2, l1=l1)
+
+        def build(compute: str | None) -> Any:
+            return _core.Problem(
+                X, y, loss=losses.get(loss).name, sample_weight=sample_weight, offset=offset,
+                delta=delta, scale=scale, shift=shift, fit_intercept=bool(fit_intercept),
+                compute=compute, n_threads=n_threads, dtype=dtype,
+            )
+
+        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
+        self.X, self.read_as = X, (scale, shift, dtype)
+
+    @classmethod
+    def from_problem(
+        cls,
+        problem: Any,
+        *,
+        l2: float = 0.0,
+        l1: float = 0.0,
+        sample_weight: Any = None,
+        offset: Any = None,
+        wide: Any = None,
+    ) -> Objective:
+        """Make an objective of any object with the interface of `nagcore._core.Problem`.
+
+        Parameters
+        ----------
+        problem : object
+            Attributes n, d, k, p, compute, nbytes, loss; methods value_and_grad, margins,
+            loss_from_margins and rmatvec.
+        l2, l1 : float
+        sample_weight, offset : array, optional
+            What the problem was made with; the solvers take means over rows with them.
+        wide : object, optional
+            The same problem with compute="float64", for the last passes of a narrow one. Without
+            it a narrow problem's gap is an estimate.
+
+        Returns
+        -------
+        Objective
+        """
+        self = cls.__new__(cls)
+        self._set(problem, Penalty(l2=l2, l1=l1), sample_weight, offset,
+                  None if wide is None else lambda: wide)
+        self.X, self.read_as = None, (1.0, 0.0, None)
+        return self
+
+    def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
+        self.n_passes = 0
+        self.problem = _Counted(core, self)
+        self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
+        self.loss = losses.get(core.loss)
+        self.shape, self.p, self.k = (core.n, core.d), core.p, core.k
+        self.fit_intercept, self.nbytes = core.p > core.d, core.nbytes
+        self.w_shape = (core.p,) if core.k == 1 else (core.p, core.k)
+        self.s = None
+        if sample_weight is not None:
+            s = np.asarray(sample_weight, np.float64)
+            self.s = s / s.sum()
+        self._offset, self._make_wide = offset, make_wide
+        self._wide = self.problem if core.compute == "float64" else None
+        self._null: dict[Any, tuple[float, np.ndarray]] = {}
+
+    @property
+    def wide(self) -> _Counted | None:
+        """The same problem with float64 arithmetic on the same X (not a copy), or None."""
+        if self._wide is None and self._make_wide is not None:
+            self._wide = _Counted(self._make_wide(), self)
+        return self._wide
+
+    @property
+    def gap_kind(self) -> str:
+        """"certificate" where `gap` is a proven bound, else "none"."""
+        provable = self.penalty.name != "none" and self.wide is not None
+        return "certificate" if provable else "none"
+
+    @property
+    def null_value(self) -> float:
+        """F₀: the value at w = 0 with the best intercept. It costs no pass."""
+        return self.null_model()[0]
+
+    def null_model(self, problem: _Counted | None = None) -> tuple[float, np.ndarray]:
+        """Return F₀ and the null model's w, from the targets alone."""
+        problem = problem or self.problem
+        if problem.compute not in self._null:
+            z, w = self._zero_margins(problem), np.zeros(self.w_shape)
+            if self.fit_intercept:
+                w[-1], value, _, _ = best_intercept(problem, z, self.s, self.loss.curvature_bound)
+            else:
+                value = problem.loss_from_margins(z)
+            self._null[problem.compute] = value, w
+        value, w = self._null[problem.compute]
+        return value, w.copy()
+
+    def _zero_margins(self, problem: _Counted) -> np.ndarray:
+        """The margins of w = 0 without an intercept: the offset."""
+        z = np.zeros((problem.n,) + self.w_shape[1:], problem.compute)
+        if self._offset is not None:
+            offset = np.asarray(self._offset, problem.compute)
+            z += offset if offset.ndim == z.ndim else offset[:, None]
+        return z
+
+    def null_margins(self) -> np.ndarray:
+        """The margins of the null model. No pass."""
+        z = self._zero_margins(self.problem)
+        if self.fit_intercept:
+            z += self.null_model()[1][-1].astype(z.dtype)
+        return z
+
+    def value_and_grad(self, w: Any, out: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+        """Return the smooth part of F (data and l2; l1 belongs to the solver's prox) and its gradient.
+
+        Parameters
+        ----------
+        w : array of shape (p,) or (p, k)
+        out : ndarray of the same shape, float64 and C-contiguous, optional
+            Where the gradient goes.
+
+        Returns
+        -------
+        value : float
+        grad : ndarray, float64
+
+        One pass.
+        """
+        w = np.ascontiguousarray(_check_w(w, self.problem), np.float64)
+        value, grad = self.problem.value_and_grad(w, out)
+        if self.l2:
+            d = self.shape[1]
+            value += 0.5 * self.l2 * dot(w[:d], w[:d])
+            grad[:d] += self.l2 * w[:d]
+        return value, grad
+
+    def margins(self, w: Any) -> np.ndarray:
+        """Return z = Xw + b + offset in the compute dtype, shape (n,) or (n, k). One pass."""
+        return self.problem.margins(np.ascontiguousarray(_check_w(w, self.problem), np.float64))
+
+    def value(self, w: Any) -> float:
+        """Return F(w), all of it. One pass."""
+        d = self.shape[1]
+        w = np.ascontiguousarray(_check_w(w, self.problem), np.float64)
+        z = self.problem.margins(w)
+        return self.problem.loss_from_margins(z) + self.penalty_value(w[:d])
+
+    def penalty_value(self, w: np.ndarray) -> float:
+        """(l2/2)‖w‖² + l1‖w‖₁ for coefficients w without the intercept."""
+        value = 0.5 * self.l2 * dot(w, w) if self.l2 else 0.0
+        return value + self.l1 * float(np.abs(w).sum()) if self.l1 else value
+
+    def gap(self, w: Any) -> float:
+        """Return a proven upper bound of F(w) − min F; NaN where there is none (see `gap_kind`).
+
+        The bound is the duality gap of docs/maths.md, "When to stop", at the residuals of w with its
+        best intercept, in float64 arithmetic. One pass without an intercept, two with one.
+        """
+        if self.gap_kind == "none":
+            return float("nan")
+        found = self.certify(np.ascontiguousarray(_check_w(w, self.problem), np.float64))
+        return found.given_value - found.value + found.gap
+
+    def certify(self, w: np.ndarray, **known: Any) -> Certificate:
+        """`duality.certify` for this objective; `known` may hold margins, residuals and gradient."""
+        return certify(self.wide, w, self.penalty, self.s, self.loss.curvature_bound, **known)

@@ -1,0 +1,216 @@
+"""What every solver works with: an oracle in the solver's variables, and what it hands back.
+
+A solver is a generator `method(oracle, x, L)`. It runs one pass over X between two yields, and yields an
+`Iterate` after each. The driver (`minimize`) counts passes, looks at the gap, calls callbacks and stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from nagcore.callbacks import History
+from nagcore.duality import dot, row_mean
+from nagcore.objective import Objective
+from nagcore.solvers.coordinates import Coordinates
+
+__all__ = ["Iterate", "Method", "Oracle", "Result"]
+
+
+@dataclass(eq=False)
+class Result:
+    """What `nagcore.minimize` found.
+
+    Attributes
+    ----------
+    w : ndarray of shape (p,) or (p, k), float64
+        The best point met: coefficients, with the intercept as the last row where there is one.
+    coef : ndarray of shape (d,) or (d, k)
+    intercept : float, or ndarray of shape (k,)
+        0.0 without an intercept.
+    value : float
+        F(w).
+    gap : float
+        Absolute: F(w) − min F is at most (certificate) or about (estimate) this; NaN for none.
+    gap_kind : {"certificate", "estimate", "none"}
+    n_passes, n_iter : int
+        Passes over X, all counted, and iterations.
+    converged : bool
+        Whether gap ≤ tol·(F₀ − F(w)), F₀ the null model's value.
+    message : str
+        Why the run ended.
+    history : nagcore.callbacks.History
+        n_passes, seconds, value and gap per iteration.
+    solver : str
+    null_value : float
+        F₀.
+    seconds : float
+    """
+
+    w: np.ndarray
+    coef: np.ndarray
+    intercept: np.ndarray | float
+    value: float
+    gap: float
+    gap_kind: str
+    n_passes: int
+    n_iter: int
+    converged: bool
+    message: str
+    history: History
+    solver: str
+    null_value: float
+    seconds: float
+
+
+class Iterate(NamedTuple):
+    """One pass of a solver, in its variables.
+
+    `x` is the point it stands for, with smooth value `f` and margins `z`. The pass itself was at `y`,
+    with smooth value `fy`, margins `zy` and smooth gradient `g`. The margins are buffers that the next
+    pass may overwrite. `moved` is False when the pass went to a step that was taken back. `resolved` is
+    False when the step changes F by less than the arithmetic can tell.
+    """
+
+    x: np.ndarray
+    f: float
+    z: np.ndarray
+    y: np.ndarray
+    fy: float
+    zy: np.ndarray
+    g: np.ndarray
+    L: float
+    moved: bool = True
+    resolved: bool = True
+
+
+class Oracle:
+    """F in the variables of `Coordinates`: f smooth (data and l2), and the prox of l1.
+
+    It remembers the last pass in the problem's own variables (`w`, data value, data gradient `u`), from
+    which the driver gets a gap for free.
+    """
+
+    def __init__(self, objective: Objective, coordinates: Coordinates, problem) -> None:
+        self.objective, self.coordinates, self.problem = objective, coordinates, problem
+        self.real = np.dtype(problem.compute)
+        self._d, self._l2 = objective.shape[1], objective.l2
+        self._thresholds = coordinates.thresholds if objective.l1 else None
+        self.w = self.u = None
+        self.data_value = np.nan
+
+    def new_margins(self) -> np.ndarray:
+        """A buffer for margins, shape (n,) or (n, k), of the compute dtype."""
+        return np.empty((self.problem.n,) + self.objective.w_shape[1:], self.real)
+
+    def gradient(self, v, z, r=None) -> tuple[float, np.ndarray]:
+        """f(v) and ∇f(v); margins and residuals are written. The one pass of an iteration."""
+        self.w = w = self.coordinates.to_w(v)
+        self.data_value, self.u = self.problem.value_and_grad(w, None, z, r)
+        wd = w[: self._d]
+        f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
+        return f, self.coordinates.pull_back(self.u, self._l2, w)
+
+    def smooth(self, v, z) -> float:
+        """f(v) from its margins z, O(n)."""
+        f = self.problem.loss_from_margins(z)
+        if self._l2:
+            wd = self.coordinates.to_w(v)[: self._d]
+            f += 0.5 * self._l2 * dot(wd, wd)
+        return f
+
+    def prox(self, v, step) -> np.ndarray:
+        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step): soft thresholding of the coefficients."""
+        if self._thresholds is None:
+            return v
+        head = v[: self._d]
+        limit = step * self._thresholds
+        out = v.copy()
+        out[: self._d] = head - np.clip(head, -limit, limit)
+        return self.settle_classes(out) if v.ndim == 2 else out
+
+    def settle_classes(self, v) -> np.ndarray:
+        """Shift each feature's coefficients over the classes to where its penalty is least, in place.
+
+        Margins that shift alike for every class leave the loss as it is, so along this direction only
+        the penalty acts, and steps made for the loss would take long. The best shift c of
+        l1 Σ|w − c| + (l2/2) Σ(w − c)² is a median of w and of mean(w) + (l1/l2)(1 − 2i/k), i = 0 … k.
+        """
+        l1, l2, head = self.objective.l1, self._l2, v[: self._d]
+        mean = head.mean(axis=1, keepdims=True)
+        if not l1:
+            head -= mean
+            return v
+        points = head
+        if l2:
+            k, scale = head.shape[1], self._thresholds / l1
+            spread = (l1 / l2) * (1 - 2 * np.arange(k + 1) / k)
+            points = np.concatenate([head, mean + spread / scale], axis=1)
+        head -= np.median(points, axis=1, keepdims=True)
+        return v
+
+    def l1_norm(self, v) -> float:
+        """l1‖w(v)‖₁."""
+        if self._thresholds is None:
+            return 0.0
+        return float(np.sum(np.abs(v[: self._d]) * self._thresholds))
+
+    def divergence(self, x, zx, rx, y, zy, ry) -> float:
+        """f(x) − f(y) − ⟨∇f(y), x − y⟩ from margins and residuals, never negative.
+
+        The integral of (φ'(z_y + t·h) − φ'(z_y))·h over t, by Simpson's rule: nothing cancels, however
+        close x and y are, where a difference of objectives would be rounding.
+        """
+        h = zx - zy
+        middle = np.empty_like(h)
+        self.problem.loss_from_margins(zy + h * self.real.type(0.5), middle)
+        middle -= ry
+        middle *= 4
+        middle += rx
+        middle -= ry
+        middle *= h
+        value = float(np.sum(row_mean(middle, self.objective.s))) / 6
+        if self._l2:
+            change = (self.coordinates.to_w(x) - self.coordinates.to_w(y))[: self._d]
+            value += 0.5 * self._l2 * dot(change, change)
+        return value
+
+    def rounding(self, f) -> float:
+        """How far a value of f can be off: rounded margins, as large as their terms |x_ij w_j|."""
+        eps, w, rms = np.finfo(self.real).eps, self.w, self.coordinates.rms
+        size = float(np.sum(np.abs(w[: self._d]).T @ rms)) + float(np.sum(np.abs(w[self._d :])))
+        bound = self.objective.loss.curvature_bound
+        residual = np.sqrt(2 * bound * abs(f)) if np.isfinite(bound) else abs(f)
+        return eps * (abs(f) + residual * size)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered solver: its generator and what it needs.
+
+    Parameters
+    ----------
+    name : str
+    run : callable(oracle, x, L) -> iterator of Iterate
+    bounded_curvature : bool
+        Whether it needs a loss whose φ'' is bounded.
+    averages : bool
+        Whether its iterates are means of prox points, so that l1 leaves no exact zeros in them.
+    """
+
+    name: str
+    run: Callable[[Oracle, np.ndarray, float], Iterator[Iterate]]
+    bounded_curvature: bool = False
+    averages: bool = False
+
+    def check(self, objective: Objective) -> None:
+        """Raise ValueError if the objective lacks what the solver needs; the error names both."""
+        loss = objective.loss
+        if self.bounded_curvature and not loss.bounded_curvature:
+            raise ValueError(
+                f'solver="{self.name}" needs a loss of bounded curvature; the curvature of '
+                f'"{loss.name}" has no bound. Use solver="fista", which searches its step.'
+            )

@@ -1,0 +1,177 @@
+"""When to stop: relative suboptimality, proven where a proof exists (docs/maths.md, "When to stop").
+
+`tol` is compared with gap/(F₀ − F(w)), F₀ the null model. A pass gives an estimate of the gap at no cost;
+once that is small enough, a proof is attempted, in float64 arithmetic. `Judge` keeps the best point, the
+highest proven lower bound of min F, and decides when an attempt is worth a pass.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from nagcore.duality import dot, penalty_gap
+from nagcore.objective import Objective
+from nagcore.solvers.base import Iterate, Method, Oracle
+
+__all__ = ["Judge"]
+
+_WINDOW = 30  # steps over which curvature is remembered, and gaps must improve
+
+
+class Judge:
+    """The state of one run that decides its end."""
+
+    def __init__(self, objective: Objective, method: Method, tol: float) -> None:
+        self.objective, self.averages, self.tol = objective, method.averages, tol
+        self.penalised = objective.penalty.name != "none"
+        self.null_value, self.best_w = objective.null_model()
+        self.best_value, self.best_x = np.inf, None  # the point is best_w if that is set
+        self.lower = -np.inf      # a proven lower bound of min F
+        self.estimate = np.nan    # of F(best) − min F, where nothing better is proven
+        self.unresolved = 0       # steps in a row that the arithmetic could not judge
+        self._demand, self._next_attempt = 1.0, 0
+        self._slopes: deque[float] = deque(maxlen=_WINDOW)
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        self._start: np.ndarray | None = None
+        self._record = (np.inf, 0)
+
+    # What is known ------------------------------------------------------------------------------
+
+    @property
+    def gap(self) -> float:
+        """F(best) − min F: a bound if proven, else an estimate, else NaN."""
+        if self.kind == "certificate":
+            return max(self.best_value - self.lower, 0.0)
+        return self.estimate
+
+    @property
+    def kind(self) -> str:
+        if np.isfinite(self.lower) and np.isfinite(self.best_value):
+            return "certificate"
+        return "none" if np.isnan(self.estimate) else "estimate"
+
+    @property
+    def target(self) -> float:
+        """The gap to reach; not below the rounding of F, so that 0/0 is converged."""
+        gained = max(self.null_value - self.best_value, 0.0)
+        return max(self.tol * gained, 4 * np.finfo(float).eps * abs(self.null_value))
+
+    def widen(self) -> None:
+        """Forget the narrow arithmetic's values: float64 has its own null model and best point."""
+        self.null_value = self.objective.null_model(self.objective.wide)[0]
+        self.best_value, self.unresolved, self._last = np.inf, 0, None
+        self._record = (np.inf, 0)
+
+    # What a pass tells --------------------------------------------------------------------------
+
+    def look(self, it: Iterate, oracle: Oracle, exact: bool) -> float:
+        """Take in one iterate at no pass; return F there. `exact` says that the arithmetic is float64."""
+        value = it.f + oracle.l1_norm(it.x)
+        self.unresolved = 0 if it.resolved else self.unresolved + 1
+        if value < self.best_value:
+            self.best_value, self.best_x = value, it.x
+            self.best_w = None
+        value_y = it.fy + oracle.l1_norm(it.y)
+        if self.penalised:
+            free = self._penalised_gap(oracle)
+            if exact and self.objective.l2 and not self.objective.fit_intercept:
+                self.lower = max(self.lower, value_y - free)
+        else:
+            free = self._curvature_gap(it)
+        # F(y) − free is about min F; where that contradicts the best value, y was far off.
+        ahead = self.best_value - value_y
+        self.estimate = free + ahead if self.penalised and free + ahead > 0 else free + max(ahead, 0)
+        return value
+
+    def _penalised_gap(self, oracle: Oracle) -> float:
+        """The duality gap at y. With an intercept its part in the gradient is taken as solved."""
+        d, penalty = self.objective.shape[1], self.objective.penalty
+        w, u = oracle.w[:d], oracle.coordinates.centred(oracle.u)
+        gap = penalty_gap(w, u, penalty) if penalty.l2 else np.inf
+        largest = float(np.abs(u).max()) if penalty.l1 else 0.0
+        if largest > penalty.l1 or not np.isfinite(gap):
+            scale = min(1.0, penalty.l1 / largest) if largest else 1.0
+            # Shrinking the residuals costs (1 − scale)²·loss for squares, and about that for others.
+            shrunk = (1 - scale) ** 2 * abs(oracle.data_value)
+            gap = min(gap, penalty_gap(w, scale * u, penalty) + shrunk)
+        return gap
+
+    def _curvature_gap(self, it: Iterate) -> float:
+        """‖∇f‖²/(2μ), μ the least curvature of late steps: an estimate, not a bound.
+
+        Steps turn to the directions of least curvature, which hold what is left of the gap. Where
+        those do not show, ‖∇f‖·(distance travelled) says more.
+        """
+        slope = dot(it.g, it.g)
+        if self._start is None:
+            self._start = it.y
+        if self._last is not None:
+            step, change = it.y - self._last[0], it.g - self._last[1]
+            size = dot(step, step)
+            curvature = dot(step, change) / size if size else np.nan
+            if curvature > 0:
+                self._slopes.append(curvature)
+        self._last = it.y, it.g
+        if not self._slopes:
+            return slope if slope == 0 else np.nan
+        travelled = it.y - self._start
+        by_distance = np.sqrt(slope * dot(travelled, travelled))
+        by_curvature = slope / (2 * min(self._slopes))
+        return min(by_curvature, by_distance) if by_distance > 0 else by_curvature
+
+    # Decisions ----------------------------------------------------------------------------------
+
+    def reached(self) -> bool:
+        """Whether the gap, as far as it is known, is within the target."""
+        return self.gap <= self.target
+
+    def promising(self) -> bool:
+        """Whether the estimate is within the target."""
+        return self.estimate <= self.target
+
+    def worth_proving(self, n_passes: int) -> bool:
+        """Whether a proof, which may cost passes, is likely enough to succeed."""
+        if n_passes < self._next_attempt:
+            return False
+        return self.estimate <= self._demand * self.target or (
+            self.promising() and n_passes >= 2 * self._next_attempt)
+
+    def stalled(self, n_iter: int) -> bool:
+        """Whether the arithmetic can tell steps no longer and the gap has stopped shrinking."""
+        if self.estimate < 0.9 * self._record[0]:
+            self._record = (self.estimate, n_iter)
+        return self.unresolved > _WINDOW and n_iter - self._record[1] > max(100, n_iter // 4)
+
+    def prove(self, oracle: Oracle, it: Iterate, n_passes: int) -> None:
+        """Try to prove the gap at an iterate; `oracle` is in float64.
+
+        It costs one pass with an intercept and none without, and one more for an averaged iterate
+        under l1, which is replaced by the prox step from it: that has the exact zeros.
+        """
+        objective, problem = self.objective, oracle.problem
+        x, known = it.x, {"z": it.z}
+        if self.averages and objective.l1:
+            x = oracle.prox(it.y - it.g / it.L, 1 / it.L)
+            known = {"z": problem.margins(oracle.coordinates.to_w(x))}
+            value = oracle.smooth(x, known["z"]) + oracle.l1_norm(x)
+            if value - self.best_value <= 0.5 * self.target:
+                self.best_value, self.best_x, self.best_w = value, x, None
+        if objective.fit_intercept:
+            certificate = objective.certify(oracle.coordinates.to_w(x), **known)
+        else:
+            known = {"z": it.zy, "u": oracle.u}
+            if objective.l1:
+                known["r"] = np.empty_like(it.zy)
+                problem.loss_from_margins(it.zy, known["r"])
+            certificate = objective.certify(oracle.w, **known)
+        self.accept(certificate, n_passes)
+
+    def accept(self, certificate, n_passes: int) -> None:
+        """Take in a certificate: its bound, and its point if that is the best so far."""
+        self.lower = max(self.lower, certificate.value - certificate.gap)
+        if certificate.value <= self.best_value:
+            self.best_value, self.best_w = certificate.value, certificate.w
+        self._demand = min(1.0, 0.5 * self.estimate / self.target) if self.target else 1.0
+        self._next_attempt = n_passes + 4 + n_passes // 20
