@@ -208,9 +208,9 @@ import make_api  # noqa: E402
 def public_objects():
     """Yield (dotted name, object) for all that the reference lists, modules included."""
     for name in make_api.public_names(nagcore):
-        obj = getattr(nagcore, name)
         if name.startswith("_"):
             continue
+        obj = getattr(nagcore, name)
         yield f"nagcore.{name}", obj
         if hasattr(obj, "__all__"):
             for inner in make_api.public_names(obj):
