@@ -3,8 +3,8 @@
     python tools/make_api.py            writes docs/api.md
     python tools/make_api.py --check    exits with 1 when docs/api.md is not what would be written
 
-The text depends on the docstrings and on nothing else: annotations are left out, because their spelling changes
-between Python versions, and names come in the order of ``__all__``.
+The text depends on the docstrings and on nothing else: annotations are left out, for their spelling
+changes between Python versions, and names come in the order of ``__all__``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ Made from the docstrings by `python tools/make_api.py`; a test compares the two.
 [maths.md](maths.md).
 """
 # numpydoc sections whose entries are "name : type" lines with an indented description.
-FIELD_SECTIONS = {"Parameters", "Returns", "Raises", "Yields", "Attributes", "Other Parameters", "Warns"}
+FIELD_SECTIONS = {
+    "Parameters",
+    "Returns",
+    "Raises",
+    "Yields",
+    "Attributes",
+    "Other Parameters",
+    "Warns",
+}
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -40,7 +48,7 @@ def public_names(module: ModuleType) -> list[str]:
 
 
 def members(cls: type) -> Iterator[tuple[str, object]]:
-    """Yield the documented public members that a class defines itself, in the order of its source."""
+    """Yield the documented public members that a class itself defines, in source order."""
     for name, member in vars(cls).items():
         if name.startswith("_"):
             continue
@@ -94,7 +102,9 @@ def to_markdown(doc: str) -> str:
     """Render one numpydoc docstring as Markdown."""
     lines = inspect.cleandoc(doc).splitlines()
     starts = [
-        i for i in range(len(lines) - 1) if lines[i].strip() and re.fullmatch(r"-{3,}", lines[i + 1].strip())
+        i
+        for i in range(len(lines) - 1)
+        if lines[i].strip() and re.fullmatch(r"-{3,}", lines[i + 1].strip())
     ]
     blocks: list[str] = []
     head = lines[: starts[0]] if starts else lines
@@ -115,10 +125,13 @@ def render_object(qualified: str, obj: object, level: int) -> Iterator[str]:
         for name in public_names(obj):
             yield from render_object(f"{qualified}.{name}", getattr(obj, name), level + 1)
     elif inspect.isclass(obj):
-        yield f"{'#' * level} class {qualified}\n\n`{qualified}{signature(obj)}`\n\n{to_markdown(doc)}"
+        call = f"`{qualified}{signature(obj)}`"
+        yield f"{'#' * level} class {qualified}\n\n{call}\n\n{to_markdown(doc)}"
         for name, member in members(obj):
             if text := inspect.getdoc(member):
-                title = f".{name}" if isinstance(member, property) else f".{name}{signature(member)}"
+                title = (
+                    f".{name}" if isinstance(member, property) else f".{name}{signature(member)}"
+                )
                 yield f"{'#' * min(level + 1, 6)} `{title}`\n\n{to_markdown(text)}"
     elif callable(obj):
         yield f"{'#' * level} {qualified}\n\n`{qualified}{signature(obj)}`\n\n{to_markdown(doc)}"
