@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nagcore.duality import dot
+from nagcore.objective.duality import dot
 from nagcore.solvers.base import Iterate, Method, Oracle
 
 __all__ = ["METHOD", "acfgm"]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nagcore.callbacks import History
-from nagcore.duality import dot, row_mean
+from nagcore.objective.duality import dot, row_mean
 from nagcore.objective import Objective
 from nagcore.solvers.coordinates import Coordinates
 

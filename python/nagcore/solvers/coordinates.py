@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nagcore.duality import row_mean
+from nagcore.objective.duality import row_mean
 from nagcore.solvers.moments import sample_moments
 
 __all__ = ["Coordinates"]

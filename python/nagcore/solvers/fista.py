@@ -17,13 +17,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nagcore.duality import dot
+from nagcore.objective.duality import dot
 from nagcore.solvers.base import Iterate, Method, Oracle
 
 __all__ = ["METHOD", "fista"]
 
 _GROWTH = 0.9   # L shrinks by this at most once per _PATIENCE steps that pass the test
-_PATIENCE = 20
+_PATIENCE = 5
 
 
 def fista(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:

@@ -11,7 +11,7 @@ from collections import deque
 
 import numpy as np
 
-from nagcore.duality import dot, penalty_gap
+from nagcore.objective.duality import dot, penalty_gap
 from nagcore.objective import Objective
 from nagcore.solvers.base import Iterate, Method, Oracle
 
@@ -26,8 +26,11 @@ class Judge:
     def __init__(self, objective: Objective, method: Method, tol: float) -> None:
         self.objective, self.averages, self.tol = objective, method.averages, tol
         self.penalised = objective.penalty.name != "none"
-        self.null_value, self.best_w = objective.null_model()
-        self.best_value, self.best_x = np.inf, None  # the point is best_w if that is set
+        self.null_value = np.nan
+        self.best_w: np.ndarray | None = np.zeros(objective.w_shape)
+        self.best_x: np.ndarray | None = None  # the best point is best_w, or where that is None this
+        self.best_value = np.inf
+        self._stale = True        # best_value is not of the arithmetic in use
         self.lower = -np.inf      # a proven lower bound of min F
         self.estimate = np.nan    # of F(best) − min F, where nothing better is proven
         self.unresolved = 0       # steps in a row that the arithmetic could not judge
@@ -58,10 +61,15 @@ class Judge:
         gained = max(self.null_value - self.best_value, 0.0)
         return max(self.tol * gained, 4 * np.finfo(float).eps * abs(self.null_value))
 
+    def start(self, w0: np.ndarray | None) -> None:
+        """Take the null model as what is best so far, or w0 if that is given."""
+        self.null_value, null = self.objective.null_model()
+        self.best_w = null if w0 is None else w0
+
     def widen(self) -> None:
-        """Forget the narrow arithmetic's values: float64 has its own null model and best point."""
+        """Distrust the narrow arithmetic's values: float64 has its own null model and best point."""
         self.null_value = self.objective.null_model(self.objective.wide)[0]
-        self.best_value, self.unresolved, self._last = np.inf, 0, None
+        self._stale, self.unresolved, self._last = True, 0, None
         self._record = (np.inf, 0)
 
     # What a pass tells --------------------------------------------------------------------------
@@ -70,9 +78,9 @@ class Judge:
         """Take in one iterate at no pass; return F there. `exact` says that the arithmetic is float64."""
         value = it.f + oracle.l1_norm(it.x)
         self.unresolved = 0 if it.resolved else self.unresolved + 1
-        if value < self.best_value:
-            self.best_value, self.best_x = value, it.x
-            self.best_w = None
+        if value < self.best_value or self._stale:
+            self.best_value, self.best_x, self.best_w = value, it.x, None
+            self._stale = False
         value_y = it.fy + oracle.l1_norm(it.y)
         if self.penalised:
             free = self._penalised_gap(oracle)
@@ -142,7 +150,7 @@ class Judge:
         """Whether the arithmetic can tell steps no longer and the gap has stopped shrinking."""
         if self.estimate < 0.9 * self._record[0]:
             self._record = (self.estimate, n_iter)
-        return self.unresolved > _WINDOW and n_iter - self._record[1] > max(100, n_iter // 4)
+        return self.unresolved > _WINDOW and n_iter - self._record[1] > max(300, n_iter // 2)
 
     def prove(self, oracle: Oracle, it: Iterate, n_passes: int) -> None:
         """Try to prove the gap at an iterate; `oracle` is in float64.
@@ -171,7 +179,8 @@ class Judge:
     def accept(self, certificate, n_passes: int) -> None:
         """Take in a certificate: its bound, and its point if that is the best so far."""
         self.lower = max(self.lower, certificate.value - certificate.gap)
-        if certificate.value <= self.best_value:
+        if certificate.value <= self.best_value or self._stale:
             self.best_value, self.best_w = certificate.value, certificate.w
+            self._stale = False
         self._demand = min(1.0, 0.5 * self.estimate / self.target) if self.target else 1.0
         self._next_attempt = n_passes + 4 + n_passes // 20
