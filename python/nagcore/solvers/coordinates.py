@@ -92,7 +92,7 @@ def _decorrelate(K: np.ndarray, eps: float) -> np.ndarray:
 
     That keeps directions which the sample shows as collinear from being stretched without limit.
     """
-    K = K * (1 - max(64 * eps, 1e-10))
+    K = K * (1 - max(64 * eps, 1e-7))
     np.fill_diagonal(K, 1.0)
     return np.linalg.inv(np.linalg.cholesky(K)).T
 
