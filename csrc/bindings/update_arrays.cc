@@ -210,7 +210,9 @@ class Reader {
     if (array->descr == last_descr_) return last_number_;
     const auto* descr = py::detail::array_descriptor_proxy(array->descr);
     const char order = descr->byteorder;
-    const bool native = order == '=' || order == '|';
+    const std::uint16_t one = 1;
+    const char spelled = *reinterpret_cast<const unsigned char*>(&one) == 1 ? '<' : '>';  // native order, named outright
+    const bool native = order == '=' || order == '|' || order == spelled;
     UpdateNumber number{};
     bool known = native;
     switch (descr->type_num) {

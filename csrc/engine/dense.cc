@@ -52,6 +52,7 @@ class DensePass {
              reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
     if (piped_) {
       cut_.block = 16;
+      cut_.leaf = 128;  // four rows an addition to the leaf's gradient: 32 additions in a chain
       while (cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
     }
     dpad_ = pad_to(v.d, lanes);
