@@ -140,6 +140,21 @@ void check_data(const py::object& X, const std::string& dtype, ProblemView& view
   }
 }
 
+bool overlap(const py::object& a, const py::object& b) {
+  if (!py::isinstance<py::array>(a) || !py::isinstance<py::array>(b)) return false;
+  const auto range = [](const py::array& x) {
+    auto low = reinterpret_cast<std::uintptr_t>(x.data()), high = low + static_cast<std::uintptr_t>(x.itemsize());
+    for (py::ssize_t i = 0; i < x.ndim(); ++i) {
+      if (x.shape(i) == 0) return std::make_pair(low, low);
+      const std::ptrdiff_t span = (x.shape(i) - 1) * x.strides(i);
+      (span < 0 ? low : high) += static_cast<std::uintptr_t>(span);
+    }
+    return std::make_pair(low, high);
+  };
+  const auto p = range(py::reinterpret_borrow<py::array>(a)), q = range(py::reinterpret_borrow<py::array>(b));
+  return p.first < q.second && q.first < p.second;
+}
+
 template <class T>
 py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int64_t rows, std::int64_t cols) {
   py::array a;
@@ -156,8 +171,7 @@ py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int
     bad_value(std::string(name) + " has shape " + shape_text(a) + "; " + want + " is needed" +
               (a.ndim() == 2 && ndim == 1 && a.shape(1) == 1 ? ". Use " + std::string(name) + ".ravel()." : ", one entry for each row of X."));
   py::array_t<T, py::array::c_style | py::array::forcecast> typed(a);
-  const bool misaligned = reinterpret_cast<std::uintptr_t>(typed.data()) % sizeof(T) != 0;
-  if (misaligned) typed = py::array_t<T, py::array::c_style | py::array::forcecast>(py::object(a.attr("copy")()));
+  if (typed.data() == a.data()) typed = py::array_t<T, py::array::c_style | py::array::forcecast>(py::object(a.attr("copy")("C")));
   const T* p = typed.data();
   for (py::ssize_t i = 0; i < typed.size(); ++i)
     if (!std::isfinite(p[i]))

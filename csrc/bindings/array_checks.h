@@ -22,7 +22,11 @@ std::string dtype_name(const pybind11::array& a);
 void check_data(const pybind11::object& X, const std::string& dtype, ProblemView& view, std::vector<std::int64_t>& indptr,
                 std::vector<pybind11::object>& keep);
 
-// A vector (ndim 1) or matrix (ndim 2) of numbers as a C-contiguous array of T; no copy where it is one already.
+// Whether two arrays share a byte range; None and non-arrays share nothing.
+bool overlap(const pybind11::object& a, const pybind11::object& b);
+
+// A vector (ndim 1) or matrix (ndim 2) of finite numbers as a C-contiguous array of T of our own: what is checked here
+// cannot change afterwards.
 template <class T>
 pybind11::array_t<T> numbers(const pybind11::object& x, const char* name, int ndim, std::int64_t rows, std::int64_t cols);
 extern template pybind11::array_t<float> numbers<float>(const pybind11::object&, const char*, int, std::int64_t, std::int64_t);

@@ -1,6 +1,7 @@
 // Problem: a data set and a loss, checked once, and the passes over it.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -43,14 +44,19 @@ class Problem {
     if (out.is_none()) out = new_weights();
     PassRequest q;
     q.w = weights.data();
-    q.grad = output<double>(out, "grad", view_.w_rows(), view_.k, flat());
-    if (q.grad == q.w) bad_value("grad is w itself; give it an array of its own.");
+    double* to = output<double>(out, "grad", view_.w_rows(), view_.k, flat());
     q.z = optional_output(margins, "margins");
     q.r = optional_output(residuals, "residuals");
+    check_apart({{"w", w}, {"grad", out}, {"margins", margins}, {"residuals", residuals}});
+    // The caller's array is written once the result is known to be one.
+    const std::size_t count = static_cast<std::size_t>(view_.w_rows() * view_.k);
+    std::vector<double> scratch(count);
+    q.grad = scratch.data();
     const PassResult result = run(q);
     bool finite = std::isfinite(result.value);
-    for (std::int64_t j = 0; j < view_.w_rows() * view_.k && finite; ++j) finite = std::isfinite(q.grad[j]);
+    for (std::size_t j = 0; j < count && finite; ++j) finite = std::isfinite(scratch[j]);
     if (!finite) explain_non_finite();
+    std::copy(scratch.begin(), scratch.end(), to);
     return py::make_tuple(result.value, out);
   }
 
@@ -61,7 +67,9 @@ class Problem {
     q.kind = PassRequest::Kind::margins;
     q.w = weights.data();
     q.z = optional_output(z, "out");
+    check_apart({{"w", w}, {"out", z}});
     run(q);
+    if (!rows_are_finite(q.z)) explain_non_finite();
     return z;
   }
 
@@ -79,6 +87,7 @@ class Problem {
     q.kind = PassRequest::Kind::rmatvec;
     q.v = typed.data();
     q.grad = output<double>(g, "out", view_.w_rows(), view_.k, flat());
+    check_apart({{"v", v}, {"out", g}});
     run(q);
     return g;
   }
@@ -132,7 +141,8 @@ class Problem {
 
   void check_scalars(double delta, double scale, double shift) {
     if (!(delta > 0) || !std::isfinite(delta)) bad_value("delta is " + std::to_string(delta) + "; a positive finite number is needed.");
-    if (!std::isfinite(scale) || !std::isfinite(shift)) bad_value("scale and shift must be finite.");
+    if (!std::isfinite(scale)) bad_value("scale is " + std::to_string(scale) + "; a finite number is needed.");
+    if (!std::isfinite(shift)) bad_value("shift is " + std::to_string(shift) + "; a finite number is needed.");
     if (view_.sparse && (scale != 1.0 || shift != 0.0))
       bad_value("scale and shift are for dense X (a shift would fill a sparse matrix). Use X * scale.");
     view_.delta = delta;
@@ -283,6 +293,29 @@ class Problem {
     if (!ok) bad_value(std::string(name) + " has shape " + shape_text(a) + "; one row for each of the " + std::to_string(view_.n) + " samples is needed.");
     if (view_.compute == Compute::f64) return py::array_t<double, py::array::c_style | py::array::forcecast>(a);
     return py::array_t<float, py::array::c_style | py::array::forcecast>(a);
+  }
+
+  // No output may share memory with an input or with another output.
+  void check_apart(const std::vector<std::pair<const char*, py::object>>& arrays) const {
+    for (std::size_t i = 0; i < arrays.size(); ++i)
+      for (std::size_t j = i + 1; j < arrays.size(); ++j)
+        if (overlap(arrays[i].second, arrays[j].second))
+          bad_value(std::string(arrays[j].first) + " and " + arrays[i].first + " overlap in memory; give " + arrays[j].first +
+                    " an array of its own.");
+    for (std::size_t j = 1; j < arrays.size(); ++j)
+      for (const py::object& input : keep_)
+        if (overlap(input, arrays[j].second))
+          bad_value(std::string(arrays[j].first) + " overlaps X in memory, and X is never written; give " + arrays[j].first +
+                    " an array of its own.");
+  }
+  template <class T> static bool all_finite(const T* x, std::int64_t m) {
+    for (std::int64_t i = 0; i < m; ++i)
+      if (!std::isfinite(x[i])) return false;
+    return true;
+  }
+  bool rows_are_finite(const void* z) const {
+    const std::int64_t m = view_.n * view_.k;
+    return view_.compute == Compute::f64 ? all_finite(static_cast<const double*>(z), m) : all_finite(static_cast<const float*>(z), m);
   }
 
   PassResult run(PassRequest& q) {

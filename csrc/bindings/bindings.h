@@ -6,4 +6,5 @@ namespace nag {
 void bind_info(pybind11::module_& m);
 void bind_problem(pybind11::module_& m);
 void bind_stream(pybind11::module_& m);
+void bind_update(pybind11::module_& m);
 }  // namespace nag

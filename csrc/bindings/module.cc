@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   nag::bind_info(m);
   nag::bind_problem(m);
   nag::bind_stream(m);
+  nag::bind_update(m);
 }

@@ -11,19 +11,20 @@ namespace nag {
 namespace {
 
 // The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
-constexpr std::ptrdiff_t kShortRow = 32;  // vectors: up to here whole blocks stay in the first-level cache
+constexpr std::ptrdiff_t kLongRowBytes = 2048;  // from here on the next rows and the last ones share a sweep
 
 struct Cut {
   std::ptrdiff_t block, leaf;  // rows
 };
 
-Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed) {
+Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, bool direct) {
   Cut c{256, 512};
   const std::int64_t row_bytes = std::max<std::int64_t>(1, d * static_cast<std::int64_t>(item));
-  // C order: a block of about 32 KiB, so that the gradient finds it in the first-level cache; at least 4 rows share each
-  // load of w. F order: a column's piece is at least two cache lines, and the block at most about 512 KiB.
-  const std::int64_t budget = transposed ? 512 * 1024 : 32 * 1024;
-  const std::ptrdiff_t least = transposed ? 32 : 4;
+  // C order, read where it lies: blocks of about 4 KiB, at least 16 rows (one vector of margins), so that the block and the
+  // next one, prefetched meanwhile, share the first-level cache. Widened first: a block of 32 KiB, half of that cache.
+  // F order: a column's piece is at least two cache lines, and the block at most about 512 KiB.
+  const std::int64_t budget = transposed ? 512 * 1024 : direct && k == 1 ? 4096 : 32 * 1024;
+  const std::ptrdiff_t least = transposed ? 32 : direct && k == 1 ? 16 : 4;
   while (c.block > least && c.block * row_bytes > budget) c.block /= 2;
   // A leaf's sum is folded into double once: the leaf must dwarf that, and stay short enough for float32 (16 u a chain).
   if (d * k > 16384) c.leaf = 256;
@@ -45,18 +46,14 @@ class DensePass {
     const std::ptrdiff_t near = transposed_ ? v.row_stride : v.col_stride;
     direct_ = same_type && aligned && near == item && far % item == 0;
     ldx_ = far / item;
-    cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_);
+    cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_, direct_);
     const std::ptrdiff_t lanes = kernels_.lanes;
-    static const int env_pipe = std::getenv("NAG_PIPE") ? std::atoi(std::getenv("NAG_PIPE")) : 1;
-    static const int env_block = std::getenv("NAG_BLOCK") ? std::atoi(std::getenv("NAG_BLOCK")) : 0;
-    if (env_block) cut_.block = env_block;
-    piped_ = env_pipe && !transposed_ && v.k == 1 && v.d > kShortRow * lanes && near == item && far % item == 0 &&
+    piped_ = !transposed_ && v.k == 1 && v.d * item >= kLongRowBytes && near == item && far % item == 0 &&
              reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
     if (piped_) {
-      cut_.block = env_block ? env_block : 16;
-      static const int env_group = std::getenv("NAG_GROUP") ? std::atoi(std::getenv("NAG_GROUP")) : 0;
-      group_ = env_group ? env_group : 4;
-      while (!env_block && cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
+      cut_.block = 16;
+      cut_.leaf = 128;  // four rows an addition to the leaf's gradient: 32 additions in a chain
+      while (cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
     }
     dpad_ = pad_to(v.d, lanes);
     ldz_ = pad_to(cut_.block, lanes);
@@ -212,6 +209,7 @@ class DensePass {
     const T* X;
     std::ptrdiff_t ld;
     const char* source = static_cast<const char*>(v_.X) + row * v_.row_stride;
+    const char* next = direct_ && row + rows < v_.n ? source + rows * v_.row_stride : nullptr;
     if (direct_) {
       X = reinterpret_cast<const T*>(source);
       ld = ldx_;
@@ -225,7 +223,7 @@ class DensePass {
     if (q_.kind == PassRequest::Kind::rmatvec) {
       vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ldz_, w.sr.data());
     } else {
-      margins_of_block(X, ld, rows, d, k, w);
+      margins_of_block(X, ld, rows, d, k, w, next);
       if (q_.kind == PassRequest::Kind::margins) {
         vectors_.margins(row, rows, w.z.data(), ldz_, bias_.data(), static_cast<T*>(q_.z));
         return;
@@ -236,19 +234,19 @@ class DensePass {
     if (wants_residual_sums())
       for (std::ptrdiff_t c = 0; c < k; ++c)
         w.sums[static_cast<std::size_t>(c)] += kernels_.sum(w.sr.data() + c * ldz_, rows);
-    if (transposed_) kernels_.dot(X, ld, d, rows, w.sr.data(), ldz_, k, w.g.data(), dpad_, true);
-    else kernels_.outer(X, ld, rows, d, w.sr.data(), ldz_, k, w.g.data(), dpad_);
+    if (transposed_) kernels_.dot(X, ld, d, rows, w.sr.data(), ldz_, k, w.g.data(), dpad_, true, nullptr);
+    else kernels_.outer(X, ld, rows, d, w.sr.data(), ldz_, k, w.g.data(), dpad_, next ? next + rows * v_.row_stride / 2 : nullptr);
   }
 
-  void margins_of_block(const T* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t d, std::ptrdiff_t k, Workspace& w) {
+  void margins_of_block(const T* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t d, std::ptrdiff_t k, Workspace& w, const void* next) {
     if (!transposed_) {
-      kernels_.dot(X, ld, rows, d, w_.data(), ldw_, k, w.z.data(), ldz_, false);
+      kernels_.dot(X, ld, rows, d, w_.data(), ldw_, k, w.z.data(), ldz_, false, next);
       return;
     }
     // F order: z = sum_j w_j X[:, j] is `outer` on the transpose. Rows past the block stay zero for the gradient's dot.
     std::fill(w.z.data(), w.z.data() + v_.k * ldz_, T(0));
     std::fill(w.sr.data(), w.sr.data() + v_.k * ldz_, T(0));
-    kernels_.outer(X, ld, d, rows, w_.data(), ldw_, k, w.z.data(), ldz_);
+    kernels_.outer(X, ld, d, rows, w_.data(), ldw_, k, w.z.data(), ldz_, nullptr);
   }
 
   void write_gradient(const double* node, double inverse) {

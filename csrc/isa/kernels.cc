@@ -37,6 +37,8 @@ namespace {
 #include "kernels/pipe.h"
 #include "kernels/sparse.h"
 #include "kernels/fold.h"
+#include "kernels/half.h"
+#include "kernels/momentum.h"
 
 template <class V>
 constexpr RowKernels<typename V::T> row_kernels() {
@@ -78,7 +80,8 @@ constexpr RowKernels<typename V::T> row_kernels() {
 }  // namespace
 
 extern const KernelTable table;
-const KernelTable table = {NAG_ISA_NAME, row_kernels<Vf>(), row_kernels<Vd>(), &stream_read};
+const KernelTable table = {NAG_ISA_NAME, row_kernels<Vf>(), row_kernels<Vd>(), &stream_read,
+                           {&momentum_whole<Vd>, &momentum_f32, &sum_squares}};
 
 }  // namespace NAG_ISA
 }  // namespace nag

@@ -11,11 +11,16 @@ constexpr int kSweep = 4;  // column vectors in flight: 4 rows x 4 sums in 32 re
 constexpr int kSweep = 2;
 #endif
 
+// Rows of a few pages break the hardware's streams at every page, so there software asks this many bytes ahead (512 of
+// {512, 1024, 2048, 4096} was best at d = 1000); on longer rows it only costs.
+constexpr ptrdiff_t kAhead = 512, kAheadRow = 16384;
+
 // RN rows of margins and RC rows of gradient over d columns.
 template <class V, class S, int RN, int RC>
 NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T* w, double* z, const typename V::T* r,
                       typename V::T* g, ptrdiff_t d) {
   constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1;
+  const bool near = d * static_cast<ptrdiff_t>(sizeof(S)) < kAheadRow;
   V rc[C];
   for (int i = 0; i < C; ++i) rc[i] = V::set1(RC > 0 ? r[i] : 0);
   for (ptrdiff_t j0 = 0; j0 < d; j0 += kDotPanel) {
@@ -24,7 +29,13 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T
     for (int i = 0; i < N; ++i)
       for (int u = 0; u < kSweep; ++u) acc[i][u] = V::zero();
     ptrdiff_t j = j0;
-    for (; j + kSweep * V::N <= end; j += kSweep * V::N)
+    for (; j + kSweep * V::N <= end; j += kSweep * V::N) {
+      if (RN > 0 && near) {
+        const ptrdiff_t far = j + kAhead / static_cast<ptrdiff_t>(sizeof(S));
+        const S* x = X + (far < d ? far : far - d + N * ldx);
+        for (int i = 0; i < N; ++i)
+          for (ptrdiff_t b = 0; b < kSweep * V::N; b += 64 / static_cast<ptrdiff_t>(sizeof(S))) prefetch(x + i * ldx + b);
+      }
       for (int u = 0; u < kSweep; ++u) {
         const ptrdiff_t at = j + u * V::N;
         if (RN > 0) {
@@ -37,6 +48,7 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T
           (V::load(g + at) + t).store(g + at);
         }
       }
+    }
     for (; j < end; j += V::N) {
       const int n = end - j < V::N ? static_cast<int>(end - j) : V::N;
       if (RN > 0) {

@@ -20,13 +20,17 @@ template <class V> NAG_INLINE V load_tail(const typename V::T* p, ptrdiff_t left
 // V::N rows at once, one accumulator a row, summed across lanes by one transpose: for short rows the sums across lanes
 // would otherwise cost more than the products.
 template <class V>
-NAG_INLINE V dot_rows_short(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* w) {
+NAG_INLINE V dot_rows_short(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* w,
+                            const char*& ahead) {
+  constexpr ptrdiff_t kLine = sizeof(typename V::T) * V::N;
   V acc[V::N];
   for (int i = 0; i < V::N; ++i) acc[i] = V::zero();
   ptrdiff_t j = 0;
   if (rows >= V::N) {
     for (; j + V::N <= d; j += V::N) {
       const V wj = V::load(w + j);
+      for (int i = 0; i < V::N / 2; ++i) prefetch(ahead + i * kLine);
+      ahead += V::N / 2 * kLine;
       for (int i = 0; i < V::N; ++i) acc[i] = fma(V::load(X + i * ldx + j), wj, acc[i]);
     }
     if (j < d) {
@@ -66,11 +70,12 @@ NAG_INLINE void dot_rows_long(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t d
 
 template <class V>
 NAG_NOINLINE void dot_one(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* w,
-                          typename V::T* z, bool accumulate) {
+                          typename V::T* z, bool accumulate, const void* next) {
   using T = typename V::T;
+  const char* ahead = static_cast<const char*>(next ? next : X);
   if (d <= 32 * V::N) {
     for (ptrdiff_t i = 0; i < rows; i += V::N) {
-      V s = dot_rows_short<V>(X + i * ldx, ldx, rows - i, d, w);
+      V s = dot_rows_short<V>(X + i * ldx, ldx, rows - i, d, w, ahead);
       const ptrdiff_t left = rows - i;
       if (accumulate) s = s + load_tail<V>(z + i, left);
       if (left >= V::N) s.store(z + i);
@@ -139,10 +144,12 @@ NAG_NOINLINE void dot_tile(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows
   }
 }
 
-// G's C vectors of columns from `rows` rows: kRowGroups independent chains, at most kOuterChain rows each.
+// G's C vectors of columns from `rows` rows: kRowGroups independent chains, at most kOuterChain rows each. The block itself
+// is in cache by now; `ahead` walks through the next one, a line for each line read, so that main memory stays busy.
 template <class V, int C, bool Tail>
 NAG_INLINE void outer_chunk(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, const typename V::T* r,
-                            typename V::T* g, int tail) {
+                            typename V::T* g, int tail, const char*& ahead) {
+  constexpr ptrdiff_t kLine = sizeof(typename V::T) * V::N;
   constexpr int Q = kRowGroups;
   for (ptrdiff_t i0 = 0; i0 < rows; i0 += Q * kOuterChain) {
     const ptrdiff_t end = rows - i0 < Q * kOuterChain ? rows : i0 + Q * kOuterChain;
@@ -154,6 +161,10 @@ NAG_INLINE void outer_chunk(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t row
     for (; i + Q <= end; i += Q)
       for (int q = 0; q < Q; ++q, x += ldx) {
         const V ri = V::set1(r[i + q]);
+        if (q % 2 == 0) {
+          for (int c = 0; c < C; ++c) prefetch(ahead + c * kLine);
+          ahead += C * kLine;
+        }
         for (int c = 0; c < C; ++c)
           acc[q][c] = fma(Tail && c == C - 1 ? V::load_n(x + c * V::N, tail) : V::load(x + c * V::N), ri, acc[q][c]);
       }
@@ -172,21 +183,22 @@ NAG_INLINE void outer_chunk(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t row
 
 template <class V>
 NAG_NOINLINE void outer_one(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* r,
-                            typename V::T* g) {
+                            typename V::T* g, const void* next) {
+  const char* ahead = static_cast<const char*>(next ? next : X);
   ptrdiff_t j = 0;
   const ptrdiff_t step = 4 * V::N;
-  for (; j + step <= d; j += step) outer_chunk<V, 4, false>(X + j, ldx, rows, r, g + j, 0);
+  for (; j + step <= d; j += step) outer_chunk<V, 4, false>(X + j, ldx, rows, r, g + j, 0, ahead);
   const ptrdiff_t left = d - j;
   if (left == 0) return;
   const int full = static_cast<int>(left / V::N), tail = static_cast<int>(left % V::N);
   switch (full * 2 + (tail > 0)) {
-    case 1: return outer_chunk<V, 1, true>(X + j, ldx, rows, r, g + j, tail);
-    case 2: return outer_chunk<V, 1, false>(X + j, ldx, rows, r, g + j, 0);
-    case 3: return outer_chunk<V, 2, true>(X + j, ldx, rows, r, g + j, tail);
-    case 4: return outer_chunk<V, 2, false>(X + j, ldx, rows, r, g + j, 0);
-    case 5: return outer_chunk<V, 3, true>(X + j, ldx, rows, r, g + j, tail);
-    case 6: return outer_chunk<V, 3, false>(X + j, ldx, rows, r, g + j, 0);
-    default: return outer_chunk<V, 4, true>(X + j, ldx, rows, r, g + j, tail);
+    case 1: return outer_chunk<V, 1, true>(X + j, ldx, rows, r, g + j, tail, ahead);
+    case 2: return outer_chunk<V, 1, false>(X + j, ldx, rows, r, g + j, 0, ahead);
+    case 3: return outer_chunk<V, 2, true>(X + j, ldx, rows, r, g + j, tail, ahead);
+    case 4: return outer_chunk<V, 2, false>(X + j, ldx, rows, r, g + j, 0, ahead);
+    case 5: return outer_chunk<V, 3, true>(X + j, ldx, rows, r, g + j, tail, ahead);
+    case 6: return outer_chunk<V, 3, false>(X + j, ldx, rows, r, g + j, 0, ahead);
+    default: return outer_chunk<V, 4, true>(X + j, ldx, rows, r, g + j, tail, ahead);
   }
 }
 
@@ -249,8 +261,8 @@ NAG_INLINE ptrdiff_t tile_width(ptrdiff_t k) {
 
 template <class V>
 void dot(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* W, ptrdiff_t ldw,
-         ptrdiff_t k, typename V::T* Z, ptrdiff_t ldz, bool accumulate) {
-  if (k == 1) return dot_one<V>(X, ldx, rows, d, W, Z, accumulate);
+         ptrdiff_t k, typename V::T* Z, ptrdiff_t ldz, bool accumulate, const void* next) {
+  if (k == 1) return dot_one<V>(X, ldx, rows, d, W, Z, accumulate, next);
   const ptrdiff_t width = tile_width(k);
   for (ptrdiff_t c = 0; c < k; c += width) {
     const ptrdiff_t m = k - c < width ? k - c : width;
@@ -262,8 +274,8 @@ void dot(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, con
 }
 template <class V>
 void outer(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* R, ptrdiff_t ldr,
-           ptrdiff_t k, typename V::T* G, ptrdiff_t ldg) {
-  if (k == 1) return outer_one<V>(X, ldx, rows, d, R, G);
+           ptrdiff_t k, typename V::T* G, ptrdiff_t ldg, const void* next) {
+  if (k == 1) return outer_one<V>(X, ldx, rows, d, R, G, next);
   const ptrdiff_t width = tile_width(k);
   for (ptrdiff_t c = 0; c < k; c += width)
     TileOf<V, kTile>::outer(k - c < width ? k - c : width, X, ldx, rows, d, R + c * ldr, ldr, G + c * ldg, ldg);

@@ -2,6 +2,7 @@
 // Plain C structs and function pointers; nothing here is compiled per instruction set.
 #pragma once
 #include "base/types.h"
+#include "kernels/momentum_table.h"
 #include "losses/info.h"
 
 namespace nag {
@@ -53,10 +54,11 @@ struct RowKernels {
   // Z[c*ldz + i] = sum_j X[i*ldx + j] W[c*ldw + j]; adds to Z when `accumulate`.
   // W is zero-padded to whole vectors. Sums: lanes of T over at most kDotPanel columns, panels in double.
   void (*dot)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* W, std::ptrdiff_t ldw,
-              std::ptrdiff_t k, T* Z, std::ptrdiff_t ldz, bool accumulate);
+              std::ptrdiff_t k, T* Z, std::ptrdiff_t ldz, bool accumulate, const void* next);
   // G[c*ldg + j] += sum_i R[c*ldr + i] X[i*ldx + j]. Sums: T over at most kOuterChain rows a group, then into G.
+  // `next` (or null) is what will be read after this block: it is prefetched meanwhile.
   void (*outer)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* R, std::ptrdiff_t ldr,
-                std::ptrdiff_t k, T* G, std::ptrdiff_t ldg);
+                std::ptrdiff_t k, T* G, std::ptrdiff_t ldg, const void* next);
   void (*pipe[kStorageCount])(const PipeBlock<T>&);  // null where the storage is wider than T
   // dst[i*ldd + j] = X(i, j) widened to T, any byte strides.
   void (*decode[kStorageCount])(const void* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows,
@@ -81,6 +83,7 @@ struct KernelTable {
   RowKernels<float> f32;
   RowKernels<double> f64;
   std::uint64_t (*stream_read)(const unsigned char* p, std::size_t bytes);
+  UpdateTable update;
 };
 
 template <class T> inline const RowKernels<T>& rows_of(const KernelTable& t);

@@ -42,10 +42,12 @@ void expect_complete(const RowKernels<T>& k) {
   EXPECT_EQ(coupled, 1) << "softmax alone couples columns";
   EXPECT_NE(k.softmax, nullptr);
   EXPECT_NE(k.fold, nullptr);
-  EXPECT_NE(k.csr_dot32, nullptr);
-  EXPECT_NE(k.csr_dot64, nullptr);
-  EXPECT_NE(k.csr_outer32, nullptr);
-  EXPECT_NE(k.csr_outer64, nullptr);
+  EXPECT_NE(k.sum, nullptr);
+  for (const int wide_index : {0, 1})
+    for (int storage = sizeof(T) == 4 ? 1 : 0; storage < 2; ++storage) {  // wider data than T is not read
+      EXPECT_NE(k.csr_dot[storage][wide_index], nullptr);
+      EXPECT_NE(k.csr_outer[storage][wide_index], nullptr);
+    }
   EXPECT_GT(k.lanes, 0);
 }
 

@@ -41,7 +41,7 @@ void check_dot(const KernelTable* table, const Case& c, bool accumulate) {
     for (std::size_t i = 0; i < Z.size(); ++i) copy[i] = Z[i];
     return copy;
   }();
-  kernel.dot(X.data(), ldx, c.rows, c.d, W.data(), ldw, c.k, Z.data(), ldz, accumulate);
+  kernel.dot(X.data(), ldx, c.rows, c.d, W.data(), ldw, c.k, Z.data(), ldz, accumulate, nullptr);
 
   const double chain = static_cast<double>(std::min<std::ptrdiff_t>(c.d, 2048) / lanes) + 8;
   for (std::ptrdiff_t q = 0; q < c.k; ++q)
@@ -71,7 +71,7 @@ void check_outer(const KernelTable* table, const Case& c) {
   Exact<T> R(static_cast<std::size_t>((c.k - 1) * ldr + c.rows), c.shift, random);
   Exact<T> G(static_cast<std::size_t>(c.k * ldg), c.shift, random);
   std::vector<T> before(G.data(), G.data() + G.size());
-  kernel.outer(X.data(), ldx, c.rows, c.d, R.data(), ldr, c.k, G.data(), ldg);
+  kernel.outer(X.data(), ldx, c.rows, c.d, R.data(), ldr, c.k, G.data(), ldg, nullptr);
 
   const double chain = 16 + 8 + static_cast<double>(c.rows) / 32;
   for (std::ptrdiff_t q = 0; q < c.k; ++q)
@@ -109,8 +109,8 @@ TEST_P(Rows, NanStaysInItsRowAndColumn) {
     Exact<float> Z(static_cast<std::size_t>(rows)), R(static_cast<std::size_t>(rows), 0, 1.0f), G(static_cast<std::size_t>(ld));
     for (std::ptrdiff_t j = 0; j < d; ++j) W[static_cast<std::size_t>(j)] = 1.0f;
     X[static_cast<std::size_t>(bad * d + d - 1)] = std::numeric_limits<float>::quiet_NaN();
-    kernel.dot(X.data(), d, rows, d, W.data(), ld, 1, Z.data(), rows, false);
-    kernel.outer(X.data(), d, rows, d, R.data(), rows, 1, G.data(), ld);
+    kernel.dot(X.data(), d, rows, d, W.data(), ld, 1, Z.data(), rows, false, nullptr);
+    kernel.outer(X.data(), d, rows, d, R.data(), rows, 1, G.data(), ld, nullptr);
     for (std::ptrdiff_t i = 0; i < rows; ++i) EXPECT_EQ(std::isnan(Z[static_cast<std::size_t>(i)]), i == bad);
     for (std::ptrdiff_t j = 0; j < d; ++j) EXPECT_EQ(std::isnan(G[static_cast<std::size_t>(j)]), j == d - 1);
   }

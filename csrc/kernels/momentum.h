@@ -1,0 +1,232 @@
+// The momentum update of docs/maths.md (Updates), one trip through memory: decay, buffer, step and EMA of one leaf.
+// Arithmetic in T, the compute type (double for double, else float), each operation rounded where the convention's
+// library rounds it. The sum of squares of the gradients, in double, rides along: arithmetic, but no memory traffic.
+// Included inside the per-ISA namespace.
+
+// Σ g² in two accumulators of double lanes; the same order wherever it is called from.
+struct SquareSum {
+  Vd a, b;
+  static NAG_INLINE SquareSum zero() { return {Vd::zero(), Vd::zero()}; }
+  NAG_INLINE void add(const float* g) {  // Vf::N of them; exact products, as 2*24 bits fit in 53
+    const Vd low = widen(g, Vd()), high = widen(g + Vd::N, Vd());
+    a = fma(low, low, a);
+    b = fma(high, high, b);
+  }
+  NAG_INLINE void add(const double* g) {
+    const Vd x = Vd::load(g);
+    a = fma(x, x, a);
+  }
+  template <class V> NAG_INLINE void add_n(const typename V::T* g, int n) {
+    typename V::T padded[V::N];
+    V::load_n(g, n).store(padded);
+    add(padded);
+  }
+  NAG_INLINE double total() const { return reduce_add(a + b); }
+};
+static_assert(Vf::N == 2 * Vd::N, "SquareSum::add reads one float vector as two double vectors");
+
+// The rule with each scalar in every lane. A local copy, or the stores would force a reload at each step.
+template <class V>
+struct RuleLanes {
+  V lr, minus_lr, momentum, lookahead, gain, decay, keep, ema_keep, ema_mix, unscale, clip;
+  UpdateDecay decay_kind;
+  bool scaled, clipped, averaged, ema_near;
+  NAG_INLINE explicit RuleLanes(const UpdateRule<typename V::T>& r)
+      : lr(V::set1(r.lr)), minus_lr(V::set1(-r.lr)), momentum(V::set1(r.momentum)), lookahead(V::set1(r.lookahead)),
+        gain(V::set1(r.gain)), decay(V::set1(r.decay)), keep(V::set1(r.keep)), ema_keep(V::set1(r.ema_keep)),
+        ema_mix(V::set1(r.ema_mix)), unscale(V::set1(r.unscale)), clip(V::set1(r.clip)), decay_kind(r.decay_kind),
+        scaled(r.scaled), clipped(r.clipped), averaged(r.averaged), ema_near(r.ema_mix < typename V::T(0.5)) {}
+};
+
+// A run of elements in the compute type.
+template <class T>
+struct MomentumRun {
+  T* p;
+  const T* g;
+  T* b;
+  T* e;
+  size_t n;
+};
+
+template <class V, UpdateConvention kConvention>
+NAG_INLINE V decayed_parameter(const RuleLanes<V>& r, V p) {
+  if (kConvention == UpdateConvention::torch) return p * r.keep;
+  return p - (p * r.decay) * r.lr;
+}
+
+// θ and, through b, the buffer.
+template <class V, UpdateConvention kConvention, UpdateForm kForm>
+NAG_INLINE V momentum_step(const RuleLanes<V>& r, V p, V g, V& b, bool first) {
+  if (kConvention == UpdateConvention::torch) {
+    V step = g;
+    if (kForm != UpdateForm::plain) {
+      b = first ? g : fma(r.gain, g, r.momentum * b);
+      step = kForm == UpdateForm::nesterov ? fma(r.lookahead, b, g) : b;
+    }
+    return fma(r.minus_lr, step, p);
+  }
+  const V pull = g * r.lr;
+  if (kForm == UpdateForm::plain) return p - pull;
+  b = b * r.momentum - pull;  // b is zero on a first step
+  return kForm == UpdateForm::nesterov ? p + (b * r.lookahead - pull) : p + b;
+}
+
+template <class V, UpdateConvention kConvention>
+NAG_INLINE V moving_average(const RuleLanes<V>& r, V e, V p) {
+  if (kConvention == UpdateConvention::keras) return r.ema_keep * e + r.ema_mix * p;
+  // torch.lerp: from the nearer end
+  return r.ema_near ? fma(r.ema_mix, p - e, e) : fma(r.ema_mix - V::set1(1), p - e, p);
+}
+
+// kGeneral also unscales, clips, decays decoupled, averages and takes first steps; its branches are the same for a whole
+// leaf. The common step is compiled without them. Returns θ.
+template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
+NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V g, V& b, V& e, bool first) {
+  if (kGeneral) {
+    if (r.scaled) g = g / r.unscale;
+    if (r.clipped) g = g * r.clip;
+    if (r.decay_kind == UpdateDecay::decoupled) p = decayed_parameter<V, kConvention>(r, p);
+  }
+  if (r.decay_kind == UpdateDecay::coupled)
+    g = kConvention == UpdateConvention::torch ? fma(r.decay, p, g) : g + r.decay * p;
+  p = momentum_step<V, kConvention, kForm>(r, p, g, b, kGeneral && first);
+  if (kGeneral && r.averaged) e = first ? p : moving_average<V, kConvention>(r, e, p);
+  return p;
+}
+
+template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
+NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
+                               SquareSum& squares) {
+  using T = typename V::T;
+  const RuleLanes<V> r(rule);
+  T* const ps = run.p;
+  T* const bs = run.b;
+  T* const es = run.e;
+  const T* const gs = run.g;
+  const size_t count = run.n;
+  SquareSum sum = squares;
+  const bool reads_b = kForm != UpdateForm::plain && !(kGeneral && first);
+  const bool writes_e = kGeneral && r.averaged;
+  const bool reads_e = writes_e && !first;
+  size_t i = 0;
+  for (; i + V::N <= count; i += V::N) {
+    sum.add(gs + i);
+    V b = reads_b ? V::load(bs + i) : V::zero();
+    V e = reads_e ? V::load(es + i) : V::zero();
+    const V p = V::load(ps + i), g = V::load(gs + i);
+    update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store(ps + i);
+    if (kForm != UpdateForm::plain) b.store(bs + i);
+    if (writes_e) e.store(es + i);
+  }
+  if (i < count) {
+    const int n = static_cast<int>(count - i);
+    sum.template add_n<V>(gs + i, n);
+    V b = reads_b ? V::load_n(bs + i, n) : V::zero();
+    V e = reads_e ? V::load_n(es + i, n) : V::zero();
+    const V p = V::load_n(ps + i, n), g = V::load_n(gs + i, n);
+    update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store_n(ps + i, n);
+    if (kForm != UpdateForm::plain) b.store_n(bs + i, n);
+    if (writes_e) e.store_n(es + i, n);
+  }
+  squares = sum;
+}
+
+template <class V, UpdateConvention kConvention, bool kGeneral>
+void momentum_form(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
+                   SquareSum& sum) {
+  switch (rule.form) {
+    case UpdateForm::plain: return momentum_run<V, kConvention, UpdateForm::plain, kGeneral>(run, rule, first, sum);
+    case UpdateForm::heavy_ball:
+      return momentum_run<V, kConvention, UpdateForm::heavy_ball, kGeneral>(run, rule, first, sum);
+    case UpdateForm::nesterov: return momentum_run<V, kConvention, UpdateForm::nesterov, kGeneral>(run, rule, first, sum);
+  }
+}
+
+template <class V>
+void momentum_any(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
+                  SquareSum& sum) {
+  const bool general =
+      first || rule.scaled || rule.clipped || rule.averaged || rule.decay_kind == UpdateDecay::decoupled;
+  const bool keras = rule.convention == UpdateConvention::keras;
+  if (keras) {
+    general ? momentum_form<V, UpdateConvention::keras, true>(run, rule, first, sum)
+            : momentum_form<V, UpdateConvention::keras, false>(run, rule, first, sum);
+  } else {
+    general ? momentum_form<V, UpdateConvention::torch, true>(run, rule, first, sum)
+            : momentum_form<V, UpdateConvention::torch, false>(run, rule, first, sum);
+  }
+}
+
+// Narrow arrays pass through float blocks of this many elements: small enough to stay in the first-level cache.
+constexpr size_t kNarrowBlock = 512;
+
+template <class T> NAG_INLINE T* ahead(T* p, size_t i) { return p == nullptr ? nullptr : p + i; }
+
+NAG_INLINE const float* widened(UpdateNumber number, const void* from, size_t i, size_t n, float* block) {
+  if (number == UpdateNumber::f32) return static_cast<const float*>(from) + i;
+  const uint16_t* const h = static_cast<const uint16_t*>(from) + i;
+  number == UpdateNumber::bf16 ? widen_block<Bfloat16>(h, block, n) : widen_block<Float16>(h, block, n);
+  return block;
+}
+
+template <class H>
+double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
+  float params[kNarrowBlock], grads[kNarrowBlock];
+  uint16_t* const out = static_cast<uint16_t*>(s.param);
+  const bool stochastic = rule.seed != 0 && s.master == nullptr;
+  const RandomKey key = random_key(rule.seed, s.tensor, s.leaf);
+  SquareSum sum = SquareSum::zero();
+  for (size_t i = 0; i < s.count; i += kNarrowBlock) {
+    const size_t n = s.count - i < kNarrowBlock ? s.count - i : kNarrowBlock;
+    float* p = params;
+    if (s.master != nullptr) {
+      p = s.master + i;
+    } else {
+      widen_block<H>(out + i, params, n);
+    }
+    const MomentumRun<float> run = {p, widened(s.grad_number, s.grad, i, n, grads),
+                                    ahead(static_cast<float*>(s.buffer), i), ahead(static_cast<float*>(s.ema), i), n};
+    momentum_any<Vf>(run, rule, s.first, sum);
+    stochastic ? round_stochastic<H>(p, out + i, n, key, i) : round_nearest<H>(p, out + i, n);
+  }
+  return sum.total();
+}
+
+template <class V>
+double momentum_whole(const UpdateSpan& s, const UpdateRule<typename V::T>& rule) {
+  using T = typename V::T;
+  const MomentumRun<T> run = {static_cast<T*>(s.param), static_cast<const T*>(s.grad), static_cast<T*>(s.buffer),
+                              static_cast<T*>(s.ema), s.count};
+  SquareSum sum = SquareSum::zero();
+  momentum_any<V>(run, rule, s.first, sum);
+  return sum.total();
+}
+
+inline double momentum_f32(const UpdateSpan& s, const UpdateRule<float>& rule) {
+  switch (s.param_number) {
+    case UpdateNumber::bf16: return momentum_narrow<Bfloat16>(s, rule);
+    case UpdateNumber::f16: return momentum_narrow<Float16>(s, rule);
+    default: return momentum_whole<Vf>(s, rule);
+  }
+}
+
+template <class V>
+NAG_INLINE void add_all_squares(const typename V::T* g, size_t n, SquareSum& sum) {
+  size_t i = 0;
+  for (; i + V::N <= n; i += V::N) sum.add(g + i);
+  if (i < n) sum.template add_n<V>(g + i, static_cast<int>(n - i));
+}
+
+inline double sum_squares(const void* grad, UpdateNumber number, size_t count) {
+  SquareSum sum = SquareSum::zero();
+  if (number == UpdateNumber::f64) {
+    add_all_squares<Vd>(static_cast<const double*>(grad), count, sum);
+    return sum.total();
+  }
+  float block[kNarrowBlock];
+  for (size_t i = 0; i < count; i += kNarrowBlock) {
+    const size_t n = count - i < kNarrowBlock ? count - i : kNarrowBlock;
+    add_all_squares<Vf>(widened(number, grad, i, n, block), n, sum);
+  }
+  return sum.total();
+}

@@ -1,0 +1,123 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+def isa_names() -> tuple[str, ...]: ...
+def active_isa() -> str: ...
+def openmp_enabled() -> bool: ...
+def default_threads() -> int: ...
+def loss_names() -> tuple[str, ...]: ...
+def loss_info(name: str) -> dict[str, Any]: ...
+def stream_read(x: npt.NDArray[Any], n_threads: int = 0) -> int: ...
+def stream_update(
+    p: npt.NDArray[np.float32],
+    g: npt.NDArray[np.float32],
+    b: npt.NDArray[np.float32],
+    n_threads: int = 0,
+) -> None: ...
+
+class Problem:
+    def __init__(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        loss: str = "logistic",
+        sample_weight: Any = None,
+        offset: Any = None,
+        delta: float = 1.0,
+        scale: float = 1.0,
+        shift: float = 0.0,
+        fit_intercept: bool = False,
+        compute: str | None = None,
+        n_threads: Any = None,
+        isa: str | None = None,
+        dtype: str | None = None,
+        n_classes: Any = None,
+    ) -> None: ...
+    def value_and_grad(
+        self, w: Any, grad: Any = None, margins: Any = None, residuals: Any = None
+    ) -> tuple[float, npt.NDArray[np.float64]]: ...
+    def margins(self, w: Any, out: Any = None) -> npt.NDArray[Any]: ...
+    def loss_from_margins(self, z: Any, residuals: Any = None) -> float: ...
+    def rmatvec(self, v: Any, out: Any = None) -> npt.NDArray[np.float64]: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def d(self) -> int: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def p(self) -> int: ...
+    @property
+    def sum_weights(self) -> float: ...
+    @property
+    def fit_intercept(self) -> bool: ...
+    @property
+    def x_dtype(self) -> str: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def compute(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def loss(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def n_threads(self) -> int: ...
+
+def nesterov_step(
+    params: Any,
+    grads: Any,
+    buffers: Any,
+    ema: Any,
+    master: Any,
+    dtype: Any,
+    lr: Any,
+    momentum: Any,
+    lookahead: Any,
+    dampening: Any,
+    weight_decay: Any,
+    decoupled: Any,
+    nesterov: Any,
+    maximize: Any,
+    convention: Any,
+    first_step: Any,
+    check_finite: Any,
+    grad_scale: Any,
+    max_norm: Any,
+    ema_decay: Any,
+    seed: Any,
+    n_threads: Any,
+) -> tuple[float, float, bool, int, int]: ...
+
+class NesterovPlan:
+    def __init__(
+        self, params: Any, grads: Any, buffers: Any, ema: Any, master: Any, dtype: Any
+    ) -> None: ...
+    @property
+    def tensors(self) -> int: ...
+    @property
+    def elements(self) -> int: ...
+    def step(
+        self,
+        lr: Any,
+        momentum: Any,
+        lookahead: Any,
+        dampening: Any,
+        weight_decay: Any,
+        decoupled: Any,
+        nesterov: Any,
+        maximize: Any,
+        convention: Any,
+        first_step: Any,
+        check_finite: Any,
+        grad_scale: Any,
+        max_norm: Any,
+        ema_decay: Any,
+        seed: Any,
+        n_threads: Any,
+    ) -> tuple[float, float, bool, int, int]: ...

@@ -1,0 +1,171 @@
+"""scipy CSR: both index widths, holes of every kind, and the same answers as the dense matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cases import CLASSES, ISAS, LOSSES, THREADS, Case, check, csr, make, targets, thinned
+from nagcore import _core, reference
+
+sparse = pytest.importorskip("scipy.sparse")
+
+
+def sparse_case(loss, n, d, dtype="float64", index="int32", extras=(), seed=0, keep=0.3):
+    case = make(loss, n, d, dtype, extras=extras, seed=seed)
+    case.X = csr(thinned(case.X, keep, seed), index)
+    assert case.X.indices.dtype == case.X.indptr.dtype == index
+    return case
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("index", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_csr_matches_reference(loss, dtype, index, isa, close):
+    for n, d, extras in ((120, 40, ()), (57, 300, ("weights", "offset", "intercept"))):
+        check(close, sparse_case(loss, n, d, dtype, index, extras), isa=isa)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "softmax"])
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 63, 65])
+def test_csr_matches_reference_at_awkward_lengths(loss, n, close):
+    for d in (1, 3, 8, 17, 33, 129):
+        for keep in (0.05, 1.0):
+            check(close, sparse_case(loss, n, d, "float32", keep=keep))
+
+
+def test_csr_says_what_it_is():
+    case = sparse_case("logistic", 30, 9)
+    problem = case.problem()
+    assert problem.layout == "csr"
+    assert (problem.n, problem.d, problem.p) == (30, 9, 9)
+    assert problem.x_dtype == "float64"
+    entries = case.X.data.nbytes + case.X.indices.nbytes
+    # the row pointers may be kept in 64 bits whatever they came in
+    assert entries + case.X.indptr.nbytes <= problem.nbytes <= entries + 8 * 31
+
+
+@pytest.mark.parametrize("loss", ["squared", "softmax"])
+def test_csr_without_any_entry(loss, close):
+    rng = np.random.default_rng(0)
+    X = sparse.csr_matrix((20, 5))
+    w = rng.normal(size=(6, CLASSES) if loss == "softmax" else 6)
+    case = Case(X, targets(loss, 20, rng), w, {"loss": loss, "fit_intercept": True})
+    check(close, case)
+    _, g = case.problem().value_and_grad(w)
+    np.testing.assert_array_equal(g[:5], 0)
+
+
+def test_csr_rows_that_differ_wildly_in_length(close):
+    """One full row among empty ones: work cut by rows would idle; answers must not care."""
+    n, d = 500, 2000
+    rng = np.random.default_rng(0)
+    dense = np.zeros((n, d))
+    dense[3] = rng.normal(size=d)
+    dense[n - 1, ::2] = rng.normal(size=d // 2)
+    dense[:, 5] = rng.normal(size=n)
+    case = Case(
+        csr(dense), targets("logistic", n, rng), rng.normal(size=d) / 30, {"loss": "logistic"}
+    )
+    for n_threads in THREADS:
+        check(close, case, n_threads=n_threads)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "softmax"])
+def test_csr_with_millions_of_columns(loss, close):
+    n, d, per_row = 40, 3_000_000, 25
+    rng = np.random.default_rng(0)
+    columns = np.sort(rng.choice(d, (n, per_row), replace=False), axis=1)
+    columns[0, 0], columns[-1, -1] = 0, d - 1
+    X = sparse.csr_matrix(
+        (rng.normal(size=n * per_row), columns.ravel(), np.arange(n + 1) * per_row), shape=(n, d)
+    )
+    X.sort_indices()
+    k = CLASSES if loss == "softmax" else 1
+    w = rng.normal(size=(d, k) if loss == "softmax" else d) / 5
+    case = Case(X, targets(loss, n, rng), w, {"loss": loss})
+    check(close, case, n_threads=2)
+    _, g = case.problem().value_and_grad(w)
+    assert np.count_nonzero(g) <= n * per_row * k
+
+
+def test_csr_explicit_zeros_are_entries_like_others(close):
+    case = sparse_case("squared", 40, 12)
+    case.X.data[::3] = 0
+    check(close, case)
+
+
+@pytest.mark.parametrize("kind", ["csr_matrix", "csr_array"])
+def test_csr_matrix_and_csr_array_and_read_only(kind, close):
+    case = sparse_case("logistic", 40, 12)
+    X = getattr(sparse, kind)(case.X)
+    want = case.problem().value_and_grad(case.w)
+    for part in (X.data, X.indices, X.indptr):
+        part.flags.writeable = False
+    got = case.problem(X).value_and_grad(case.w)
+    assert got[0] == want[0]
+    np.testing.assert_array_equal(got[1], want[1])
+
+
+def test_csr_is_not_copied():
+    case = sparse_case("squared", 60, 8)
+    problem = case.problem()
+    before, _ = problem.value_and_grad(case.w)
+    case.X.data *= 2
+    after, _ = problem.value_and_grad(case.w)
+    assert after != before
+    assert after == pytest.approx(case.oracle()[0], rel=1e-12)
+
+
+def test_csr_scale_applies_but_shift_would_fill_the_holes():
+    case = sparse_case("squared", 30, 5)
+    with pytest.raises(ValueError, match="shift"):
+        _core.Problem(case.X, case.y, loss="squared", shift=1.0)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_csr_parts_of_the_pass(loss, dtype, close):
+    case = sparse_case(loss, 90, 33, dtype, extras=("weights", "intercept"))
+    arithmetic, size = dtype, case.magnitudes()
+    wide = np.longdouble if dtype == "float64" else np.float64
+    problem = case.problem()
+    z = problem.margins(case.w)
+    close(z, case.margins(wide), "margins", arithmetic, size.margins)
+    v = np.random.default_rng(0).normal(size=z.shape).astype(z.dtype)
+    fit = {k: case.how[k] for k in ("sample_weight", "fit_intercept")}
+    absolute = sparse.csr_matrix((np.abs(case.X.data), case.X.indices, case.X.indptr), case.X.shape)
+    close(
+        problem.rmatvec(v),
+        reference.rmatvec(case.X, v, dtype=wide, **fit),
+        "rmatvec",
+        arithmetic,
+        reference.rmatvec(absolute, np.abs(v), **fit),
+    )
+
+
+def test_csr_compute_float64_on_float32_data(close):
+    check(
+        close, sparse_case("logistic", 100, 50, "float32", extras=("intercept",)), compute="float64"
+    )
+
+
+@settings(max_examples=80)
+@given(
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.sampled_from(LOSSES),
+    st.sampled_from(["int32", "int64"]),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    st.integers(0, 3),
+    st.integers(1, 8),
+    st.sampled_from(ISAS),
+)
+def test_csr_matches_reference_for_any_pattern(
+    close, n, d, loss, index, keep, seed, n_threads, isa
+):
+    case = sparse_case(loss, n, d, "float32", index, ("weights",), seed, keep)
+    check(close, case, n_threads=n_threads, isa=isa)
