@@ -15,7 +15,8 @@ namespace {
 // The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
 constexpr std::ptrdiff_t kLongRowBytes = 2048;  // from here on the next rows and the last ones share a sweep
 
-// Rows of a few pages break the hardware's streams at every page, so there software asks ahead; on longer rows it only costs.
+// Rows of a few pages break the hardware's streams at every page, so there software asks ahead; on longer rows, and where
+// widening is most of the work, it only costs.
 constexpr std::int64_t kAskAheadBytes = 16384;
 
 struct Cut {
@@ -56,7 +57,7 @@ class DensePass {
     piped_ = !transposed_ && v.k == 1 && v.d * item >= kLongRowBytes && near == item && far % item == 0 &&
              reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
     if (piped_) {
-      cut_.block = 16;
+      cut_.block = 8;
       cut_.leaf = 128;  // four rows an addition to the leaf's gradient: 32 additions in a chain
       while (cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
     }
@@ -132,7 +133,7 @@ class DensePass {
     b.d = static_cast<std::ptrdiff_t>(v_.d);
     b.ldx = ldx_;
     b.group = 4;
-    b.ask_ahead = v_.d * static_cast<std::int64_t>(kStorageBytes[static_cast<int>(v_.storage)]) < kAskAheadBytes;
+    b.ask_ahead = direct_ && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;
     b.w = weights_->w.data();
     b.z = w.z.data();
     b.g = w.g.data();
