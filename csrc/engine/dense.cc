@@ -23,14 +23,14 @@ struct Cut {
   std::ptrdiff_t block, leaf;  // rows
 };
 
-Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, bool direct) {
+Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, bool narrow) {
   Cut c{256, 512};
   const std::int64_t row_bytes = std::max<std::int64_t>(1, d * static_cast<std::int64_t>(item));
-  // C order, read where it lies: blocks of about 4 KiB, at least 16 rows (one vector of margins), so that the block and the
-  // next one, prefetched meanwhile, share the first-level cache. Widened first: a block of 32 KiB, half of that cache.
+  // C order: blocks of about 4 KiB, at least 16 rows (one vector of margins), so that the block and the next one, prefetched
+  // meanwhile, share the first-level cache. Narrow storage, widened first: a block of 32 KiB.
   // F order: a column's piece is at least two cache lines, and the block at most about 512 KiB.
-  const std::int64_t budget = transposed ? 512 * 1024 : direct && k == 1 ? 4096 : 32 * 1024;
-  const std::ptrdiff_t least = transposed ? 32 : direct && k == 1 ? 16 : 4;
+  const std::int64_t budget = transposed ? 512 * 1024 : narrow || k > 1 ? 32 * 1024 : 4096;
+  const std::ptrdiff_t least = transposed ? 32 : narrow || k > 1 ? 4 : 16;
   while (c.block > least && c.block * row_bytes > budget) c.block /= 2;
   // A leaf's sum is folded into double once: the leaf must dwarf that, and stay short enough for float32 (16 u a chain).
   if (d * k > 16384) c.leaf = 256;
@@ -52,10 +52,12 @@ class DensePass {
     const std::ptrdiff_t near = transposed_ ? v.row_stride : v.col_stride;
     direct_ = same_type && aligned && near == item && far % item == 0;
     ldx_ = far / item;
-    cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_, direct_);
+    cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_, !same_type);
     const std::ptrdiff_t lanes = kernels_.lanes;
-    piped_ = !transposed_ && v.k == 1 && v.d * item >= kLongRowBytes && near == item && far % item == 0 &&
-             reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
+    // Strided or misaligned rows are copied a block at a time and take the same road to the same bits.
+    piped_ = !transposed_ && v.k == 1 && v.d * item >= kLongRowBytes;
+    in_place_ = near == item && far % item == 0 &&
+                reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
     if (piped_) {
       cut_.block = 8;
       cut_.leaf = 128;  // four rows an addition to the leaf's gradient: 32 additions in a chain
@@ -114,6 +116,7 @@ class DensePass {
           g(static_cast<std::size_t>(p.v_.k * p.dpad_)), sums(static_cast<std::size_t>(p.v_.k) + 1) {
       if (p.piped_) {
         sr = Aligned<T>(static_cast<std::size_t>(2 * p.ldz_));
+        if (!p.in_place_) block = Aligned<T>(static_cast<std::size_t>(2 * p.cut_.block * p.dpad_));
       } else if (!p.direct_)
         block = Aligned<T>(static_cast<std::size_t>(p.transposed_ ? p.v_.d * p.ldz_ : p.cut_.block * p.dpad_));
     }
@@ -127,11 +130,13 @@ class DensePass {
   // Long rows: the margins of one block and the gradient of the block before it share a sweep (kernels/pipe.h). The
   // pipeline runs through the leaves of a subtree; filling and draining it changes no arithmetic.
   void run_piped(std::int64_t first_leaf, std::int64_t end_leaf, Workspace& w, TreeSum& tree, InterruptCheck& check, int thread) {
-    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
+    const auto decode = kernels_.decode[static_cast<int>(v_.storage)];
+    const Storage own = sizeof(T) == 8 ? Storage::f64 : Storage::f32;
+    const auto pipe = kernels_.pipe[static_cast<int>(in_place_ ? v_.storage : own)];
     const std::int64_t begin = first_leaf * cut_.leaf, end = std::min(v_.n, end_leaf * cut_.leaf);
     PipeBlock<T> b{};
     b.d = static_cast<std::ptrdiff_t>(v_.d);
-    b.ldx = ldx_;
+    b.ldx = in_place_ ? ldx_ : dpad_;
     b.group = 4;
     b.ask_ahead = direct_ && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;
     b.w = weights_->w.data();
@@ -149,6 +154,11 @@ class DensePass {
       const bool dot = q_.kind != PassRequest::Kind::rmatvec;
       b.next = static_cast<const char*>(v_.X) + row * v_.row_stride;
       b.next_rows = rows;
+      if (!in_place_ && rows > 0) {
+        T* copy = w.block.data() + turn * cut_.block * dpad_;
+        decode(b.next, v_.row_stride, v_.col_stride, rows, b.d, copy, dpad_);
+        b.next = copy;
+      }
       pipe(b);
       if (leaf_starts) {
         push_leaf(w, tree);
@@ -240,7 +250,7 @@ class DensePass {
   const PassRequest& q_;
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
-  bool transposed_ = false, direct_ = false, piped_ = false;
+  bool transposed_ = false, direct_ = false, piped_ = false, in_place_ = false;
   std::ptrdiff_t ldx_ = 0, dpad_ = 0, ldz_ = 0;
   Cut cut_{};
   std::size_t node_ = 0;
