@@ -7,7 +7,8 @@ into a Bregman divergence, which needs no formula of φ* (and offsets drop out):
     F(w) − D(θ) = (1/S) Σ s_i [φ(z_i) + φ*(θ_i) − z_i θ_i]  +  [Ω(w) + Ω*(−u) + ⟨w, u⟩],   u = Xᵀ(s∘θ)/S
 
 The first bracket vanishes at θ = φ'(z). Both are sums of terms ≥ 0, so nothing cancels. An unpenalised
-intercept asks for Σ s_i θ_i = 0, which holds at the best intercept for the given w.
+intercept asks for Σ s_i θ_i = 0, which holds at the best intercept for the given w up to rounding; what
+rounding leaves is removed, and paid for.
 
 `s` below is the vector of weights divided by their sum, or None for equal weights.
 """
@@ -21,8 +22,11 @@ import numpy as np
 from nagcore.penalties import Penalty
 
 __all__ = [
-    "Certificate", "Intercept", "balanced", "best_intercept", "certify", "dot", "penalty_gap", "row_mean",
+    "Certificate", "Intercept", "best_intercept", "certify", "dot", "imbalance", "penalty_gap",
+    "row_mean",
 ]
+
+_FAR = 100.0  # intercepts of classes are bounded to this many times the largest margin
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:
@@ -133,30 +137,17 @@ def _bfgs(slope, rounding, z, curvature):
     return b
 
 
-def balanced(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray:
-    """Remove what rounding left of Σ s_i θ_i, in place, without leaving the conjugate's domain.
+def imbalance(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
+    """Factors in [0, 1], one per row, that make Σ s_i θ_i vanish: the heavier sign shrinks.
 
-    The side that is too heavy shrinks towards zero, which every domain of docs/maths.md holds. With
-    classes, what a row loses in the heavy columns goes to the light ones, so that its sum stays zero.
+    Zero lies in the domain of every conjugate of docs/maths.md, so the products stay inside. Returns 1.0
+    where nothing is to be done.
     """
-    excess = np.atleast_1d(row_mean(theta, s))
-    columns = theta.reshape(len(theta), -1)
-    if columns.shape[1] == 1:
-        heavy = columns > 0 if excess[0] > 0 else columns < 0
-        total = float(row_mean(np.where(heavy, columns, 0), s)[0])
-        if total:
-            columns[heavy] *= 1 - excess[0] / total
-        return theta
-    freed, light = np.zeros(len(theta)), np.maximum(-excess, 0)
-    for c in np.flatnonzero(excess > 0):
-        positive = np.maximum(columns[:, c], 0)
-        taken = positive * (excess[c] / float(row_mean(positive, s)))
-        columns[:, c] -= taken
-        freed += taken
-    if light.any():
-        for c in np.flatnonzero(light):
-            columns[:, c] += freed * (light[c] / light.sum())
-    return theta
+    excess = float(row_mean(theta, s))
+    heavy = theta > 0 if excess > 0 else theta < 0
+    total = float(row_mean(np.where(heavy, theta, 0), s))
+    share = excess / total if total else 0.0
+    return 1.0 if 1 - share == 1 else np.where(heavy, 1 - share, 1.0)
 
 
 def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
@@ -181,14 +172,14 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
 
 
 def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
-    """A bound on (1/S) Σ s_i [φ(z_i) + φ*(α r_i) − α z_i r_i], of second order in 1 − α.
+    """A bound on (1/S) Σ s_i [φ(z_i) + φ*(α_i r_i) − α_i z_i r_i], of second order in 1 − α_i.
 
     The bracket is the divergence between z and the margins z' with φ'(z') = α φ'(z). It is at most
     (φ'(z) − φ'(z'))(z − z'), and that at most (1 − α) φ'(z) (z − z″) for any z″ beyond z', which a few
     O(n) evaluations of the residual find. For classes z″ raises the one margin whose residual is
     negative: by this alone the residual of a class label stays parallel to itself.
     """
-    if alpha >= 1:
+    if np.all(alpha == 1):
         return 0.0
     rows = np.arange(len(z))
     pick = (rows,) if z.ndim == 1 else (rows, r.argmin(axis=1))
@@ -210,7 +201,7 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
         ratio = np.divide(residual[pick], rp, out=np.zeros_like(rp), where=rp != 0)
         if np.abs(residual - ratio[:, None] * r).max() > 1e-12:
             return np.inf  # targets that are probabilities: this argument does not cover them
-    return (1 - alpha) * float(row_mean(np.abs(rp) * step, s))
+    return float(row_mean((1 - alpha) * np.abs(rp) * step, s))
 
 
 class Certificate(NamedTuple):
@@ -245,15 +236,19 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
     -------
     Certificate
     """
-    d = problem.d
+    d, kept, unbalanced = problem.d, 1.0, 0.0
     if problem.p > d:
         z = problem.margins(w) if z is None else z
         data_value = problem.loss_from_margins(z)
         b, best_value, z, r = best_intercept(problem, z, s, curvature)
         w = w.copy()
         w[d] += b
-        r = balanced(r, s)
-        u = problem.rmatvec(r)
+        if z.ndim == 1:
+            kept = imbalance(r, s)
+        else:
+            # Bounds F over all intercepts within this of the best: only rounding is ever paid for.
+            unbalanced = _FAR * (1 + float(np.abs(z).max())) * float(np.abs(row_mean(r, s)).sum())
+        u = problem.rmatvec(r * kept)
     else:
         if u is None:
             shape = (problem.n,) if w.ndim == 1 else (problem.n, w.shape[1])
@@ -269,8 +264,9 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
         scales.append(min(1.0, penalty.l1 / largest) if largest else 1.0)
     gap = np.inf
     for alpha in scales:
-        fenchel = penalty_gap(wd, alpha * ud, penalty)
+        fenchel = penalty_gap(wd, alpha * ud, penalty) + alpha * unbalanced
         if fenchel < gap:
-            gap = min(gap, fenchel + _scaling_gap(problem, z, r, alpha, s, curvature))
+            shrunk = _scaling_gap(problem, z, r, alpha * kept, s, curvature)
+            gap = min(gap, fenchel + shrunk)
     extra = penalty.l1 * float(np.abs(wd).sum()) + 0.5 * penalty.l2 * dot(wd, wd)
     return Certificate(w, best_value + extra, gap, data_value + extra)

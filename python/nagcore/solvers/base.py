@@ -18,6 +18,8 @@ from nagcore.objective.duality import dot, row_mean
 from nagcore.objective import Objective
 from nagcore.solvers.coordinates import Coordinates
 
+_RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
+
 __all__ = ["Iterate", "Method", "Oracle", "Result"]
 
 
@@ -102,7 +104,8 @@ class Oracle:
         self._d, self._l2 = objective.shape[1], objective.l2
         self._thresholds = coordinates.thresholds if objective.l1 else None
         self.w = self.u = None
-        self.data_value = np.nan
+        self.data_value = math.nan
+        self._residual, self._residual_age = 0.0, 0
 
     def new_margins(self) -> np.ndarray:
         """A buffer for margins, shape (n,) or (n, k), of the compute dtype."""
@@ -180,13 +183,17 @@ class Oracle:
             value += 0.5 * self._l2 * dot(change, change)
         return value
 
-    def rounding(self, f) -> float:
+    def rounding(self, f, z) -> float:
         """How far a value of f can be off: rounded margins, as large as their terms |x_ij w_j|."""
+        if self._residual_age == 0:
+            r = np.empty_like(z)
+            self.problem.loss_from_margins(z, r)
+            self._residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
+        self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
         terms, d = np.abs(self.w), self._d
-        size = float(np.einsum("i,i...->", self.coordinates.rms, terms[:d])) + float(terms[d:].sum())
-        bound = self.objective.loss.curvature_bound
-        residual = math.sqrt(2 * bound * abs(f)) if bound < math.inf else abs(f)
-        return self._eps * (abs(f) + residual * size)
+        size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, terms[:d])))
+        size += float(terms[d:].sum())
+        return 4 * self._eps * (abs(f) + self._residual * size)
 
 
 @dataclass(frozen=True)

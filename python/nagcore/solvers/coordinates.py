@@ -14,39 +14,58 @@ threshold per coordinate. Otherwise T comes from a Cholesky factor, at O(d²) pe
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from nagcore.objective import Objective
 from nagcore.objective.duality import row_mean
 from nagcore.solvers.moments import sample_moments
 
-__all__ = ["Coordinates"]
+__all__ = ["Columns", "Coordinates"]
 
 _DENSE_LIMIT = 1024  # columns up to which P is a full matrix: its product then costs 1/20 of a pass or less
 
 
-class Coordinates:
-    """The affine map between the problem's w (with b last) and the solver's v."""
+class Columns(NamedTuple):
+    """What is known of the data before the first pass."""
 
-    def __init__(self, objective, seed: int = 0) -> None:
-        self._d = d = objective.shape[1]
-        curvature = _null_curvature(objective)
-        eps = np.finfo(objective.problem.compute).eps
-        full = d <= _DENSE_LIMIT and not objective.l1
-        if objective.X is None:
-            mean, spread, correlation = np.zeros(d), np.ones(d), None
-        else:
-            rng = np.random.default_rng(seed)
-            mean, spread, correlation = sample_moments(objective, rng, full)
+    mean: np.ndarray
+    spread: np.ndarray  # the variance, or the mean square where there is no intercept
+    correlation: np.ndarray | None
+    curvature: float  # the mean of φ'' at the null model
+
+    @classmethod
+    def of(cls, objective: Objective, seed: int) -> Columns:
+        """Look at the null model and at a sample of the rows."""
+        d = objective.shape[1]
+        moments = np.zeros(d), np.ones(d), None
+        if objective.X is not None:
+            full = d <= _DENSE_LIMIT and not objective.l1
+            moments = sample_moments(objective, np.random.default_rng(seed), full)
+        return cls(*moments, _null_curvature(objective))
+
+
+class Coordinates:
+    """The affine map between the problem's w (with b last) and the solver's v.
+
+    `eps` is the rounding of the arithmetic in which margins are computed: what it hides of a column,
+    a narrow mean far from zero say, is not scaled up.
+    """
+
+    def __init__(self, objective: Objective, columns: Columns, eps: float) -> None:
+        self._d = objective.shape[1]
+        mean, spread, correlation, curvature = columns
         self.rms = np.sqrt(spread + mean**2 * objective.fit_intercept)
         self._mean = mean if objective.fit_intercept else None
-        # Below this share of its mean square a column's variance is rounding of the margins.
         P = curvature * np.maximum(spread, 64 * eps * self.rms**2) + objective.l2
         P[P == 0] = 1.0  # an all-zero column without l2: its gradient is zero too
         scale = 1 / np.sqrt(P)
         self._T = None
         if correlation is not None:
             data_share = np.sqrt(curvature * spread / P)
-            self._T = scale[:, None] * _decorrelate(correlation * np.outer(data_share, data_share), eps)
+            R = _decorrelate(correlation * np.outer(data_share, data_share), eps)
+            self._T = scale[:, None] * R
         self._scale = scale if objective.k == 1 else scale[:, None]
         self._scale_b = 1 / np.sqrt(curvature)
         self.thresholds = objective.l1 * self._scale
@@ -104,7 +123,7 @@ def _decorrelate(K: np.ndarray, eps: float) -> np.ndarray:
     return np.linalg.inv(np.linalg.cholesky(K)).T
 
 
-def _null_curvature(objective) -> float:
+def _null_curvature(objective: Objective) -> float:
     """The mean of φ'' at the null model, by a difference of mean residuals: O(n), no pass."""
     problem, s = objective.problem, objective.s
     z = objective.null_margins()

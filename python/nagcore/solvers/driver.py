@@ -12,7 +12,7 @@ import numpy as np
 from nagcore.callbacks import History, State
 from nagcore.objective import Objective
 from nagcore.solvers.base import Iterate, Method, Oracle, Result
-from nagcore.solvers.coordinates import Coordinates
+from nagcore.solvers.coordinates import Columns, Coordinates
 from nagcore.solvers.stopping import Judge
 
 __all__ = ["Run"]
@@ -56,26 +56,30 @@ class Run:
         """Run to an end; afterwards `message` says which and `judge` holds the best point."""
         objective, judge = self.objective, self.judge
         judge.start(w0)
-        coordinates = Coordinates(objective, seed)
-        self.oracle = Oracle(objective, coordinates, objective.problem)
-        x, L = self._best_x(), 1.0
-        if objective.k > 1 and objective.penalty.name != "none":
-            x = self.oracle.settle_classes(x)
-        if self._sweep(x, L, narrow=objective.problem.compute != np.float64):
+        columns = Columns.of(objective, seed)
+        self._enter(columns, objective.problem)
+        if self._sweep(narrow=objective.problem.compute != np.float64):
             # The last passes run in float64, on the same X.
-            L = self._last_L
-            self.oracle = Oracle(objective, coordinates, objective.wide)
-            x = self._best_x()
+            judge.best_w = self._best_w()
+            self._enter(columns, objective.wide)
             judge.widen()
-            self._sweep(x, L, narrow=False)
+            self._sweep(narrow=False)
 
-    def _sweep(self, x: np.ndarray, L: float, narrow: bool) -> bool:
+    def _enter(self, columns: Columns, problem: Any) -> None:
+        """Set up the variables for one arithmetic."""
+        eps = float(np.finfo(problem.compute).eps)
+        self.oracle = Oracle(self.objective, Coordinates(self.objective, columns, eps), problem)
+
+    def _sweep(self, narrow: bool) -> bool:
         """Run the method in one arithmetic. Return whether to go on in float64."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
+        x = oracle.coordinates.to_v(self._best_w())
+        if objective.k > 1 and objective.penalty.name != "none":
+            x = oracle.settle_classes(x)
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
-        for it in self.method.run(oracle, x, L):
+        for it in self.method.run(oracle, x):
             if it.moved:
                 self.n_iter += 1
                 value = judge.look(it, oracle, exact=not narrow)
@@ -97,7 +101,6 @@ class Run:
                     self.message = "converged"
                 return False
             if wide is not None and (judge.promising() or judge.unresolved >= _UNRESOLVED):
-                self._last_L = it.L
                 return True
         return False
 
@@ -141,11 +144,6 @@ class Run:
         if self.judge.best_w is not None:
             return self.judge.best_w
         return self.oracle.coordinates.to_w(self.judge.best_x)
-
-    def _best_x(self) -> np.ndarray:
-        if self.judge.best_w is not None:
-            return self.oracle.coordinates.to_v(self.judge.best_w)
-        return self.judge.best_x
 
     def _report(self, value: float, it: Iterate, oracle: Oracle) -> bool:
         judge = self.judge

@@ -25,6 +25,7 @@ __all__ = ["METHOD", "fista"]
 
 _GROWTH = 0.9   # L shrinks by this at most once per _PATIENCE steps that pass the test
 _PATIENCE = 5
+_TINY = 1e-300
 _SLACK = 1.001  # an L that is exact (least squares, all rows sampled) must pass in spite of rounding
 
 
@@ -33,6 +34,7 @@ def fista(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     zy, zx, z_old = oracle.new_margins(), oracle.new_margins(), oracle.new_margins()
     y, x_old = x, x
     t, beta, passed = 1.0, 0.0, 0
+    met = 0.0  # half the curvature along a step that was taken back
     origin = None  # (y, f(y), ∇f(y)) that x was stepped from
     while True:
         f, g = oracle.gradient(y, zy)
@@ -48,17 +50,22 @@ def fista(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         if origin is not None:
             y0, f0, g0 = origin
             step = x - y0
-            rise, model = fx - f0 - dot(g0, step), 0.5 * L * dot(step, step)
+            size = dot(step, step)
+            rise, model = fx - f0 - dot(g0, step), 0.5 * L * size
             if not (rise <= _SLACK * model and model > 1e-6 * abs(f0)):
-                noise = oracle.rounding(f0) if math.isfinite(fx) else 0.0
+                noise = oracle.rounding(f0, zy) if math.isfinite(fx) else 0.0
                 resolved = model > noise
-                if not rise <= _SLACK * model + noise:
+                # A curvature that grows as the step shrinks is rounding too.
+                noisy = 0 < met < math.inf and rise > 16 * met * size
+                if not (rise <= _SLACK * model + noise or noisy or size == 0):
                     # The curvature met along the step says how much L must grow, within reason.
-                    L *= min(max(2.0, rise / model), 64.0) if math.isfinite(rise) else 16.0
+                    met = rise / size
+                    L *= min(max(2.0, rise / max(model, _TINY)), 64.0) if rise < math.inf else 16.0
                     x = oracle.prox(y0 - g0 / L, 1 / L)
                     y, passed = x + beta * (x - x_old), 0
                     yield Iterate(x_old, math.nan, z_old, y, f, zy, g, L, moved=False)
                     continue
+            met = 0.0
         if not math.isfinite(f):
             if not beta:
                 raise ValueError("the objective is infinite at the starting point; start elsewhere, "
@@ -74,7 +81,7 @@ def fista(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         else:
             # Values say nothing any more, but gradients do: curvature between two passes bounds L below.
             hop = y - y0
-            L, passed = max(L, dot(g - g0, hop) / max(dot(hop, hop), 1e-300)), 0
+            L, passed = max(L, dot(g - g0, hop) / max(dot(hop, hop), _TINY)), 0
         origin, z_old, zx = (y, f, g), zx, z_old
         L_new = L
         if passed >= _PATIENCE:

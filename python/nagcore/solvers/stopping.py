@@ -71,8 +71,10 @@ class Judge:
     def widen(self) -> None:
         """Distrust the narrow arithmetic's values: float64 has its own null model and best point."""
         self.null_value = self.objective.null_model(self.objective.wide)[0]
-        self._stale, self.unresolved, self._last = True, 0, None
+        self._stale, self.unresolved = True, 0
         self._record = (math.inf, 0)
+        self._last = self._start = None
+        self._slopes.clear()
 
     # What a pass tells --------------------------------------------------------------------------
 
@@ -85,9 +87,9 @@ class Judge:
             self._stale = False
         value_y = it.fy + oracle.l1_norm(it.y)
         if self.penalised:
-            free = self._penalised_gap(oracle)
-            if exact and self.objective.l2 and not self.objective.fit_intercept:
-                self.lower = max(self.lower, value_y - free)
+            bound, free = self._penalised_gap(oracle)
+            if exact and not self.objective.fit_intercept:
+                self.lower = max(self.lower, value_y - bound)
         else:
             free = self._curvature_gap(it)
         # F(y) − free is about min F; where that contradicts the best value, y was far off.
@@ -95,18 +97,21 @@ class Judge:
         self.estimate = free + ahead if self.penalised and free + ahead > 0 else free + max(ahead, 0)
         return value
 
-    def _penalised_gap(self, oracle: Oracle) -> float:
-        """The duality gap at y. With an intercept its part in the gradient is taken as solved."""
+    def _penalised_gap(self, oracle: Oracle) -> tuple[float, float]:
+        """The duality gap at y: as a bound (infinite at l2 = 0) and as an estimate.
+
+        With an intercept its part in the gradient is taken as solved, so both are estimates. The
+        second shrinks the residuals into ‖u‖_∞ ≤ l1 at a cost that is exact for squares only.
+        """
         d, penalty = self.objective.shape[1], self.objective.penalty
         w, u = oracle.w[:d], oracle.coordinates.centred(oracle.u)
-        gap = penalty_gap(w, u, penalty) if penalty.l2 else math.inf
+        bound = penalty_gap(w, u, penalty)
         largest = float(np.abs(u).max()) if penalty.l1 else 0.0
-        if largest > penalty.l1 or gap == math.inf:
-            scale = min(1.0, penalty.l1 / largest) if largest else 1.0
-            # Shrinking the residuals costs (1 − scale)²·loss for squares, and about that for others.
-            shrunk = (1 - scale) ** 2 * abs(oracle.data_value)
-            gap = min(gap, penalty_gap(w, scale * u, penalty) + shrunk)
-        return gap
+        if largest <= penalty.l1:
+            return bound, bound
+        scale = penalty.l1 / largest
+        shrunk = (1 - scale) ** 2 * abs(oracle.data_value)
+        return bound, min(bound, penalty_gap(w, scale * u, penalty) + shrunk)
 
     def _curvature_gap(self, it: Iterate) -> float:
         """‖∇f‖²/(2μ), μ the least curvature of late steps: an estimate, not a bound.
