@@ -47,10 +47,13 @@ struct PipeBlock {
   T* z;
   const T* r;
   T* g;  // padded to whole vectors
+  bool ask_ahead;  // prefetch the next rows by software
 };
 
 template <class T>
 struct RowKernels {
+  // Columns that are summed in T before double takes over; the unit in which threads share the columns of wide rows.
+  static constexpr std::ptrdiff_t kPanel = 2048;
   // Z[c*ldz + i] = sum_j X[i*ldx + j] W[c*ldw + j]; adds to Z when `accumulate`.
   // W is zero-padded to whole vectors. Sums: lanes of T over at most kDotPanel columns, panels in double.
   void (*dot)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* W, std::ptrdiff_t ldw,

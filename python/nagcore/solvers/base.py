@@ -6,6 +6,7 @@ A solver is a generator `method(oracle, x, L)`. It runs one pass over X between 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nagcore.callbacks import History
-from nagcore.duality import dot, row_mean
+from nagcore.objective.duality import dot, row_mean
 from nagcore.objective import Objective
 from nagcore.solvers.coordinates import Coordinates
 
@@ -97,6 +98,7 @@ class Oracle:
     def __init__(self, objective: Objective, coordinates: Coordinates, problem) -> None:
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
         self.real = np.dtype(problem.compute)
+        self._eps = float(np.finfo(self.real).eps)
         self._d, self._l2 = objective.shape[1], objective.l2
         self._thresholds = coordinates.thresholds if objective.l1 else None
         self.w = self.u = None
@@ -180,11 +182,11 @@ class Oracle:
 
     def rounding(self, f) -> float:
         """How far a value of f can be off: rounded margins, as large as their terms |x_ij w_j|."""
-        eps, w, rms = np.finfo(self.real).eps, self.w, self.coordinates.rms
-        size = float(np.sum(np.abs(w[: self._d]).T @ rms)) + float(np.sum(np.abs(w[self._d :])))
+        terms, d = np.abs(self.w), self._d
+        size = float(np.einsum("i,i...->", self.coordinates.rms, terms[:d])) + float(terms[d:].sum())
         bound = self.objective.loss.curvature_bound
-        residual = np.sqrt(2 * bound * abs(f)) if np.isfinite(bound) else abs(f)
-        return eps * (abs(f) + residual * size)
+        residual = math.sqrt(2 * bound * abs(f)) if bound < math.inf else abs(f)
+        return self._eps * (abs(f) + residual * size)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nagcore.duality import row_mean
+from nagcore.objective.duality import row_mean
 from nagcore.solvers.moments import sample_moments
 
 __all__ = ["Coordinates"]
@@ -54,7 +54,7 @@ class Coordinates:
     def to_w(self, v: np.ndarray) -> np.ndarray:
         """w and b, as the problem takes them."""
         d, w = self._d, np.empty_like(v)
-        w[:d] = v[:d] * self._scale if self._T is None else self._T @ v[:d]
+        w[:d] = v[:d] * self._scale if self._T is None else _product(self._T, v[:d])
         w[d:] = v[d:] * self._scale_b
         if self._mean is not None:
             w[d] -= np.einsum("i,i...->...", self._mean, w[:d])
@@ -82,9 +82,16 @@ class Coordinates:
         head = self.centred(u)
         if l2:
             head = head + l2 * w[:d]
-        g[:d] = head * self._scale if self._T is None else self._T.T @ head
+        g[:d] = head * self._scale if self._T is None else _product(self._T.T, head)
         g[d:] = u[d:] * self._scale_b
         return g
+
+
+def _product(A: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """A @ x without BLAS: its threads would contend with those of the kernels between passes."""
+    if x.ndim == 1:
+        return np.einsum("ij,j->i", A, x)
+    return np.stack([np.einsum("ij,j->i", A, column) for column in x.T.copy()], axis=1)
 
 
 def _decorrelate(K: np.ndarray, eps: float) -> np.ndarray:
@@ -92,7 +99,7 @@ def _decorrelate(K: np.ndarray, eps: float) -> np.ndarray:
 
     That keeps directions which the sample shows as collinear from being stretched without limit.
     """
-    K = K * (1 - max(64 * eps, 1e-10))
+    K = K * (1 - max(64 * eps, 1e-7))
     np.fill_diagonal(K, 1.0)
     return np.linalg.inv(np.linalg.cholesky(K)).T
 

@@ -7,16 +7,18 @@ highest proven lower bound of min F, and decides when an attempt is worth a pass
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
 
-from nagcore.duality import dot, penalty_gap
+from nagcore.objective.duality import dot, penalty_gap
 from nagcore.objective import Objective
 from nagcore.solvers.base import Iterate, Method, Oracle
 
 __all__ = ["Judge"]
 
+_ROUNDING = 4 * float(np.finfo(np.float64).eps)
 _WINDOW = 30  # steps over which curvature is remembered, and gaps must improve
 
 
@@ -26,16 +28,19 @@ class Judge:
     def __init__(self, objective: Objective, method: Method, tol: float) -> None:
         self.objective, self.averages, self.tol = objective, method.averages, tol
         self.penalised = objective.penalty.name != "none"
-        self.null_value, self.best_w = objective.null_model()
-        self.best_value, self.best_x = np.inf, None  # the point is best_w if that is set
-        self.lower = -np.inf      # a proven lower bound of min F
-        self.estimate = np.nan    # of F(best) − min F, where nothing better is proven
+        self.null_value = math.nan
+        self.best_w: np.ndarray | None = np.zeros(objective.w_shape)
+        self.best_x: np.ndarray | None = None  # the best point is best_w, or where that is None this
+        self.best_value = math.inf
+        self._stale = True        # best_value is not of the arithmetic in use
+        self.lower = -math.inf      # a proven lower bound of min F
+        self.estimate = math.nan    # of F(best) − min F, where nothing better is proven
         self.unresolved = 0       # steps in a row that the arithmetic could not judge
         self._demand, self._next_attempt = 1.0, 0
         self._slopes: deque[float] = deque(maxlen=_WINDOW)
         self._last: tuple[np.ndarray, np.ndarray] | None = None
         self._start: np.ndarray | None = None
-        self._record = (np.inf, 0)
+        self._record = (math.inf, 0)
 
     # What is known ------------------------------------------------------------------------------
 
@@ -48,21 +53,26 @@ class Judge:
 
     @property
     def kind(self) -> str:
-        if np.isfinite(self.lower) and np.isfinite(self.best_value):
+        if self.lower > -math.inf and self.best_value < math.inf:
             return "certificate"
-        return "none" if np.isnan(self.estimate) else "estimate"
+        return "none" if math.isnan(self.estimate) else "estimate"
 
     @property
     def target(self) -> float:
         """The gap to reach; not below the rounding of F, so that 0/0 is converged."""
         gained = max(self.null_value - self.best_value, 0.0)
-        return max(self.tol * gained, 4 * np.finfo(float).eps * abs(self.null_value))
+        return max(self.tol * gained, _ROUNDING * abs(self.null_value))
+
+    def start(self, w0: np.ndarray | None) -> None:
+        """Take the null model as what is best so far, or w0 if that is given."""
+        self.null_value, null = self.objective.null_model()
+        self.best_w = null if w0 is None else w0
 
     def widen(self) -> None:
-        """Forget the narrow arithmetic's values: float64 has its own null model and best point."""
+        """Distrust the narrow arithmetic's values: float64 has its own null model and best point."""
         self.null_value = self.objective.null_model(self.objective.wide)[0]
-        self.best_value, self.unresolved, self._last = np.inf, 0, None
-        self._record = (np.inf, 0)
+        self._stale, self.unresolved, self._last = True, 0, None
+        self._record = (math.inf, 0)
 
     # What a pass tells --------------------------------------------------------------------------
 
@@ -70,9 +80,9 @@ class Judge:
         """Take in one iterate at no pass; return F there. `exact` says that the arithmetic is float64."""
         value = it.f + oracle.l1_norm(it.x)
         self.unresolved = 0 if it.resolved else self.unresolved + 1
-        if value < self.best_value:
-            self.best_value, self.best_x = value, it.x
-            self.best_w = None
+        if value < self.best_value or self._stale:
+            self.best_value, self.best_x, self.best_w = value, it.x, None
+            self._stale = False
         value_y = it.fy + oracle.l1_norm(it.y)
         if self.penalised:
             free = self._penalised_gap(oracle)
@@ -89,9 +99,9 @@ class Judge:
         """The duality gap at y. With an intercept its part in the gradient is taken as solved."""
         d, penalty = self.objective.shape[1], self.objective.penalty
         w, u = oracle.w[:d], oracle.coordinates.centred(oracle.u)
-        gap = penalty_gap(w, u, penalty) if penalty.l2 else np.inf
+        gap = penalty_gap(w, u, penalty) if penalty.l2 else math.inf
         largest = float(np.abs(u).max()) if penalty.l1 else 0.0
-        if largest > penalty.l1 or not np.isfinite(gap):
+        if largest > penalty.l1 or gap == math.inf:
             scale = min(1.0, penalty.l1 / largest) if largest else 1.0
             # Shrinking the residuals costs (1 − scale)²·loss for squares, and about that for others.
             shrunk = (1 - scale) ** 2 * abs(oracle.data_value)
@@ -110,14 +120,14 @@ class Judge:
         if self._last is not None:
             step, change = it.y - self._last[0], it.g - self._last[1]
             size = dot(step, step)
-            curvature = dot(step, change) / size if size else np.nan
+            curvature = dot(step, change) / size if size else math.nan
             if curvature > 0:
                 self._slopes.append(curvature)
         self._last = it.y, it.g
         if not self._slopes:
-            return slope if slope == 0 else np.nan
+            return slope if slope == 0 else math.nan
         travelled = it.y - self._start
-        by_distance = np.sqrt(slope * dot(travelled, travelled))
+        by_distance = math.sqrt(slope * dot(travelled, travelled))
         by_curvature = slope / (2 * min(self._slopes))
         return min(by_curvature, by_distance) if by_distance > 0 else by_curvature
 
@@ -142,7 +152,7 @@ class Judge:
         """Whether the arithmetic can tell steps no longer and the gap has stopped shrinking."""
         if self.estimate < 0.9 * self._record[0]:
             self._record = (self.estimate, n_iter)
-        return self.unresolved > _WINDOW and n_iter - self._record[1] > max(100, n_iter // 4)
+        return self.unresolved > _WINDOW and n_iter - self._record[1] > max(300, n_iter // 2)
 
     def prove(self, oracle: Oracle, it: Iterate, n_passes: int) -> None:
         """Try to prove the gap at an iterate; `oracle` is in float64.
@@ -171,7 +181,8 @@ class Judge:
     def accept(self, certificate, n_passes: int) -> None:
         """Take in a certificate: its bound, and its point if that is the best so far."""
         self.lower = max(self.lower, certificate.value - certificate.gap)
-        if certificate.value <= self.best_value:
+        if certificate.value <= self.best_value or self._stale:
             self.best_value, self.best_w = certificate.value, certificate.w
+            self._stale = False
         self._demand = min(1.0, 0.5 * self.estimate / self.target) if self.target else 1.0
         self._next_attempt = n_passes + 4 + n_passes // 20

@@ -12,19 +12,23 @@ from typing import Any
 import numpy as np
 
 from nagcore import losses
-from nagcore.duality import Certificate, best_intercept, certify, dot
+from nagcore.objective.duality import Certificate, best_intercept, certify, dot
 from nagcore.penalties import Penalty
 
 __all__ = ["Objective", "value_and_grad"]
 
 
-def _check_w(w: Any, problem: Any, name: str = "w") -> np.ndarray:
+def _w_shape(problem: Any) -> tuple[int, ...]:
+    return (problem.p,) if problem.k == 1 else (problem.p, problem.k)
+
+
+def check_w(w: Any, problem: Any, name: str = "w") -> np.ndarray:
     """Return w as a float array of the problem's shape, or raise naming what came and what fits."""
     w = np.asarray(w)
     if w.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {w.dtype}; nagcore takes float64 or float32. "
                         f"Use np.asarray({name}, dtype=np.float64).")
-    shape = (problem.p,) if problem.k == 1 else (problem.p, problem.k)
+    shape = _w_shape(problem)
     if w.shape != shape:
         rows = f"{problem.d} features" + (" and the intercept last" if problem.p > problem.d else "")
         classes = "" if problem.k == 1 else f", one column for each of {problem.k} classes"
@@ -126,12 +130,16 @@ def value_and_grad(
     """
     from nagcore import _core
 
-    penalty = Penalty(l2=l2)
+    penalty, loss = Penalty(l2=l2), losses.get(loss)
+    n_classes = None
+    if loss.targets == "class" and np.ndim(w) == 2 and np.ndim(y) == 1:
+        n_classes = np.shape(w)[1]  # y need not hold every class
     problem = _core.Problem(
-        X, y, loss=losses.get(loss).name, sample_weight=sample_weight, offset=offset, delta=delta,
-        scale=scale, shift=shift, fit_intercept=bool(fit_intercept), n_threads=n_threads, dtype=dtype,
+        X, y, loss=loss.name, sample_weight=sample_weight, offset=offset, delta=delta, scale=scale,
+        shift=shift, fit_intercept=bool(fit_intercept), n_threads=n_threads, dtype=dtype,
+        n_classes=n_classes,
     )
-    w = _check_w(w, problem)
+    w = check_w(w, problem)
     grad_dtype = np.dtype(np.float32 if w.dtype == np.float32 else np.float64)
     if out is not None:
         _check_out(out, w, grad_dtype, (("w", w), ("X", X), ("y", y)))
@@ -183,6 +191,8 @@ class Objective:
         Strengths of the penalties, ≥ 0.
     fit_intercept : bool
         Whether w has an intercept as its last row.
+    n_classes : int, optional
+        Columns of w for softmax with class numbers; by default the largest of them plus one.
     compute : {None, "float64"}
         "float64" does the arithmetic on narrower X in float64 throughout. By default narrow X is
         computed in float32, and solvers turn to float64 for their last passes.
@@ -232,6 +242,7 @@ class Objective:
         compute: str | None = None,
         n_threads: int | None = None,
         dtype: str | None = None,
+        n_classes: int | None = None,
     ) -> None:
         from nagcore import _core
 
@@ -241,7 +252,7 @@ class Objective:
             return _core.Problem(
                 X, y, loss=losses.get(loss).name, sample_weight=sample_weight, offset=offset,
                 delta=delta, scale=scale, shift=shift, fit_intercept=bool(fit_intercept),
-                compute=compute, n_threads=n_threads, dtype=dtype,
+                compute=compute, n_threads=n_threads, dtype=dtype, n_classes=n_classes,
             )
 
         self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
@@ -289,7 +300,7 @@ class Objective:
         self.loss = losses.get(core.loss)
         self.shape, self.p, self.k = (core.n, core.d), core.p, core.k
         self.fit_intercept, self.nbytes = core.p > core.d, core.nbytes
-        self.w_shape = (core.p,) if core.k == 1 else (core.p, core.k)
+        self.w_shape = _w_shape(core)
         self.s = None
         if sample_weight is not None:
             s = np.asarray(sample_weight, np.float64)
@@ -360,7 +371,7 @@ class Objective:
 
         One pass.
         """
-        w = np.ascontiguousarray(_check_w(w, self.problem), np.float64)
+        w = np.ascontiguousarray(check_w(w, self.problem), np.float64)
         value, grad = self.problem.value_and_grad(w, out)
         if self.l2:
             d = self.shape[1]
@@ -370,12 +381,12 @@ class Objective:
 
     def margins(self, w: Any) -> np.ndarray:
         """Return z = Xw + b + offset in the compute dtype, shape (n,) or (n, k). One pass."""
-        return self.problem.margins(np.ascontiguousarray(_check_w(w, self.problem), np.float64))
+        return self.problem.margins(np.ascontiguousarray(check_w(w, self.problem), np.float64))
 
     def value(self, w: Any) -> float:
         """Return F(w), all of it. One pass."""
         d = self.shape[1]
-        w = np.ascontiguousarray(_check_w(w, self.problem), np.float64)
+        w = np.ascontiguousarray(check_w(w, self.problem), np.float64)
         z = self.problem.margins(w)
         return self.problem.loss_from_margins(z) + self.penalty_value(w[:d])
 
@@ -392,7 +403,7 @@ class Objective:
         """
         if self.gap_kind == "none":
             return float("nan")
-        found = self.certify(np.ascontiguousarray(_check_w(w, self.problem), np.float64))
+        found = self.certify(np.ascontiguousarray(check_w(w, self.problem), np.float64))
         return found.given_value - found.value + found.gap
 
     def certify(self, w: np.ndarray, **known: Any) -> Certificate:

@@ -1,0 +1,172 @@
+"""One run of a solver: the loop over passes, and everything that may end it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nagcore.callbacks import History, State
+from nagcore.objective import Objective
+from nagcore.solvers.base import Iterate, Method, Oracle, Result
+from nagcore.solvers.coordinates import Coordinates
+from nagcore.solvers.stopping import Judge
+
+__all__ = ["Run"]
+
+_UNRESOLVED = 3  # steps in a row that float32 could not judge, before float64 takes over
+
+
+class Run:
+    """Drives `method` on `objective` until the gap is reached or something else ends it."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        method: Method,
+        *,
+        tol: float,
+        max_passes: int,
+        max_iter: float,
+        max_seconds: float | None,
+        callbacks: tuple[Callable[[State], Any], ...],
+    ) -> None:
+        self.objective, self.method, self.tol = objective, method, tol
+        self.max_passes, self.max_iter = max_passes, max_iter
+        self.max_seconds = math.inf if max_seconds is None else max_seconds
+        self.history = History()
+        self.callbacks = (self.history, *callbacks)
+        self.begun, self._passes_before = time.perf_counter(), objective.n_passes
+        self.n_iter, self.message = 0, ""
+        self.judge = Judge(objective, method, tol)
+        self.oracle: Oracle | None = None
+
+    @property
+    def n_passes(self) -> int:
+        return self.objective.n_passes - self._passes_before
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.begun
+
+    def go(self, w0: np.ndarray | None, seed: int) -> None:
+        """Run to an end; afterwards `message` says which and `judge` holds the best point."""
+        objective, judge = self.objective, self.judge
+        judge.start(w0)
+        coordinates = Coordinates(objective, seed)
+        self.oracle = Oracle(objective, coordinates, objective.problem)
+        x, L = self._best_x(), 1.0
+        if objective.k > 1 and objective.penalty.name != "none":
+            x = self.oracle.settle_classes(x)
+        if self._sweep(x, L, narrow=objective.problem.compute != np.float64):
+            # The last passes run in float64, on the same X.
+            L = self._last_L
+            self.oracle = Oracle(objective, coordinates, objective.wide)
+            x = self._best_x()
+            judge.widen()
+            self._sweep(x, L, narrow=False)
+
+    def _sweep(self, x: np.ndarray, L: float, narrow: bool) -> bool:
+        """Run the method in one arithmetic. Return whether to go on in float64."""
+        judge, objective, oracle = self.judge, self.objective, self.oracle
+        wide = objective.wide if narrow else None
+        provable = objective.gap_kind == "certificate" and not narrow
+        reserve = self._closing_passes(narrow)
+        for it in self.method.run(oracle, x, L):
+            if it.moved:
+                self.n_iter += 1
+                value = judge.look(it, oracle, exact=not narrow)
+                if self._report(value, it, oracle):
+                    self.message = "stopped by a callback"
+                    return False
+                if wide is None and self._settled(it, provable):
+                    return False
+            if self.seconds >= self.max_seconds:
+                self.message = f"max_seconds={self.max_seconds} reached"
+            elif self.n_iter >= self.max_iter:
+                self.message = f"max_iter={self.max_iter} reached"
+                self._close(it, reserve, narrow)
+            elif self.n_passes + 1 + reserve > self.max_passes:
+                self.message = f"max_passes={self.max_passes} reached"
+                self._close(it, reserve, narrow)
+            if self.message:
+                if judge.reached() and judge.kind == "certificate":
+                    self.message = "converged"
+                return False
+            if wide is not None and (judge.promising() or judge.unresolved >= _UNRESOLVED):
+                self._last_L = it.L
+                return True
+        return False
+
+    def _settled(self, it: Iterate, provable: bool) -> bool:
+        """Whether the gap is reached (with a proof where one exists), or out of reach."""
+        judge = self.judge
+
+        def reached() -> bool:
+            return judge.reached() and (judge.kind == "certificate" or not provable)
+
+        if provable and not reached() and judge.worth_proving(self.n_passes):
+            judge.prove(self.oracle, it, self.n_passes)
+        if reached():
+            self.message = "converged"
+        elif judge.stalled(self.n_iter):
+            self.message = f"stopped at the rounding of {self.oracle.real} arithmetic"
+        return bool(self.message)
+
+    def _closing_passes(self, narrow: bool) -> int:
+        """Passes that a closing proof takes: margins, if those in float64 are not known, and Xᵀ."""
+        objective = self.objective
+        if objective.gap_kind != "certificate":
+            return 0
+        averaged = self.method.averages and objective.l1 > 0
+        return int(objective.fit_intercept) + int(narrow or averaged)
+
+    def _close(self, it: Iterate, reserve: int, narrow: bool) -> None:
+        """Spend the reserved passes on a proof for the best point."""
+        if self.objective.gap_kind != "certificate" or self.judge.best_value == np.inf:
+            return
+        if self.n_passes + reserve > self.max_passes:
+            return
+        if narrow:
+            certificate = self.objective.certify(self._best_w())
+            self.judge.widen()
+            self.judge.accept(certificate, self.n_passes)
+        elif it.moved and not self.judge.reached():
+            self.judge.prove(self.oracle, it, self.n_passes)
+
+    def _best_w(self) -> np.ndarray:
+        if self.judge.best_w is not None:
+            return self.judge.best_w
+        return self.oracle.coordinates.to_w(self.judge.best_x)
+
+    def _best_x(self) -> np.ndarray:
+        if self.judge.best_w is not None:
+            return self.oracle.coordinates.to_v(self.judge.best_w)
+        return self.judge.best_x
+
+    def _report(self, value: float, it: Iterate, oracle: Oracle) -> bool:
+        judge = self.judge
+        state = State(
+            self.n_iter, self.n_passes, value, judge.gap, judge.kind, self.seconds,
+            judge.null_value, self.tol, self.objective.nbytes,
+            lambda: oracle.coordinates.to_w(it.x),
+        )
+        stop = False
+        for callback in self.callbacks:
+            stop = callback(state) is True or stop
+        return stop
+
+    def result(self) -> Result:
+        judge, objective = self.judge, self.objective
+        w, d = self._best_w(), objective.shape[1]
+        intercept = w[d] if objective.fit_intercept else np.zeros(w.shape[1:])
+        return Result(
+            w=w, coef=w[:d], intercept=float(intercept) if objective.k == 1 else intercept,
+            value=judge.best_value if np.isfinite(judge.best_value) else np.nan,
+            gap=judge.gap, gap_kind=judge.kind, n_passes=self.n_passes, n_iter=self.n_iter,
+            converged=self.message == "converged", message=self.message, history=self.history,
+            solver=self.method.name, null_value=judge.null_value, seconds=self.seconds,
+        )
