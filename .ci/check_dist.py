@@ -14,8 +14,8 @@ names = zipfile.ZipFile(wheel).namelist()
 strays = [n for n in names if not re.match(r"nagcore/|nagcore-[\d.]+\.dist-info/", n)]
 assert not strays, f"{wheel.name} holds {strays}"
 assert [n for n in names if re.fullmatch(r"nagcore/_core\.[\w.-]+\.(so|pyd)", n)], names
-for needed in ("nagcore/__init__.py", "nagcore/py.typed", "nagcore/_core.pyi", "nagcore/cli/app.py"):
-    assert needed in names, f"{wheel.name} lacks {needed}"
+for needed in ("__init__.py", "py.typed", "_core.pyi", "cli/app.py", "linear_model/__init__.py"):
+    assert f"nagcore/{needed}" in names, f"{wheel.name} lacks {needed}"
 assert [n for n in names if n.endswith("licenses/LICENSE")], f"{wheel.name} lacks the licence"
 unwanted = [n for n in names if re.search(r"\.(cc|h|a|o)$|__pycache__|CMake", n)]
 assert not unwanted, f"{wheel.name} holds {unwanted}"

@@ -108,6 +108,23 @@ def test_import_order_does_not_matter(other, first):
     assert len(set(answer(code))) == 1
 
 
+def test_public_names_survive_the_import_of_their_modules():
+    """`nagcore.doctor` is a function, and stays one after a module of that name was imported."""
+    got = answer(
+        "import importlib, json, pkgutil, nagcore\n"
+        "def kinds(): return {n: type(getattr(nagcore, n)).__name__ for n in nagcore.__all__}\n"
+        "for m in pkgutil.iter_modules(nagcore.__path__):\n"
+        "    if m.name not in ('_core', '__main__', 'cli', 'plots', 'torch', 'keras'):\n"
+        "        importlib.import_module('nagcore.' + m.name)\n"
+        "print(json.dumps(kinds()))"
+    )
+    fresh = answer(
+        "import json, nagcore\n"
+        "print(json.dumps({n: type(getattr(nagcore, n)).__name__ for n in nagcore.__all__}))"
+    )
+    assert got == fresh
+
+
 # ----- instruction sets -------------------------------------------------------------------------
 
 
