@@ -73,7 +73,7 @@ PYTHON_ROOMS = [
     ["callbacks"],
     ["solvers"],
     ["linear_model"],
-    ["torch", "keras", "dask", "onnx", "plots", "model_io", "doctor"],
+    ["torch", "keras", "dask", "onnx", "plots", "model_io", "checkup"],
     ["__init__"],  # `import nagcore` and `from nagcore import minimize`: lazy, so all of the above
     ["bench"],
     ["cli", "__main__"],
@@ -157,7 +157,7 @@ def test_python_doors_open_leftwards(path):
     if here in ANYWHERE or here == "reference":
         assert not imports, f"{here} must stand alone"
         return
-    if here not in ("doctor", "__init__", "bench"):
+    if here not in ("checkup", "__init__", "bench"):
         assert "reference" not in imports, "the oracle is for checks, not for results"
     for name in imports - {"reference"}:
         assert room_number(name) < room_number(here), (
