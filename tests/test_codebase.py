@@ -68,7 +68,6 @@ CPP_FILES = [p for p in tree({".h", ".cc"}) if CSRC in p.parents]
 PYTHON_ROOMS = [
     ["_core"],
     ["update", "losses", "penalties", "data"],
-    ["duality"],
     ["objective"],
     ["callbacks"],
     ["solvers"],
@@ -78,7 +77,7 @@ PYTHON_ROOMS = [
     ["bench"],
     ["cli", "__main__"],
 ]
-ANYWHERE = {"_extras", "_errors", "_typing"}  # helpers that import nothing of nagcore
+ANYWHERE = {"_extras"}  # imports nothing of nagcore
 PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {"_core"} | {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in PYTHON_FILES}
 
