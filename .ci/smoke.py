@@ -1,4 +1,4 @@
-"""What a user with NumPy alone can do: run by .ci/run on the repaired wheel and on the build without OpenMP."""
+"""What a user with NumPy alone can do, asked of the wheel and of a build without OpenMP."""
 
 import sys
 
@@ -15,7 +15,9 @@ w = rng.standard_normal(37) / 10
 value, grad = nagcore.value_and_grad(X, y, w, loss="logistic", l2=0.1)
 z = X @ w
 np.testing.assert_allclose(value, np.logaddexp(0, -y * z).mean() + 0.05 * w @ w, rtol=1e-12)
-np.testing.assert_allclose(grad, X.T @ (-y / (1 + np.exp(y * z))) / len(y) + 0.1 * w, rtol=1e-10, atol=1e-13)
+np.testing.assert_allclose(
+    grad, X.T @ (-y / (1 + np.exp(y * z))) / len(y) + 0.1 * w, rtol=1e-10, atol=1e-13
+)
 
 theta, g, b = np.ones(5, np.float32), np.full(5, 0.5, np.float32), np.zeros(5, np.float32)
 nagcore.nesterov_step_(theta, g, b, lr=0.1, momentum=0.9, first_step=True)
@@ -27,4 +29,4 @@ assert result.converged, result.message
 absent = {"scipy", "sklearn", "typer", "matplotlib"} & set(sys.modules)
 assert not absent, f"the core imported {absent}"
 assert _core.openmp_enabled() == ("--no-openmp" not in sys.argv)
-print(f"nagcore {nagcore.__version__}: {', '.join(_core.isa_names())}; OpenMP {_core.openmp_enabled()}; works")
+print(f"nagcore {nagcore.__version__} works on {', '.join(_core.isa_names())}")

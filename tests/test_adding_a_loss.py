@@ -1,4 +1,4 @@
-"""docs/adding-a-loss.md, carried out: its changes in a copy of the tree, built, and kernel against oracle.
+"""docs/adding-a-loss.md, carried out in a copy of the tree: built, and kernel against oracle.
 
 Slow, for it compiles the project: ``pytest -m slow``. Needs CMake, Ninja, a compiler and pybind11.
 """
@@ -23,7 +23,9 @@ pytestmark = pytest.mark.slow
 
 def block(label: str) -> str:
     """Return the code that follows a ``<!-- test: label -->`` of the page."""
-    return re.search(rf"<!-- test: {label} -->\n```\w+\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL).group(1)
+    return re.search(
+        rf"<!-- test: {label} -->\n```\w+\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL
+    ).group(1)
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -38,13 +40,15 @@ def pybind11_folder() -> str | None:
 
         return pybind11.get_cmake_dir()
     if config := shutil.which("pybind11-config"):
-        return subprocess.run([config, "--cmakedir"], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            [config, "--cmakedir"], capture_output=True, text=True, check=True
+        ).stdout.strip()
     return None
 
 
 @pytest.fixture(scope="module")
 def changed_tree(tmp_path_factory):
-    """A copy of the sources with the new loss in csrc, built in place. The oracle is not there yet."""
+    """A copy of the sources with the new loss in csrc, built in place, and no oracle yet."""
     if not (shutil.which("cmake") and shutil.which("ninja") and pybind11_folder()):
         pytest.skip("needs cmake, ninja and pybind11")
     copy = tmp_path_factory.mktemp("tree")
@@ -59,7 +63,9 @@ def changed_tree(tmp_path_factory):
     options = ["-DCMAKE_BUILD_TYPE=Release", "-DNAGCORE_INPLACE=ON", "-DNAGCORE_WERROR=ON"]
     options += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11_folder()}"]
     subprocess.run(["cmake", "-S", copy, "-B", copy / "build", "-G", "Ninja", *options], check=True)
-    subprocess.run(["cmake", "--build", copy / "build", "--parallel", str(os.cpu_count())], check=True)
+    subprocess.run(
+        ["cmake", "--build", copy / "build", "--parallel", str(os.cpu_count())], check=True
+    )
     return copy
 
 
@@ -83,8 +89,10 @@ def test_the_page_adds_a_loss(changed_tree):
     oracle = changed_tree / "python/nagcore/reference/losses.py"
     edit(oracle, "\nLOSSES = {", f"\n{block('oracle')}\n\nLOSSES = {{")
     edit(oracle, "SquaredHinge)}", "SquaredHinge, LogCosh)}")
-    # Whatever is parametrised over the registry now has cases for it: kernels, layouts, instruction sets, the oracle.
-    done = pytest_in(changed_tree, "tests/kernels", "tests/test_reference.py", "-k", "log_cosh or test_registry")
+    # Whatever is parametrised over the registry now has cases for it.
+    done = pytest_in(
+        changed_tree, "tests/kernels", "tests/test_reference.py", "-k", "log_cosh or test_registry"
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     passed = int(re.search(r"(\d+) passed", done.stdout).group(1))
     assert passed > 20, done.stdout[-4000:]
@@ -95,11 +103,15 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((500, 4)); y = X @ [1.0, -2.0, 0.5, 0.0] + rng.standard_t(2, 500)
 assert "log_cosh" in nagcore.losses.names() and nagcore.losses.log_cosh.bounded_curvature
 for solver in ("fista", "acfgm"):
-    result = nagcore.minimize(nagcore.Objective(X, y, loss="log_cosh", l2=1e-3), solver=solver, tol=1e-8)
+    objective = nagcore.Objective(X, y, loss="log_cosh", l2=1e-3)
+    result = nagcore.minimize(objective, solver=solver, tol=1e-8)
     assert result.converged, result.message
-    value, gradient = nagcore.reference.value_and_grad(X, y, result.w, loss="log_cosh", l2=1e-3, fit_intercept=True)
+    value, gradient = nagcore.reference.value_and_grad(
+        X, y, result.w, loss="log_cosh", l2=1e-3, fit_intercept=True)
     assert np.abs(gradient).max() < 1e-4, gradient
 """
     env = {**os.environ, "PYTHONPATH": str(changed_tree / "python")}
-    ran = subprocess.run([sys.executable, "-c", code], cwd=changed_tree, env=env, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=changed_tree, env=env, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr

@@ -1,4 +1,4 @@
-"""Every example runs: those of the docstrings of the installed package, and those of the README and the docs."""
+"""Every example runs: those of the package's docstrings, of the README and of the docs."""
 
 import doctest
 import importlib
@@ -12,9 +12,15 @@ import nagcore
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 MODULES = ["nagcore"] + [
-    m.name for m in pkgutil.walk_packages(nagcore.__path__, "nagcore.") if not m.name.endswith("__main__")
+    m.name
+    for m in pkgutil.walk_packages(nagcore.__path__, "nagcore.")
+    if not m.name.endswith("__main__")
 ]
-PAGES = [p for p in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]) if ">>>" in p.read_text("utf-8")]
+PAGES = [
+    p
+    for p in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    if ">>>" in p.read_text("utf-8")
+]
 PROVED_ELSEWHERE = {
     "api.md": "made of the docstrings, whose examples have run",
     "adding-a-loss.md": "test_adding_a_loss.py carries the page out",
@@ -50,7 +56,10 @@ def test_the_examples_are_many():
     finder = doctest.DocTestFinder(exclude_empty=True)
     counted = sum(
         len(test.examples)
-        for name in ("nagcore", *(f"nagcore.{n}" for n in ("update", "objective", "losses", "reference")))
+        for name in (
+            "nagcore",
+            *(f"nagcore.{n}" for n in ("update", "objective", "losses", "reference")),
+        )
         for test in finder.find(importlib.import_module(name))
     )
     assert counted >= 10

@@ -21,7 +21,18 @@ import pytest
 from nagcore import _core
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ["scipy", "sklearn", "typer", "rich", "matplotlib", "pyarrow", "torch", "keras", "pandas", "ml_dtypes"]
+HEAVY = [
+    "scipy",
+    "sklearn",
+    "typer",
+    "rich",
+    "matplotlib",
+    "pyarrow",
+    "torch",
+    "keras",
+    "pandas",
+    "ml_dtypes",
+]
 CLEARED = ("NAGCORE_ISA", "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "PYTHONWARNINGS")
 needs_openmp = pytest.mark.skipif(not _core.openmp_enabled(), reason="built without OpenMP")
 
@@ -58,7 +69,7 @@ def answer(code: str, **kwargs):
     return json.loads(in_process(code, **kwargs).stdout.splitlines()[-1])
 
 
-# ----- imports -----------------------------------------------------------------------------------------------
+# ----- imports ----------------------------------------------------------------------------------
 
 
 def test_import_is_light():
@@ -90,12 +101,31 @@ def test_import_order_does_not_matter(other, first):
         "from numpy.random import default_rng\n"
         "KMeans(2, n_init=1, random_state=0).fit(default_rng(0).random((600, 3)))\n",
     }[other]
-    parts = [theirs, COMPUTE + "a = compute()\n"] if first else [COMPUTE + "a = compute()\n", theirs]
+    parts = (
+        [theirs, COMPUTE + "a = compute()\n"] if first else [COMPUTE + "a = compute()\n", theirs]
+    )
     code = "".join(parts) + "import json; print(json.dumps([a, compute(), compute(1)]))"
     assert len(set(answer(code))) == 1
 
 
-# ----- instruction sets ----------------------------------------------------------------------------------------
+def test_public_names_survive_the_import_of_their_modules():
+    """`nagcore.doctor` is a function, and stays one after a module of that name was imported."""
+    got = answer(
+        "import importlib, json, pkgutil, nagcore\n"
+        "def kinds(): return {n: type(getattr(nagcore, n)).__name__ for n in nagcore.__all__}\n"
+        "for m in pkgutil.iter_modules(nagcore.__path__):\n"
+        "    if m.name not in ('_core', '__main__', 'cli', 'plots', 'torch', 'keras'):\n"
+        "        importlib.import_module('nagcore.' + m.name)\n"
+        "print(json.dumps(kinds()))"
+    )
+    fresh = answer(
+        "import json, nagcore\n"
+        "print(json.dumps({n: type(getattr(nagcore, n)).__name__ for n in nagcore.__all__}))"
+    )
+    assert got == fresh
+
+
+# ----- instruction sets -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("isa", _core.isa_names())
@@ -105,7 +135,10 @@ def test_isa_override_is_obeyed(isa):
 
 
 def test_best_isa_is_the_default():
-    got = answer("from nagcore import _core; import json; print(json.dumps([_core.active_isa(), _core.isa_names()]))")
+    got = answer(
+        "from nagcore import _core; import json\n"
+        "print(json.dumps([_core.active_isa(), _core.isa_names()]))"
+    )
     assert got[0] == got[1][0]
 
 
@@ -113,22 +146,24 @@ def test_unknown_isa_is_an_import_error_that_names_the_choices():
     done = in_process("import nagcore; nagcore._core", check=False, NAGCORE_ISA="v9")
     assert done.returncode == 1
     message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("ImportError") and "v9" in message
+    assert message.startswith("ImportError")
+    assert "v9" in message
     for isa in _core.isa_names():
         assert isa in message
 
 
-# ----- threads, processes and the state of the process -----------------------------------------------------------
+# ----- threads, processes and the state of the process ------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_forked_child_computes():
-    """libgomp's threads do not survive a fork; a child that computes on two threads must not wait for them."""
+    """libgomp's threads do not survive a fork; a child must not wait for them."""
     code = COMPUTE + (
         "import multiprocessing as mp, json, warnings\n"
-        "warnings.simplefilter('ignore')\n"  # Python 3.12 warns of fork beside threads: that is what this tests
+        "warnings.simplefilter('ignore')\n"  # Python 3.12 warns of fork beside threads
         "before = compute()\n"
-        "with mp.get_context('fork').Pool(2) as pool: children = pool.map(compute, [2, 2, 1, 4])\n"
+        "with mp.get_context('fork').Pool(2) as pool:\n"
+        "    children = pool.map(compute, [2, 2, 1, 4])\n"
         "print(json.dumps([before, *children, compute()]))\n"
     )
     assert len(set(answer(code, timeout=60))) == 1
@@ -167,13 +202,15 @@ def test_n_threads_changes_nothing_outside_the_call(n_threads):
     pytest.importorskip("threadpoolctl")
     got = answer(
         COMPUTE + "from threadpoolctl import threadpool_info\nimport json\n"
-        "def openmp(): return [i['num_threads'] for i in threadpool_info() if i['user_api'] == 'openmp']\n"
+        "def openmp():\n"
+        "    return [i['num_threads'] for i in threadpool_info() if i['user_api'] == 'openmp']\n"
         f"before = openmp(); compute({n_threads})\n"
         "p = np.ones(100000)\n"
         f"nagcore.nesterov_step_(p, p * 2, p * 0, lr=0.1, n_threads={n_threads})\n"
         "print(json.dumps([before, openmp()]))"
     )
-    assert got[0] and got[0] == got[1]
+    assert got[0]
+    assert got[0] == got[1]
 
 
 def test_denormals_survive_import_and_work():
@@ -181,7 +218,8 @@ def test_denormals_survive_import_and_work():
     got = answer(
         COMPUTE + "import json; compute()\n"
         "tiny32, tiny64 = np.array([1e-39], np.float32), np.array([1e-310])\n"
-        "print(json.dumps([float((tiny32 * np.float32(0.5))[0]) > 0, float((tiny64 * 0.5)[0]) > 0]))"
+        "halves = (tiny32 * np.float32(0.5))[0], (tiny64 * 0.5)[0]\n"
+        "print(json.dumps([float(half) > 0 for half in halves]))"
     )
     assert got == [True, True]
 
@@ -198,7 +236,7 @@ def test_random_state_is_left_alone():
     assert got is True
 
 
-# ----- what is installed -------------------------------------------------------------------------------------------
+# ----- what is installed ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["py.typed", "_core.pyi"])
@@ -221,8 +259,8 @@ def test_console_script_says_its_version():
     scripts = importlib.metadata.entry_points(group="console_scripts")
     (script,) = [s for s in scripts if s.name == "nagcore"]
     assert script.value == "nagcore.cli:main"
-    done = in_process("import sys; sys.argv = ['nagcore', '--version']; from nagcore.cli import main; main()",
-                      check=False)  # fmt: skip
+    code = "import sys; sys.argv = ['nagcore', '--version']; from nagcore.cli import main; main()"
+    done = in_process(code, check=False)
     assert done.returncode == 0, done.stderr
     assert importlib.metadata.version("nagcore") in done.stdout
 

@@ -3,8 +3,8 @@
     python tools/make_api.py            writes docs/api.md
     python tools/make_api.py --check    exits with 1 when docs/api.md is not what would be written
 
-The text depends on the docstrings and on nothing else: annotations are left out, because their spelling changes
-between Python versions, and names come in the order of ``__all__``.
+The text depends on the docstrings and on nothing else: annotations are left out, for their spelling
+changes between Python versions, and names come in the order of ``__all__``.
 """
 
 from __future__ import annotations
@@ -27,20 +27,28 @@ Made from the docstrings by `python tools/make_api.py`; a test compares the two.
 [maths.md](maths.md).
 """
 # numpydoc sections whose entries are "name : type" lines with an indented description.
-FIELD_SECTIONS = {"Parameters", "Returns", "Raises", "Yields", "Attributes", "Other Parameters", "Warns"}
+FIELD_SECTIONS = {
+    "Parameters",
+    "Returns",
+    "Raises",
+    "Yields",
+    "Attributes",
+    "Other Parameters",
+    "Warns",
+}
 
 
 def public_names(module: ModuleType) -> list[str]:
     """Return the names a module offers, in the order in which it lists them.
 
-    >>> public_names(importlib.import_module("nagcore"))[0]
-    '__version__'
+    >>> "minimize" in public_names(importlib.import_module("nagcore"))
+    True
     """
     return list(module.__all__)
 
 
 def members(cls: type) -> Iterator[tuple[str, object]]:
-    """Yield the documented public members that a class defines itself, in the order of its source."""
+    """Yield the documented public members that a class itself defines, in source order."""
     for name, member in vars(cls).items():
         if name.startswith("_"):
             continue
@@ -49,29 +57,44 @@ def members(cls: type) -> Iterator[tuple[str, object]]:
             yield name, function
 
 
+class Unspelt:
+    """A default whose repr is no Python, such as a function's address; shown as dots."""
+
+    def __repr__(self) -> str:
+        return "…"
+
+
 def signature(obj: object) -> str:
     """Return ``(a, b=1, *, c)``: parameter names and defaults, without annotations."""
     try:
         sig = inspect.signature(obj)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return "(…)"
-    bare = [
-        p.replace(annotation=inspect.Parameter.empty)
-        for p in sig.parameters.values()
-        if p.name not in ("self", "cls")
-    ]
+    bare = []
+    for p in sig.parameters.values():
+        if p.name not in ("self", "cls"):
+            default = Unspelt() if repr(p.default).startswith("<") else p.default
+            if p.default is inspect.Parameter.empty:
+                default = p.default
+            bare.append(p.replace(annotation=inspect.Parameter.empty, default=default))
     return str(sig.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
 def field_lines(lines: list[str]) -> list[str]:
-    """Turn the entries of a numpydoc section into a Markdown list."""
+    """Turn the entries of a numpydoc section into a Markdown list.
+
+    Text that follows the entries after a blank line, as a source or an example does, stays text.
+    """
     out: list[str] = []
-    for line in lines:
-        if line and not line[0].isspace():
-            name, _, kind = (part.strip() for part in line.partition(" : "))
-            out.append(f"- **{name}**" + (f" ({kind})" if kind else ""))
-        else:
-            out.append(line if not line.strip() else "  " + line.strip())
+    for i, line in enumerate(lines):
+        if not line or line[0].isspace():
+            out.append("  " + line.strip() if line else "")
+            continue
+        described = i + 1 < len(lines) and lines[i + 1].startswith(" ")
+        if i and not lines[i - 1] and not described:
+            return out + fence_examples(lines[i:])
+        name, _, kind = (part.strip() for part in line.partition(" : "))
+        out.append(f"- **{name}**" + (f" ({kind})" if kind else ""))
     return out
 
 
@@ -94,7 +117,9 @@ def to_markdown(doc: str) -> str:
     """Render one numpydoc docstring as Markdown."""
     lines = inspect.cleandoc(doc).splitlines()
     starts = [
-        i for i in range(len(lines) - 1) if lines[i].strip() and re.fullmatch(r"-{3,}", lines[i + 1].strip())
+        i
+        for i in range(len(lines) - 1)
+        if lines[i].strip() and re.fullmatch(r"-{3,}", lines[i + 1].strip())
     ]
     blocks: list[str] = []
     head = lines[: starts[0]] if starts else lines
@@ -103,34 +128,41 @@ def to_markdown(doc: str) -> str:
         title, body = lines[start].strip(), lines[start + 2 : stop]
         blocks += ["", f"**{title}**", ""]
         blocks += field_lines(body) if title in FIELD_SECTIONS else fence_examples(body)
-    text = re.sub(r"``([^`]+)``", r"`\1`", "\n".join(line.rstrip() for line in blocks))
+    text = "\n".join(line.rstrip() for line in blocks)
+    text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text)  # Sphinx roles
+    text = re.sub(r"(?<!`)``([^`\n]+)``(?!`)", r"`\1`", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
-def render_object(qualified: str, obj: object, level: int) -> Iterator[str]:
-    """Yield the sections of one public object and, for a class, of its members."""
-    doc = inspect.getdoc(obj) or ""
+def render_object(name: str, obj: object, level: int, seen: dict[int, str]) -> Iterator[str]:
+    """Yield the sections of one public object and of its members; later mentions point back."""
+    title, doc = "#" * level, to_markdown(inspect.getdoc(obj) or "")
+    if first := seen.get(id(obj)):
+        yield f"{title} {name}\n\nThe same as `{first}`."
+        return
+    seen[id(obj)] = name
     if isinstance(obj, ModuleType):
-        yield f"{'#' * level} {qualified}\n\n{to_markdown(doc)}"
-        for name in public_names(obj):
-            yield from render_object(f"{qualified}.{name}", getattr(obj, name), level + 1)
+        yield f"{title} {name}\n\n{doc}"
+        for inner in public_names(obj):
+            yield from render_object(f"{name}.{inner}", getattr(obj, inner), level + 1, seen)
     elif inspect.isclass(obj):
-        yield f"{'#' * level} class {qualified}\n\n`{qualified}{signature(obj)}`\n\n{to_markdown(doc)}"
-        for name, member in members(obj):
+        yield f"{title} class {name}\n\n`{name}{signature(obj)}`\n\n{doc}"
+        for inner, member in members(obj):
             if text := inspect.getdoc(member):
-                title = f".{name}" if isinstance(member, property) else f".{name}{signature(member)}"
-                yield f"{'#' * min(level + 1, 6)} `{title}`\n\n{to_markdown(text)}"
+                call = "" if isinstance(member, property) else f"`.{inner}{signature(member)}`\n\n"
+                yield f"{title}# .{inner}\n\n{call}{to_markdown(text)}"
     elif callable(obj):
-        yield f"{'#' * level} {qualified}\n\n`{qualified}{signature(obj)}`\n\n{to_markdown(doc)}"
+        yield f"{title} {name}\n\n`{name}{signature(obj)}`\n\n{doc}"
 
 
 def render() -> str:
     """Return the whole reference as Markdown."""
     package = importlib.import_module("nagcore")
-    parts = [HEADER.strip()]
+    parts: list[str] = [HEADER.strip()]
+    seen: dict[int, str] = {}
     for name in public_names(package):
         if not name.startswith("_"):
-            parts += render_object(f"nagcore.{name}", getattr(package, name), 2)
+            parts += render_object(f"nagcore.{name}", getattr(package, name), 2, seen)
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,6 +9,7 @@
 #include "bindings/array_checks.h"
 #include "bindings/bindings.h"
 #include "dispatch/dispatch.h"
+#include "engine/aligned.h"
 #include "engine/problem.h"
 #include "engine/threads.h"
 
@@ -50,13 +51,13 @@ class Problem {
     check_apart({{"w", w}, {"grad", out}, {"margins", margins}, {"residuals", residuals}});
     // The caller's array is written once the result is known to be one.
     const std::size_t count = static_cast<std::size_t>(view_.w_rows() * view_.k);
-    std::vector<double> scratch(count);
+    Aligned<double> scratch(count);
     q.grad = scratch.data();
     const PassResult result = run(q);
     bool finite = std::isfinite(result.value);
     for (std::size_t j = 0; j < count && finite; ++j) finite = std::isfinite(scratch[j]);
     if (!finite) explain_non_finite();
-    std::copy(scratch.begin(), scratch.end(), to);
+    std::copy(scratch.data(), scratch.data() + count, to);
     return py::make_tuple(result.value, out);
   }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 #include <utility>
+#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -13,32 +14,75 @@
 
 namespace nag {
 
+// Large blocks come in multiples of a huge page and go back to the thread that frees them, up to kKept bytes: a pass would
+// otherwise spend a tenth of its time on pages that the kernel clears for it anew. A list per thread needs no lock, so a fork
+// at any moment finds none held.
+class HugeBlocks {
+ public:
+  static constexpr std::size_t kHuge = std::size_t(2) << 20;
+  static constexpr std::size_t kKept = std::size_t(24) << 20;
+
+  static void* take(std::size_t bytes) {
+    HugeBlocks& mine = of_this_thread();
+    for (std::size_t i = 0; i < mine.free_.size(); ++i)
+      if (mine.free_[i].second == bytes) {
+        void* p = mine.free_[i].first;
+        mine.free_.erase(mine.free_.begin() + static_cast<std::ptrdiff_t>(i));
+        mine.kept_ -= bytes;
+        return p;
+      }
+    void* p = ::operator new(bytes, std::align_val_t(kHuge));
+#if defined(__linux__)
+    madvise(p, bytes, MADV_HUGEPAGE);  // advice: its failure costs speed alone
+#endif
+    return p;
+  }
+  static void give(void* p, std::size_t bytes) noexcept {
+    HugeBlocks& mine = of_this_thread();
+    if (mine.kept_ + bytes <= kKept && mine.free_.size() < mine.free_.capacity()) {
+      mine.free_.emplace_back(p, bytes);
+      mine.kept_ += bytes;
+    } else {
+      ::operator delete(p, std::align_val_t(kHuge));
+    }
+  }
+
+ private:
+  HugeBlocks() { free_.reserve(16); }
+  ~HugeBlocks() {
+    for (const auto& block : free_) ::operator delete(block.first, std::align_val_t(kHuge));
+  }
+  static HugeBlocks& of_this_thread() {
+    thread_local HugeBlocks blocks;
+    return blocks;
+  }
+  std::vector<std::pair<void*, std::size_t>> free_;
+  std::size_t kept_ = 0;
+};
+
 template <class T>
 class Aligned {
  public:
   Aligned() = default;
   explicit Aligned(std::size_t count) {
-    std::size_t bytes = count * sizeof(T), alignment = 64;
-#if defined(__linux__)
-    if (bytes >= kHuge / 8) alignment = kHuge;
-#endif
-    bytes = (bytes + alignment - 1) / alignment * alignment;
-    if (bytes == 0) bytes = alignment;
-    data_ = static_cast<T*>(::operator new(bytes, std::align_val_t(alignment)));
-    alignment_ = alignment;
-#if defined(__linux__)
-    if (alignment == kHuge) madvise(data_, bytes, MADV_HUGEPAGE);  // advice: its failure costs speed alone
-#endif
+    const std::size_t wanted = count * sizeof(T) + 64;
+    huge_ = wanted >= HugeBlocks::kHuge / 8;
+    const std::size_t unit = huge_ ? HugeBlocks::kHuge : 64;
+    bytes_ = (wanted + unit - 1) / unit * unit;
+    data_ = static_cast<T*>(huge_ ? HugeBlocks::take(bytes_) : ::operator new(bytes_, std::align_val_t(64)));
     std::memset(static_cast<void*>(data_), 0, count * sizeof(T));
   }
-  Aligned(Aligned&& o) noexcept : data_(std::exchange(o.data_, nullptr)), alignment_(o.alignment_) {}
+  Aligned(Aligned&& o) noexcept : data_(std::exchange(o.data_, nullptr)), bytes_(o.bytes_), huge_(o.huge_) {}
   Aligned& operator=(Aligned&& o) noexcept {
     std::swap(data_, o.data_);
-    std::swap(alignment_, o.alignment_);
+    std::swap(bytes_, o.bytes_);
+    std::swap(huge_, o.huge_);
     return *this;
   }
   ~Aligned() {
-    if (data_ != nullptr) ::operator delete(static_cast<void*>(data_), std::align_val_t(alignment_));
+    if (data_ == nullptr) return;
+    if (huge_) HugeBlocks::give(data_, bytes_);
+    else ::operator delete(static_cast<void*>(data_), std::align_val_t(64));
   }
   T* data() { return data_; }
   const T* data() const { return data_; }
@@ -46,9 +90,9 @@ class Aligned {
   const T& operator[](std::size_t i) const { return data_[i]; }
 
  private:
-  static constexpr std::size_t kHuge = std::size_t(2) << 20;
   T* data_ = nullptr;
-  std::size_t alignment_ = 64;
+  std::size_t bytes_ = 0;
+  bool huge_ = false;
 };
 
 inline std::ptrdiff_t pad_to(std::ptrdiff_t x, std::ptrdiff_t multiple) { return (x + multiple - 1) / multiple * multiple; }

@@ -1,11 +1,13 @@
 // One pass over dense X: rows are cut into leaves, leaves into blocks that stay in cache while margins, loss and gradient
 // use them. X leaves main memory once.
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "engine/margins.h"
 #include "engine/threads.h"
 #include "engine/tree.h"
+#include "engine/weights.h"
 
 namespace nag {
 namespace {
@@ -13,18 +15,22 @@ namespace {
 // The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
 constexpr std::ptrdiff_t kLongRowBytes = 2048;  // from here on the next rows and the last ones share a sweep
 
+// Rows of a few pages break the hardware's streams at every page, so there software asks ahead; on longer rows, and where
+// widening is most of the work, it only costs.
+constexpr std::int64_t kAskAheadBytes = 16384;
+
 struct Cut {
   std::ptrdiff_t block, leaf;  // rows
 };
 
-Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, bool direct) {
+Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, bool narrow) {
   Cut c{256, 512};
   const std::int64_t row_bytes = std::max<std::int64_t>(1, d * static_cast<std::int64_t>(item));
-  // C order, read where it lies: blocks of about 4 KiB, at least 16 rows (one vector of margins), so that the block and the
-  // next one, prefetched meanwhile, share the first-level cache. Widened first: a block of 32 KiB, half of that cache.
+  // C order: blocks of about 4 KiB, at least 16 rows (one vector of margins), so that the block and the next one, prefetched
+  // meanwhile, share the first-level cache. Narrow storage, widened first: a block of 32 KiB.
   // F order: a column's piece is at least two cache lines, and the block at most about 512 KiB.
-  const std::int64_t budget = transposed ? 512 * 1024 : direct && k == 1 ? 4096 : 32 * 1024;
-  const std::ptrdiff_t least = transposed ? 32 : direct && k == 1 ? 16 : 4;
+  const std::int64_t budget = transposed ? 512 * 1024 : narrow || k > 1 ? 32 * 1024 : 4096;
+  const std::ptrdiff_t least = transposed ? 32 : narrow || k > 1 ? 4 : 16;
   while (c.block > least && c.block * row_bytes > budget) c.block /= 2;
   // A leaf's sum is folded into double once: the leaf must dwarf that, and stay short enough for float32 (16 u a chain).
   if (d * k > 16384) c.leaf = 256;
@@ -46,21 +52,22 @@ class DensePass {
     const std::ptrdiff_t near = transposed_ ? v.row_stride : v.col_stride;
     direct_ = same_type && aligned && near == item && far % item == 0;
     ldx_ = far / item;
-    cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_, direct_);
+    cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_, !same_type);
     const std::ptrdiff_t lanes = kernels_.lanes;
-    piped_ = !transposed_ && v.k == 1 && v.d * item >= kLongRowBytes && near == item && far % item == 0 &&
-             reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
+    // Strided or misaligned rows are copied a block at a time and take the same road to the same bits.
+    piped_ = !transposed_ && v.k == 1 && v.d * item >= kLongRowBytes;
+    in_place_ = near == item && far % item == 0 &&
+                reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
     if (piped_) {
-      cut_.block = 16;
+      cut_.block = 8;
       cut_.leaf = 128;  // four rows an addition to the leaf's gradient: 32 additions in a chain
       while (cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
     }
     dpad_ = pad_to(v.d, lanes);
     ldz_ = pad_to(cut_.block, lanes);
-    ldw_ = dpad_;
     // A leaf: the gradient [k][dpad], then k residual sums and the value.
     node_ = static_cast<std::size_t>(v.k * dpad_ + v.k + 1);
-    prepare_weights();
+    weights_.emplace(v, q.w, dpad_);
   }
 
   PassResult run() {
@@ -92,9 +99,8 @@ class DensePass {
     result.interrupted = check.stopped();
     if (result.interrupted) return result;
     combine_nodes(nodes.data(), static_cast<std::size_t>(subtrees), node_size);
-    const double inverse = 1.0 / v_.weight_sum;
-    result.value = nodes[node_size - 1] * inverse;
-    if (wants_grad()) write_gradient(nodes.data(), inverse);
+    result.value = nodes[node_size - 1] / v_.weight_sum;
+    if (wants_grad()) unfold_gradient(v_, nodes.data(), dpad_, nodes.data() + v_.k * dpad_, q_.grad);
     return result;
   }
 
@@ -110,28 +116,11 @@ class DensePass {
           g(static_cast<std::size_t>(p.v_.k * p.dpad_)), sums(static_cast<std::size_t>(p.v_.k) + 1) {
       if (p.piped_) {
         sr = Aligned<T>(static_cast<std::size_t>(2 * p.ldz_));
+        if (!p.in_place_) block = Aligned<T>(static_cast<std::size_t>(2 * p.cut_.block * p.dpad_));
       } else if (!p.direct_)
         block = Aligned<T>(static_cast<std::size_t>(p.transposed_ ? p.v_.d * p.ldz_ : p.cut_.block * p.dpad_));
     }
   };
-
-  void prepare_weights() {
-    const std::int64_t k = v_.k, d = v_.d;
-    w_ = Aligned<T>(static_cast<std::size_t>(k * ldw_));
-    bias_.assign(static_cast<std::size_t>(k), T(0));
-    if (q_.w == nullptr) return;
-    for (std::int64_t c = 0; c < k; ++c) {
-      double sum = 0;
-      for (std::int64_t j = 0; j < d; ++j) {
-        // scale*x + shift is folded into w here and into the gradient at the end; X is read as stored.
-        w_[static_cast<std::size_t>(c * ldw_ + j)] = static_cast<T>(v_.scale * q_.w[j * k + c]);
-        sum += q_.w[j * k + c];
-      }
-      double b = v_.shift * sum;
-      if (v_.fit_intercept) b += q_.w[d * k + c];
-      bias_[static_cast<std::size_t>(c)] = static_cast<T>(b);
-    }
-  }
 
   void start_leaf(Workspace& w) {
     if (wants_grad()) std::fill(w.g.data(), w.g.data() + v_.k * dpad_, T(0));
@@ -141,13 +130,16 @@ class DensePass {
   // Long rows: the margins of one block and the gradient of the block before it share a sweep (kernels/pipe.h). The
   // pipeline runs through the leaves of a subtree; filling and draining it changes no arithmetic.
   void run_piped(std::int64_t first_leaf, std::int64_t end_leaf, Workspace& w, TreeSum& tree, InterruptCheck& check, int thread) {
-    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
+    const auto decode = kernels_.decode[static_cast<int>(v_.storage)];
+    const Storage own = sizeof(T) == 8 ? Storage::f64 : Storage::f32;
+    const auto pipe = kernels_.pipe[static_cast<int>(in_place_ ? v_.storage : own)];
     const std::int64_t begin = first_leaf * cut_.leaf, end = std::min(v_.n, end_leaf * cut_.leaf);
     PipeBlock<T> b{};
     b.d = static_cast<std::ptrdiff_t>(v_.d);
-    b.ldx = ldx_;
-    b.group = group_;
-    b.w = w_.data();
+    b.ldx = in_place_ ? ldx_ : dpad_;
+    b.group = 4;
+    b.ask_ahead = direct_ && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;
+    b.w = weights_->w.data();
     b.z = w.z.data();
     b.g = w.g.data();
     int turn = 0;
@@ -162,6 +154,11 @@ class DensePass {
       const bool dot = q_.kind != PassRequest::Kind::rmatvec;
       b.next = static_cast<const char*>(v_.X) + row * v_.row_stride;
       b.next_rows = rows;
+      if (!in_place_ && rows > 0) {
+        T* copy = w.block.data() + turn * cut_.block * dpad_;
+        decode(b.next, v_.row_stride, v_.col_stride, rows, b.d, copy, dpad_);
+        b.next = copy;
+      }
       pipe(b);
       if (leaf_starts) {
         push_leaf(w, tree);
@@ -169,9 +166,9 @@ class DensePass {
       }
       if (!more) return;
       if (!dot) vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ldz_, sr);
-      else if (!wants_grad()) vectors_.margins(row, rows, w.z.data(), ldz_, bias_.data(), static_cast<T*>(q_.z));
+      else if (!wants_grad()) vectors_.margins(row, rows, w.z.data(), ldz_, weights_->bias.data(), static_cast<T*>(q_.z));
       else
-        w.sums.back() += vectors_.apply(row, rows, w.z.data(), ldz_, bias_.data(), true, static_cast<T*>(q_.z),
+        w.sums.back() += vectors_.apply(row, rows, w.z.data(), ldz_, weights_->bias.data(), true, static_cast<T*>(q_.z),
                                         static_cast<T*>(q_.r), sr);
       if (wants_grad() && wants_residual_sums()) w.sums[0] += kernels_.sum(sr, rows);
       b.prev = b.next;
@@ -225,10 +222,10 @@ class DensePass {
     } else {
       margins_of_block(X, ld, rows, d, k, w, next);
       if (q_.kind == PassRequest::Kind::margins) {
-        vectors_.margins(row, rows, w.z.data(), ldz_, bias_.data(), static_cast<T*>(q_.z));
+        vectors_.margins(row, rows, w.z.data(), ldz_, weights_->bias.data(), static_cast<T*>(q_.z));
         return;
       }
-      w.sums.back() += vectors_.apply(row, rows, w.z.data(), ldz_, bias_.data(), true, static_cast<T*>(q_.z),
+      w.sums.back() += vectors_.apply(row, rows, w.z.data(), ldz_, weights_->bias.data(), true, static_cast<T*>(q_.z),
                                       static_cast<T*>(q_.r), w.sr.data());
     }
     if (wants_residual_sums())
@@ -240,40 +237,30 @@ class DensePass {
 
   void margins_of_block(const T* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t d, std::ptrdiff_t k, Workspace& w, const void* next) {
     if (!transposed_) {
-      kernels_.dot(X, ld, rows, d, w_.data(), ldw_, k, w.z.data(), ldz_, false, next);
+      kernels_.dot(X, ld, rows, d, weights_->w.data(), dpad_, k, w.z.data(), ldz_, false, next);
       return;
     }
     // F order: z = sum_j w_j X[:, j] is `outer` on the transpose. Rows past the block stay zero for the gradient's dot.
     std::fill(w.z.data(), w.z.data() + v_.k * ldz_, T(0));
     std::fill(w.sr.data(), w.sr.data() + v_.k * ldz_, T(0));
-    kernels_.outer(X, ld, d, rows, w_.data(), ldw_, k, w.z.data(), ldz_, nullptr);
-  }
-
-  void write_gradient(const double* node, double inverse) {
-    const std::int64_t k = v_.k, d = v_.d;
-    const double* sums = node + k * dpad_;
-    for (std::int64_t c = 0; c < k; ++c) {
-      for (std::int64_t j = 0; j < d; ++j)
-        q_.grad[j * k + c] = (v_.scale * node[c * dpad_ + j] + v_.shift * sums[c]) * inverse;
-      if (v_.fit_intercept) q_.grad[d * k + c] = sums[c] * inverse;
-    }
+    kernels_.outer(X, ld, d, rows, weights_->w.data(), dpad_, k, w.z.data(), ldz_, nullptr);
   }
 
   const ProblemView& v_;
   const PassRequest& q_;
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
-  bool transposed_ = false, direct_ = false, piped_ = false;
-  std::ptrdiff_t ldx_ = 0, dpad_ = 0, ldz_ = 0, ldw_ = 0, group_ = 4;
+  bool transposed_ = false, direct_ = false, piped_ = false, in_place_ = false;
+  std::ptrdiff_t ldx_ = 0, dpad_ = 0, ldz_ = 0;
   Cut cut_{};
   std::size_t node_ = 0;
-  Aligned<T> w_;
-  std::vector<T> bias_;
+  std::optional<Weights<T>> weights_;
 };
 
 }  // namespace
 
 PassResult run_dense(const ProblemView& problem, const PassRequest& request) {
+  if (is_wide(problem)) return run_wide(problem, request);
   if (problem.compute == Compute::f64) return DensePass<double>(problem, request).run();
   return DensePass<float>(problem, request).run();
 }

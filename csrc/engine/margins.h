@@ -69,6 +69,9 @@ class InterruptCheck {
 };
 
 PassResult run_dense(const ProblemView& problem, const PassRequest& request);
+// C-ordered rows so long that a few of them, w and g overflow a core's cache: threads share the columns (wide.cc).
+bool is_wide(const ProblemView& problem);
+PassResult run_wide(const ProblemView& problem, const PassRequest& request);
 PassResult run_sparse(const ProblemView& problem, const PassRequest& request);
 
 }  // namespace nag

@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t kLeafGradient = 16384;  // doubles: a leaf's gradient stays in the second-level cache
 constexpr std::int64_t kLeafRows = 2048;
 constexpr std::ptrdiff_t kBlockRows = 256;
-constexpr std::int64_t kOwnerNonZeros = 1 << 16;  // a thread's share of a block: half a megabyte of data and indices
+constexpr std::int64_t kOwnerNonZeros = 1 << 17;  // a thread's share of a round: a megabyte of data and indices
 
 template <class T>
 class SparsePass {
@@ -49,21 +49,15 @@ class SparsePass {
         : z(static_cast<std::size_t>(k * kBlockRows)), sr(static_cast<std::size_t>(k * kBlockRows)) {}
   };
 
-  const void* data_at(std::int64_t e) const {
-    return static_cast<const char*>(v_.data) + e * static_cast<std::int64_t>(kStorageBytes[storage()]);
-  }
-  const void* index_at(std::int64_t e) const { return static_cast<const char*>(v_.indices) + e * (v_.wide_index ? 8 : 4); }
   int storage() const { return static_cast<int>(v_.storage); }
 
   void dot(std::int64_t row, std::ptrdiff_t rows, T* z) const {
-    const std::int64_t* ptr = v_.indptr + row;
-    kernels_.csr_dot[storage()][v_.wide_index](data_at(*ptr), index_at(*ptr), ptr, rows, w_.data(),
+    kernels_.csr_dot[storage()][v_.wide_index](v_.data, v_.indices, v_.indptr + row, rows, w_.data(),
                                                static_cast<std::ptrdiff_t>(v_.k), z, kBlockRows);
   }
-  void outer(std::int64_t row, std::ptrdiff_t rows, const T* sr, double* g, std::int64_t lo, std::int64_t hi) const {
-    const std::int64_t* ptr = v_.indptr + row;
-    kernels_.csr_outer[storage()][v_.wide_index](data_at(*ptr), index_at(*ptr), ptr, rows, sr, kBlockRows,
-                                                 static_cast<std::ptrdiff_t>(v_.k), g, lo, hi, lo == 0 && hi == v_.d);
+  void outer(const std::int64_t* cuts, std::ptrdiff_t stride, std::ptrdiff_t rows, const T* sr, double* g) const {
+    kernels_.csr_outer[storage()][v_.wide_index](v_.data, v_.indices, cuts, stride, rows, sr, kBlockRows,
+                                                 static_cast<std::ptrdiff_t>(v_.k), g);
   }
 
   // Margins and loss of one block; s*r stays in w.sr. Adds the value to sums[k] and the residual sums to sums[0..k).
@@ -113,7 +107,7 @@ class SparsePass {
           for (std::int64_t row = leaf * kLeafRows; row < end; row += kBlockRows) {
             const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, end - row));
             run_block(row, rows, w, leaf_node.data() + gsize);
-            if (wants_grad()) outer(row, rows, w.sr.data(), leaf_node.data(), 0, v_.d);
+            if (wants_grad()) outer(v_.indptr + row, 1, rows, w.sr.data(), leaf_node.data());
           }
           tree.push([&](double* node, bool add) {
             for (std::size_t j = 0; j < node_size; ++j) node[j] = (add ? node[j] : 0.0) + leaf_node[j];
@@ -152,11 +146,13 @@ class SparsePass {
     const std::size_t node = static_cast<std::size_t>(k) + 1;
     std::vector<double> sums(static_cast<std::size_t>(blocks) * node, 0.0);
     const double row_nnz = static_cast<double>(v_.indptr[v_.n] - v_.indptr[0]) / static_cast<double>(v_.n);
-    const std::int64_t round = std::max<std::int64_t>(
-        threads, static_cast<std::int64_t>(kOwnerNonZeros * static_cast<double>(threads) / (row_nnz + 1) / kBlockRows));
+    // The same number of blocks for each thread.
+    const std::int64_t round = threads * std::max<std::int64_t>(
+        1, static_cast<std::int64_t>(static_cast<double>(kOwnerNonZeros) / (row_nnz + 1) / kBlockRows));
     std::vector<Aligned<T>> residuals;
     for (std::int64_t b = 0; b < std::min(round, blocks); ++b) residuals.emplace_back(static_cast<std::size_t>(k * kBlockRows));
     const std::vector<std::int64_t> bounds = owner_bounds(threads);
+    std::vector<std::int64_t> cuts(static_cast<std::size_t>(std::min(round, blocks) * kBlockRows * (threads + 1)));
     std::vector<Workspace> works;
     for (int t = 0; t < threads; ++t) works.emplace_back(k);
     std::atomic<std::int64_t> next{0};
@@ -167,9 +163,12 @@ class SparsePass {
         const std::int64_t b1 = std::min(blocks, b0 + round);
         for (std::int64_t b; (b = next++) < b1;) {
           const std::int64_t row = b * kBlockRows;
-          run_block(row, static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, v_.n - row)), w,
-                    sums.data() + static_cast<std::size_t>(b) * node);
+          const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, v_.n - row));
+          run_block(row, rows, w, sums.data() + static_cast<std::size_t>(b) * node);
           std::swap(w.sr, residuals[static_cast<std::size_t>(b - b0)]);
+          // Searched here, while the row is in this core's cache: each step of a cold search would wait for memory.
+          kernels_.csr_split[v_.wide_index](v_.indices, v_.indptr + row, rows, bounds.data(), threads,
+                                            cuts.data() + (b - b0) * kBlockRows * (threads + 1));
         }
         if (thread == 0 && check.due(0)) stop = true;
         parallel_barrier();  // residuals of the round are ready, and every thread sees the same `stop`
@@ -177,9 +176,9 @@ class SparsePass {
         for (int owner = thread; owner < threads; owner += count)
           for (std::int64_t b = b0; b < b1; ++b) {
             const std::int64_t row = b * kBlockRows;
-            outer(row, static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, v_.n - row)),
-                  residuals[static_cast<std::size_t>(b - b0)].data(), g.data(),
-                  bounds[static_cast<std::size_t>(owner)], bounds[static_cast<std::size_t>(owner) + 1]);
+            outer(cuts.data() + (b - b0) * kBlockRows * (threads + 1) + owner, threads + 1,
+                  static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, v_.n - row)),
+                  residuals[static_cast<std::size_t>(b - b0)].data(), g.data());
           }
         if (thread == 0) next = b1;  // each thread's losing draw has moved it past the round's end
         parallel_barrier();

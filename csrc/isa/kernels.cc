@@ -64,6 +64,8 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.softmax = &softmax_map<V>;
   k.sum = &sum<T>;
   k.fold = &fold<T>;
+  k.csr_split[0] = &csr_split<int32_t>;
+  k.csr_split[1] = &csr_split<int64_t>;
   k.csr_dot[1][0] = &csr_dot<V, float, int32_t>;
   k.csr_dot[1][1] = &csr_dot<V, float, int64_t>;
   k.csr_outer[1][0] = &csr_outer<T, float, int32_t>;

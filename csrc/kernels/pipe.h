@@ -11,16 +11,13 @@ constexpr int kSweep = 4;  // column vectors in flight: 4 rows x 4 sums in 32 re
 constexpr int kSweep = 2;
 #endif
 
-// Rows of a few pages break the hardware's streams at every page, so there software asks this many bytes ahead (512 of
-// {512, 1024, 2048, 4096} was best at d = 1000); on longer rows it only costs.
-constexpr ptrdiff_t kAhead = 512, kAheadRow = 16384;
+constexpr ptrdiff_t kAhead = 512;  // bytes; the best of {512, 1024, 2048, 4096} at d = 1000
 
 // RN rows of margins and RC rows of gradient over d columns.
 template <class V, class S, int RN, int RC>
 NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T* w, double* z, const typename V::T* r,
-                      typename V::T* g, ptrdiff_t d) {
+                      typename V::T* g, ptrdiff_t d, bool ask_ahead) {
   constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1;
-  const bool near = d * static_cast<ptrdiff_t>(sizeof(S)) < kAheadRow;
   V rc[C];
   for (int i = 0; i < C; ++i) rc[i] = V::set1(RC > 0 ? r[i] : 0);
   for (ptrdiff_t j0 = 0; j0 < d; j0 += kDotPanel) {
@@ -30,7 +27,7 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T
       for (int u = 0; u < kSweep; ++u) acc[i][u] = V::zero();
     ptrdiff_t j = j0;
     for (; j + kSweep * V::N <= end; j += kSweep * V::N) {
-      if (RN > 0 && near) {
+      if (RN > 0 && ask_ahead) {
         const ptrdiff_t far = j + kAhead / static_cast<ptrdiff_t>(sizeof(S));
         const S* x = X + (far < d ? far : far - d + N * ldx);
         for (int i = 0; i < N; ++i)
@@ -78,9 +75,9 @@ NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, p
     const S* p = static_cast<const S*>(b.prev) + q * b.ldx;
     const bool n = i + R <= b.next_rows, c = q + R <= b.prev_rows;
     double sums[R] = {};
-    if (n && c) sweep<V, S, R, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d);
-    else if (n) sweep<V, S, R, 0>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d);
-    else sweep<V, S, 0, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d);
+    if (n && c) sweep<V, S, R, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, b.ask_ahead);
+    else if (n) sweep<V, S, R, 0>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, b.ask_ahead);
+    else sweep<V, S, 0, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, b.ask_ahead);
     if (n)
       for (int u = 0; u < R; ++u) b.z[i++] = static_cast<typename V::T>(sums[u]);
     if (c) q += R;

@@ -3,7 +3,7 @@
 // Accumulators: T lanes; `dot` folds panels of kDotPanel columns in double, `outer` at most kOuterChain rows a chain.
 // Included inside the per-ISA namespace.
 
-constexpr ptrdiff_t kDotPanel = 2048;
+constexpr ptrdiff_t kDotPanel = RowKernels<float>::kPanel;
 constexpr ptrdiff_t kOuterChain = 16;  // rows a chain adds before G is touched: 16 u of relative error at worst
 #if NAG_SIMD == 512
 constexpr int kTile = 10;     // classes a tile holds at once: 2 rows x 10 sums in 32 registers

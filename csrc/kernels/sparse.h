@@ -5,8 +5,8 @@ template <class V, class S, class I>
 void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const typename V::T* W,
              ptrdiff_t k, typename V::T* Z, ptrdiff_t ldz) {
   using T = typename V::T;
-  const S* data = static_cast<const S*>(data_at) - ptr[0];
-  const I* idx = static_cast<const I*>(idx_at) - ptr[0];
+  const S* data = static_cast<const S*>(data_at);
+  const I* idx = static_cast<const I*>(idx_at);
   if (k == 1) {
     for (ptrdiff_t i0 = 0; i0 < rows; i0 += V::N) {
       V acc[V::N];
@@ -45,21 +45,36 @@ void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdif
     }
 }
 
+// The first of the sorted idx[begin, end) that is at least `bound`; no branch depends on the data.
+template <class I> NAG_INLINE int64_t first_at_least(const I* idx, int64_t begin, int64_t end, int64_t bound) {
+  int64_t left = end - begin;
+  while (left > 1) {
+    const int64_t half = left / 2;
+    begin = static_cast<int64_t>(idx[begin + half - 1]) < bound ? begin + half : begin;
+    left -= half;
+  }
+  return left == 1 && static_cast<int64_t>(idx[begin]) < bound ? begin + 1 : begin;
+}
+
+// cuts[i*(owners+1) + t] is where owner t's entries of row i begin: its columns are bounds[t] <= j < bounds[t+1].
+template <class I>
+void csr_split(const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const int64_t* bounds, int owners, int64_t* cuts) {
+  const I* idx = static_cast<const I*>(idx_at);
+  for (ptrdiff_t i = 0; i < rows; ++i, cuts += owners + 1) {
+    cuts[0] = ptr[i];
+    for (int t = 1; t < owners; ++t) cuts[t] = first_at_least(idx, cuts[t - 1], ptr[i + 1], bounds[t]);
+    cuts[owners] = ptr[i + 1];
+  }
+}
+
 template <class T, class S, class I>
-void csr_outer(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const T* R, ptrdiff_t ldr, ptrdiff_t k,
-               double* G, int64_t lo, int64_t hi, bool whole) {
-  const S* data = static_cast<const S*>(data_at) - ptr[0];
-  const I* idx = static_cast<const I*>(idx_at) - ptr[0];
+void csr_outer(const void* data_at, const void* idx_at, const int64_t* cuts, ptrdiff_t stride, ptrdiff_t rows, const T* R,
+               ptrdiff_t ldr, ptrdiff_t k, double* G) {
+  const S* data = static_cast<const S*>(data_at);
+  const I* idx = static_cast<const I*>(idx_at);
   for (ptrdiff_t i = 0; i < rows; ++i) {
-    int64_t e = ptr[i], end = ptr[i + 1];
-    if (!whole) {  // this owner's columns stand together: indices are sorted
-      int64_t a = e, b = end;
-      while (a < b) { const int64_t mid = a + (b - a) / 2; if (static_cast<int64_t>(idx[mid]) < lo) a = mid + 1; else b = mid; }
-      e = a;
-      b = end;
-      while (a < b) { const int64_t mid = a + (b - a) / 2; if (static_cast<int64_t>(idx[mid]) < hi) a = mid + 1; else b = mid; }
-      end = a;
-    }
+    int64_t e = cuts[i * stride];
+    const int64_t end = cuts[i * stride + 1];
     if (k == 1) {
       const double r = static_cast<double>(R[i]);
       for (; e < end; ++e) G[idx[e]] += r * static_cast<double>(data[e]);

@@ -47,10 +47,13 @@ struct PipeBlock {
   T* z;
   const T* r;
   T* g;  // padded to whole vectors
+  bool ask_ahead;  // prefetch the next rows by software
 };
 
 template <class T>
 struct RowKernels {
+  // Columns that are summed in T before double takes over; the unit in which threads share the columns of wide rows.
+  static constexpr std::ptrdiff_t kPanel = 2048;
   // Z[c*ldz + i] = sum_j X[i*ldx + j] W[c*ldw + j]; adds to Z when `accumulate`.
   // W is zero-padded to whole vectors. Sums: lanes of T over at most kDotPanel columns, panels in double.
   void (*dot)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* W, std::ptrdiff_t ldw,
@@ -68,13 +71,16 @@ struct RowKernels {
   double (*sum)(const T* x, std::ptrdiff_t m);  // lanes of double
   // node[j] += leaf[j] and node[j] = leaf[j], into double; and node += other node.
   void (*fold)(double* node, const T* leaf, std::ptrdiff_t m, bool add);
-  // CSR, by [storage of the data][64-bit indices]; row i holds the entries ptr[i] to ptr[i+1], and data and idx stand at
-  // ptr[0]'s. Z[c*ldz+i] = sum of X(i, j) W[j*k + c]. Null where the storage is wider than T.
+  // CSR, by [storage of the data][64-bit indices]. Row i holds the entries ptr[i] to ptr[i+1] of data and idx.
+  // Z[c*ldz + i] = sum of X(i, j) W[j*k + c]. Null where the storage is wider than T.
   void (*csr_dot[2][2])(const void* data, const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const T* W,
                         std::ptrdiff_t k, T* Z, std::ptrdiff_t ldz);
-  // G[j*k + c] += R[c*ldr + i] X(i, j) in double, for the columns lo <= j < hi; `whole` says that this is all of them.
-  void (*csr_outer[2][2])(const void* data, const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const T* R,
-                          std::ptrdiff_t ldr, std::ptrdiff_t k, double* G, std::int64_t lo, std::int64_t hi, bool whole);
+  // G[j*k + c] += R[c*ldr + i] X(i, j) in double, for the entries cuts[i*stride] to cuts[i*stride + 1] of row i.
+  void (*csr_outer[2][2])(const void* data, const void* idx, const std::int64_t* cuts, std::ptrdiff_t stride,
+                          std::ptrdiff_t rows, const T* R, std::ptrdiff_t ldr, std::ptrdiff_t k, double* G);
+  // Where each owner's entries of each row begin and end, for csr_outer with stride owners + 1.
+  void (*csr_split[2])(const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const std::int64_t* bounds, int owners,
+                       std::int64_t* cuts);
   int lanes;
 };
 

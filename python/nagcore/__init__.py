@@ -14,7 +14,7 @@ from . import _core
 
 if TYPE_CHECKING:
     from . import callbacks, linear_model, losses, penalties, reference, solvers
-    from .doctor import doctor
+    from .checkup import doctor
     from .objective import Objective, value_and_grad
     from .solvers import Result, minimize
     from .update import NesterovPlan, StepReport, nesterov_step_
@@ -46,7 +46,7 @@ _HOME: dict[str, str | None] = {
     "value_and_grad": "objective",
     "Result": "solvers",
     "minimize": "solvers",
-    "doctor": "doctor",
+    "doctor": "checkup",
     "callbacks": None,
     "linear_model": None,
     "losses": None,
@@ -67,7 +67,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         return importlib.import_module(f"{__name__}.{name}")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value  # also puts the function doctor before the module of that name
+    globals()[name] = value
     return value
 
 

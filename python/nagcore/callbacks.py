@@ -37,6 +37,16 @@ class State:
         What the run aims at.
     nbytes : int
         Bytes of X that one pass reads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nagcore
+    >>> objective = nagcore.Objective(np.eye(3), np.ones(3), loss="squared", l2=0.1)
+    >>> seen = []
+    >>> result = nagcore.minimize(objective, callbacks=[lambda state: seen.append(state.n_iter)])
+    >>> len(seen) == result.n_iter
+    True
     """
 
     n_iter: int
@@ -65,7 +75,19 @@ class State:
 
 
 class Callback(Protocol):
-    """The protocol: called with a State after every iteration, stops the run by returning True."""
+    """The protocol: called with a State after every iteration, stops the run by returning True.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nagcore
+    >>> def two_iterations(state):
+    ...     return state.n_iter >= 2
+    >>> X = np.random.default_rng(0).standard_normal((100, 3))
+    >>> objective = nagcore.Objective(X, (X[:, 0] > 0).astype(int), loss="logistic", l2=1e-6)
+    >>> nagcore.minimize(objective, tol=1e-12, callbacks=[two_iterations]).n_iter
+    2
+    """
 
     def __call__(self, state: State) -> bool | None: ...
 

@@ -33,6 +33,12 @@ class Loss:
         An upper bound on ∂²φ/∂z²; infinity where there is none.
     section : str
         The section of docs/maths.md that holds the formula.
+
+    Examples
+    --------
+    >>> import nagcore
+    >>> nagcore.losses.get("logistic").curvature_bound
+    0.25
     """
 
     name: str

@@ -125,10 +125,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Any:
     Examples
     --------
     >>> import tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "a.txt")
+    >>> path = Path(tempfile.mkdtemp(), "a.txt")
     >>> with atomic_write(path, "w") as stream:
     ...     _ = stream.write("whole")
-    >>> open(path).read()
+    >>> path.read_text()
     'whole'
     """
     path = Path(path)

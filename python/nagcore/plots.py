@@ -125,7 +125,11 @@ def bandwidth(
     >>> bandwidth([row, row | dict(d=1000)]).axes[0].get_ylabel()
     'GB/s of X'
     """
-    dense = [row for row in rows if row["kernel"] == "logistic" and row["layout"] == "C"]
+    dense = [
+        row for row in rows
+        if row["kernel"] == "logistic" and row["layout"] == "C" and row.get("roof_gbps")
+        and row.get("peer_gbps")  # the accuracy section times the same kernel with no rival
+    ]  # fmt: skip
     dtypes = [t for t in ("float32", "float64") if any(row["dtype"] == t for row in dense)]
     if not dtypes:
         raise ValueError("The rows hold no dense logistic float32 or float64 result to draw.")

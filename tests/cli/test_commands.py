@@ -146,6 +146,18 @@ def test_fit_unpenalised_is_the_same_in_all_scales(nagcore, tmp_path, scale, kin
     assert model.intercept == pytest.approx(exact[3], rel=2e-3)
 
 
+def test_fit_of_correlated_columns_takes_few_passes(nagcore, tmp_path):
+    """The solvers see the rows in scaled features, so they can decorrelate the columns."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 1)) + 0.01 * rng.normal(size=(2000, 6))
+    X = X * 10.0 ** np.arange(-3, 3) + 1000
+    np.savez(tmp_path / "a.npz", X=X, y=X @ rng.normal(size=6) + rng.normal(size=2000))
+    _, out, err = nagcore("fit", "a.npz", "--loss", "squared", "--json")
+    summary = json.loads(out)
+    assert summary["converged"], err
+    assert summary["passes"] <= 15
+
+
 def test_fit_holds_out_by_weight_as_by_copy(nagcore, monkeypatch, tmp_path):
     """Large data keep their held-out rows with weight zero: the same model and the same scores."""
     rng = np.random.default_rng(0)

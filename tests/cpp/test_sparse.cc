@@ -32,7 +32,7 @@ void check(const KernelTable* table, std::int64_t n, std::int64_t d, std::int64_
   const RowKernels<T>& kernel = kernels<T>(table);
   const int storage = sizeof(S) == 4 ? 1 : 0, wide_index = sizeof(I) == 8;
   Random random(static_cast<std::uint64_t>(n * 100 + d * 10 + k));
-  const Rows<S, I> rows(n, d, 17, random);
+  const Rows<S, I> rows(n, d, 0, random);
   // Exactly as long as they are: the last gather and the last load must not read on.
   Exact<S> data(rows.data.size(), 1);
   Exact<I> idx(rows.idx.size(), 1);
@@ -44,17 +44,26 @@ void check(const KernelTable* table, std::int64_t n, std::int64_t d, std::int64_
   std::vector<double> before(G.data(), G.data() + G.size());
   std::copy(before.begin(), before.end(), owned.data());
   kernel.csr_dot[storage][wide_index](data.data(), idx.data(), rows.ptr.data(), n, W.data(), k, Z.data(), ldz);
-  kernel.csr_outer[storage][wide_index](data.data(), idx.data(), rows.ptr.data(), n, R.data(), ldz, k, G.data(), 0, d, true);
+  kernel.csr_outer[storage][wide_index](data.data(), idx.data(), rows.ptr.data(), 1, n, R.data(), ldz, k, G.data());
   // Three owners of columns, the middle one empty, give the bits of one.
-  for (const auto& [lo, hi] : {std::pair<std::int64_t, std::int64_t>{0, d / 3}, {d / 3, d / 3}, {d / 3, d}})
-    kernel.csr_outer[storage][wide_index](data.data(), idx.data(), rows.ptr.data(), n, R.data(), ldz, k, owned.data(), lo, hi, false);
+  const std::int64_t bounds[4] = {0, d / 3, d / 3, d};
+  std::vector<std::int64_t> cuts(static_cast<std::size_t>(4 * n));
+  kernel.csr_split[wide_index](idx.data(), rows.ptr.data(), n, bounds, 3, cuts.data());
+  for (int owner = 0; owner < 3; ++owner) {
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t e = cuts[static_cast<std::size_t>(4 * i + owner)]; e < cuts[static_cast<std::size_t>(4 * i + owner + 1)]; ++e) {
+        EXPECT_GE(static_cast<std::int64_t>(idx[static_cast<std::size_t>(e)]), bounds[owner]);
+        EXPECT_LT(static_cast<std::int64_t>(idx[static_cast<std::size_t>(e)]), bounds[owner + 1]);
+      }
+    kernel.csr_outer[storage][wide_index](data.data(), idx.data(), cuts.data() + owner, 4, n, R.data(), ldz, k, owned.data());
+  }
 
   std::vector<long double> g(before.begin(), before.end()), gsize(g.size(), 1.0L);
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t c = 0; c < k; ++c) {
       long double z = 0, size = 0;
       for (std::int64_t e = rows.ptr[static_cast<std::size_t>(i)]; e < rows.ptr[static_cast<std::size_t>(i) + 1]; ++e) {
-        const std::size_t at = static_cast<std::size_t>(e - 17), to = static_cast<std::size_t>(rows.idx[at] * k + c);
+        const std::size_t at = static_cast<std::size_t>(e), to = static_cast<std::size_t>(rows.idx[at] * k + c);
         z += static_cast<long double>(rows.data[at]) * W[to];
         size += std::fabs(static_cast<long double>(rows.data[at]) * W[to]);
         const long double term = static_cast<long double>(rows.data[at]) * R[static_cast<std::size_t>(c * ldz + i)];

@@ -316,7 +316,7 @@ def doctor(
     Every loss, dtype, layout and instruction set, on several thread counts, against the NumPy
     reference; exit with 1 when they disagree.
     """
-    from ..doctor import doctor as examine
+    from ..checkup import doctor as examine
     from ..model_io import json_values
     from .show import print_doctor
 

@@ -15,7 +15,7 @@ from ..model_io import Model
 from ..objective import Objective
 from ..solvers import minimize
 from .prepare import Scales, choose_loss, encode, feature_scales, hold_out, train_part
-from .scaled import ScaledProblem
+from .scaled import ScaledProblem, scaled_rows
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,13 @@ def _objective(
         # Where means dwarf deviations, float32 sums about zero have no digits left about the mean.
         if np.max(np.abs(scales.mean) / scales.size) > _FAR_FROM_ZERO:
             problem, wide = wide.core, None
-    return Objective.from_problem(
+    objective = Objective.from_problem(
         ScaledProblem(problem, scales), l2=l2, l1=l1, sample_weight=how["sample_weight"], wide=wide
     )
+    if not hasattr(X, "tocsr"):
+        # The solvers look at a sample of rows to choose their variables.
+        objective.X = scaled_rows(X, scales)
+    return objective
 
 
 def _test_part(

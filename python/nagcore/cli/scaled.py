@@ -47,3 +47,25 @@ class ScaledProblem:
     def rmatvec(self, v: np.ndarray) -> np.ndarray:
         """(1/S) X'ᵀ(s∘v). One pass."""
         return self.scales.pull_back(self.core.rmatvec(v))
+
+
+class _ScaledRows(np.ndarray):
+    """An array whose rows come out scaled when they are asked for; see `scaled_rows`."""
+
+    scales: Scales
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        block = np.asarray(self.view(np.ndarray)[rows], dtype=np.float64)
+        return (block - self.scales.mean) / self.scales.size
+
+
+def scaled_rows(X: np.ndarray, scales: Scales) -> np.ndarray:
+    """A view of X for who samples rows of it: ``view[rows]`` are those rows in scaled features.
+
+    >>> X = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> scaled_rows(X, Scales("standard", X.mean(axis=0), X.std(axis=0), 1))[0:1].tolist()
+    [[-1.0, -1.0]]
+    """
+    view = X.view(_ScaledRows)
+    view.scales = scales
+    return view

@@ -136,9 +136,9 @@ def load_table(
 
     Examples
     --------
-    >>> import os, tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "iris.csv")
-    >>> _ = open(path, "w").write("width,kind\\n1.5,setosa\\n2.5,virginica\\n3.5,setosa\\n")
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "iris.csv")
+    >>> _ = path.write_text("width,kind\\n1.5,setosa\\n2.5,virginica\\n3.5,setosa\\n")
     >>> table = load_table(path, target="kind")
     >>> table.X.tolist(), table.y.tolist(), table.classes.tolist()
     ([[1.5], [2.5], [3.5]], [0, 1, 0], ['setosa', 'virginica'])

@@ -25,7 +25,13 @@ _REGISTRY = {module.METHOD.name: module.METHOD for module in (fista, acfgm)}
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the registered solvers."""
+    """Return the names of the registered solvers.
+
+    Examples
+    --------
+    >>> names()
+    ('fista', 'acfgm')
+    """
     return tuple(_REGISTRY)
 
 
@@ -37,6 +43,13 @@ def get(solver: str, objective: Objective) -> Method:
     ValueError
         Unknown name (the message lists the choices), or an objective that the solver cannot take (the
         message names both sides and the solver that can).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nagcore
+    >>> get("auto", nagcore.Objective(np.eye(3), np.ones(3), loss="squared")).name
+    'fista'
     """
     if solver == "auto":
         solver = "fista"

@@ -52,6 +52,16 @@ class Result:
     null_value : float
         F₀.
     seconds : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nagcore
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> objective = nagcore.Objective(X, np.array([0, 0, 1, 1]), loss="logistic", l2=0.1)
+    >>> result = nagcore.minimize(objective)
+    >>> result.converged, result.gap_kind
+    (True, 'certificate')
     """
 
     w: np.ndarray
@@ -218,6 +228,14 @@ class Method:
         Whether it needs a loss whose φ'' is bounded.
     averages : bool
         Whether its iterates are means of prox points, so that l1 leaves no exact zeros in them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nagcore
+    >>> objective = nagcore.Objective(np.eye(3), np.ones(3), loss="squared")
+    >>> nagcore.solvers.get("acfgm", objective).bounded_curvature
+    True
     """
 
     name: str

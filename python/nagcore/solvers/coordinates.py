@@ -42,7 +42,13 @@ class Columns(NamedTuple):
         moments = np.zeros(d), np.ones(d), None
         if objective.X is not None:
             full = d <= _DENSE_LIMIT and not objective.l1
-            moments = sample_moments(objective, np.random.default_rng(seed), full)
+            with np.errstate(invalid="ignore", over="ignore"):
+                moments = sample_moments(objective, np.random.default_rng(seed), full)
+            if not all(np.isfinite(part).all() for part in moments if part is not None):
+                # A pass raises if X holds NaN or infinity, and names the place; finite data whose
+                # squares overflow are solved in their own variables.
+                objective.margins(np.zeros(objective.w_shape))
+                moments = np.zeros(d), np.ones(d), None
         return cls(*moments, _null_curvature(objective))
 
 

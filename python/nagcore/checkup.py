@@ -11,7 +11,6 @@ import json
 import platform
 import subprocess
 import sys
-import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -262,7 +261,7 @@ def _update_rows(threads: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]
             yield from update_rows(threads, seed)
             continue
         code = (
-            "import json; from nagcore.doctor import update_rows; "
+            "import json; from nagcore.checkup import update_rows; "
             f"print(json.dumps(list(update_rows({threads!r}, {seed!r}))))"
         )
         done = subprocess.run(
@@ -330,13 +329,3 @@ def _tensors(dtype: str, seed: int) -> tuple[list[np.ndarray], ...]:
         [rng.standard_normal(size).astype(kind) for size in _UPDATE_SIZES]
         for kind in (dtype, dtype, wide)
     )
-
-
-class _CallableModule(types.ModuleType):
-    """`nagcore.doctor()` works whichever of the two the name stands for."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Report:
-        return doctor(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,171 @@
+// One pass over rows so long that a few of them, the coefficients and the gradient overflow one core's second-level cache.
+// All threads take the same rows and each owns a range of columns, so that every core holds a fraction of each. Margins are
+// summed a panel of columns at a time, panels in order; a column's gradient is summed by its owner, rows in order. So the bits
+// do not depend on how many owners there are. One barrier a step; the loss of a step's few rows is computed by every thread.
+#include <algorithm>
+#include <vector>
+
+#include "engine/margins.h"
+#include "engine/threads.h"
+#include "engine/tree.h"
+#include "engine/weights.h"
+
+namespace nag {
+namespace {
+
+constexpr std::int64_t kWideRowBytes = 160 * 1024;  // of the compute type
+constexpr std::int64_t kLeafRows = 128;
+
+template <class T>
+class WidePass {
+ public:
+  WidePass(const ProblemView& v, const PassRequest& q)
+      : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), panels_((v.d + kPanel - 1) / kPanel),
+        dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), weights_(v, q.w, dpad_) {
+    // Two rows share each load of w and g while they and their successors fit two cores' caches; else one.
+    group_ = v.d * static_cast<std::int64_t>(kStorageBytes[static_cast<int>(v.storage)]) <= 512 * 1024 ? 2 : 1;
+  }
+
+  PassResult run() {
+    const int threads = static_cast<int>(std::min<std::int64_t>(q_.n_threads, panels_));
+    const std::int64_t leaves = (v_.n + kLeafRows - 1) / kLeafRows;
+    Aligned<double> g(static_cast<std::size_t>(wants_grad() ? dpad_ : 0));
+    for (Aligned<T>& p : partial_) p = Aligned<T>(static_cast<std::size_t>(panels_ * group_));
+    InterruptCheck check(q_.interrupted);
+    std::vector<Owner> owners;
+    for (int t = 0; t < threads; ++t) owners.emplace_back(*this, t, threads, ceil_log2(leaves) + 1);
+    parallel_run(threads, [&](int thread, int count) {
+      // A runtime that grants fewer threads than asked leaves some owners to each.
+      std::vector<Owner*> mine;
+      for (int t = thread; t < threads; t += count) mine.push_back(&owners[static_cast<std::size_t>(t)]);
+      sweep_rows(mine, thread == 0, check);
+      if (check.stopped()) return;
+      for (Owner* o : mine)
+        if (wants_grad() && o->columns > 0) o->tree.finish(g.data() + o->first_column);
+    });
+    PassResult result;
+    result.interrupted = check.stopped();
+    if (result.interrupted) return result;
+    double sums[2];
+    owners[0].sums.finish(sums);
+    result.value = sums[1] / v_.weight_sum;
+    if (wants_grad()) unfold_gradient(v_, g.data(), dpad_, sums, q_.grad);
+    return result;
+  }
+
+ private:
+  static constexpr std::ptrdiff_t kPanel = RowKernels<T>::kPanel;
+
+  struct Owner {
+    std::int64_t first_panel, end_panel;
+    std::ptrdiff_t first_column, columns;
+    Aligned<T> g;
+    TreeSum tree, sums;
+    Owner(const WidePass& p, int t, int count, int levels)
+        : first_panel(p.panels_ * t / count), end_panel(p.panels_ * (t + 1) / count),
+          first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
+          columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
+          g(static_cast<std::size_t>(columns)), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {}
+  };
+
+  bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
+
+  void sweep_rows(const std::vector<Owner*>& mine, bool speaks, InterruptCheck& check) {
+    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
+    const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v_.storage)]);
+    const std::ptrdiff_t ld = pad_to(group_, kernels_.lanes);
+    Aligned<T> zdot(static_cast<std::size_t>(ld)), sr(static_cast<std::size_t>(ld));
+    double leaf_sums[2] = {0, 0};  // of s*r, and of the value
+    PipeBlock<T> b{};
+    b.group = group_;
+    b.ldx = v_.row_stride / item;
+    b.r = sr.data();
+    std::ptrdiff_t prev_rows = 0;
+    int turn = 0;
+    for (std::int64_t row = 0;; row += group_, turn ^= 1) {
+      const bool more = row < v_.n;
+      const bool leaf_starts = row > 0 && (row % kLeafRows == 0 || !more);
+      const std::ptrdiff_t rows = more ? static_cast<std::ptrdiff_t>(std::min<std::int64_t>(group_, v_.n - row)) : 0;
+      const char* next = static_cast<const char*>(v_.X) + row * v_.row_stride;
+      T* partial = partial_[turn].data();
+      for (Owner* o : mine) {
+        for (std::int64_t p = o->first_panel; p < o->end_panel; ++p) {
+          const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(p * kPanel);
+          b.d = std::min<std::ptrdiff_t>(kPanel, static_cast<std::ptrdiff_t>(v_.d) - column);
+          b.next = next + column * item;
+          b.prev = next + column * item - static_cast<std::ptrdiff_t>(group_) * v_.row_stride;
+          b.next_rows = rows;
+          b.prev_rows = prev_rows;
+          b.w = weights_.w.data() + column;
+          b.z = partial + p * group_;
+          b.g = o->g.data() + (column - o->first_column);
+          pipe(b);
+        }
+        if (leaf_starts) push(*o, leaf_sums);
+      }
+      if (leaf_starts) leaf_sums[0] = leaf_sums[1] = 0;
+      if (!more) return;
+      if (speaks && leaf_starts) check.due(0);
+      parallel_barrier();  // every panel's share of these margins is there, and all threads see the same `stopped`
+      if (check.stopped()) return;
+      lose(row, rows, partial, ld, speaks, zdot.data(), sr.data(), leaf_sums);
+      prev_rows = wants_grad() ? rows : 0;
+    }
+  }
+
+  // Margins from the panels, then the loss of these rows; the thread that speaks writes what the caller asked for.
+  void lose(std::int64_t row, std::ptrdiff_t rows, const T* partial, std::ptrdiff_t ld, bool speaks, T* zdot, T* sr, double* leaf_sums) {
+    if (q_.kind == PassRequest::Kind::rmatvec) {
+      vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ld, sr);
+    } else {
+      for (std::ptrdiff_t i = 0; i < rows; ++i) {
+        double z = 0;
+        for (std::int64_t p = 0; p < panels_; ++p) z += static_cast<double>(partial[p * group_ + i]);
+        zdot[i] = static_cast<T>(z);
+      }
+      if (!wants_grad()) {
+        if (speaks) vectors_.margins(row, rows, zdot, ld, weights_.bias.data(), static_cast<T*>(q_.z));
+        return;
+      }
+      leaf_sums[1] += vectors_.apply(row, rows, zdot, ld, weights_.bias.data(), true, speaks ? static_cast<T*>(q_.z) : nullptr,
+                                     speaks ? static_cast<T*>(q_.r) : nullptr, sr);
+    }
+    leaf_sums[0] += kernels_.sum(sr, rows);
+  }
+
+  void push(Owner& o, const double* leaf_sums) {
+    if (wants_grad() && o.columns > 0) {
+      o.tree.push([&](double* node, bool add) { kernels_.fold(node, o.g.data(), o.columns, add); });
+      std::fill(o.g.data(), o.g.data() + o.columns, T(0));
+    }
+    o.sums.push([&](double* node, bool add) {
+      for (int i = 0; i < 2; ++i) node[i] = (add ? node[i] : 0.0) + leaf_sums[i];
+    });
+  }
+
+  const ProblemView& v_;
+  const PassRequest& q_;
+  const RowKernels<T>& kernels_;
+  BlockVectors<T> vectors_;
+  std::int64_t panels_;
+  std::ptrdiff_t dpad_;
+  Weights<T> weights_;
+  std::ptrdiff_t group_ = 1;
+  Aligned<T> partial_[2];
+};
+
+}  // namespace
+
+bool is_wide(const ProblemView& v) {
+  const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)]);
+  const std::int64_t bytes = v.d * (v.compute == Compute::f64 ? 8 : 4);
+  return v.k == 1 && kLosses[v.loss].targets != Domain::classes && bytes >= kWideRowBytes && v.col_stride == item &&
+         v.row_stride % item == 0 && reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
+}
+
+PassResult run_wide(const ProblemView& problem, const PassRequest& request) {
+  if (problem.compute == Compute::f64) return WidePass<double>(problem, request).run();
+  return WidePass<float>(problem, request).run();
+}
+
+}  // namespace nag
