@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from nagcore.callbacks import History
 from nagcore.objective.duality import dot, row_mean
 from nagcore.objective import Objective
 from nagcore.solvers.coordinates import Coordinates
+from nagcore.solvers.prox import best_shift, class_threshold, soft_threshold
 
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
 
@@ -112,7 +113,9 @@ class Oracle:
         self.real = np.dtype(problem.compute)
         self._eps = float(np.finfo(self.real).eps)
         self._d, self._l2 = objective.shape[1], objective.l2
-        self._thresholds = coordinates.thresholds if objective.l1 else None
+        self._l1 = coordinates.thresholds if objective.l1 else None
+        self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
+        self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
         self.w = self.u = None
         self.data_value = math.nan
         self._residual, self._residual_age = 0.0, 0
@@ -138,40 +141,47 @@ class Oracle:
         return f
 
     def prox(self, v, step) -> np.ndarray:
-        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step): soft thresholding of the coefficients."""
-        if self._thresholds is None:
+        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), the intercept left as it is."""
+        if self._l1 is None:
             return v
-        head = v[: self._d]
-        limit = step * self._thresholds
-        out = v.copy()
-        out[: self._d] = head - np.clip(head, -limit, limit)
-        return self.settle_classes(out) if v.ndim == 2 else out
+        out, d = v.copy(), self._d
+        if v.ndim == 1:
+            out[:d] = soft_threshold(v[:d], step * self._l1)
+        else:
+            out[:d], shift = class_threshold(v[:d], step * self._l1, step * self._l2_classes)
+            self._shifted = out, shift
+        return out
 
-    def settle_classes(self, v) -> np.ndarray:
-        """Shift each feature's coefficients over the classes to where its penalty is least, in place.
-
-        Margins that shift alike for every class leave the loss as it is, so along this direction only
-        the penalty acts, and steps made for the loss would take long. The best shift c of
-        l1 Σ|w − c| + (l2/2) Σ(w − c)² is a median of w and of mean(w) + (l1/l2)(1 − 2i/k), i = 0 … k.
-        """
-        l1, l2, head = self.objective.l1, self._l2, v[: self._d]
-        mean = head.mean(axis=1, keepdims=True)
-        if not l1:
-            head -= mean
-            return v
-        points = head
-        if l2:
-            k, scale = head.shape[1], self._thresholds / l1
-            spread = (l1 / l2) * (1 - 2 * np.arange(k + 1) / k)
-            points = np.concatenate([head, mean + spread / scale], axis=1)
-        head -= np.median(points, axis=1, keepdims=True)
+    def centred_classes(self, v) -> np.ndarray:
+        """v with coefficients that sum to zero over the classes, where a penalty makes that free."""
+        if v.ndim == 2 and self.objective.penalty.name != "none":
+            v = v.copy()
+            v[: self._d] -= v[: self._d].mean(axis=1, keepdims=True)
         return v
 
-    def l1_norm(self, v) -> float:
-        """l1‖w(v)‖₁."""
-        if self._thresholds is None:
-            return 0.0
-        return float(np.sum(np.abs(v[: self._d]) * self._thresholds))
+    def settled(self, v) -> np.ndarray:
+        """v with each feature's coefficients shifted over the classes to where their penalty is least."""
+        if v.ndim == 1 or self._l1 is None:
+            return v
+        out = v.copy()
+        out[: self._d] += self._shift(v)
+        return out
+
+    def _shift(self, v) -> np.ndarray:
+        if self._shifted[0] is v:
+            return self._shifted[1]
+        return best_shift(v[: self._d], self._l1, self._l2_classes)
+
+    def value(self, v, smooth) -> float:
+        """F at a point whose smooth value is known."""
+        if self._l1 is None:
+            return smooth
+        head = v[: self._d]
+        if v.ndim == 2:
+            shift = self._shift(v)
+            head = head + shift
+            smooth = smooth + 0.5 * v.shape[1] * float(np.sum(self._l2_classes * shift**2))
+        return smooth + float(np.sum(np.abs(head) * self._l1))
 
     def divergence(self, x, zx, rx, y, zy, ry) -> float:
         """f(x) − f(y) − ⟨∇f(y), x − y⟩ from margins and residuals, never negative.

@@ -72,14 +72,14 @@ class Coordinates:
             data_share = np.sqrt(curvature * spread / P)
             R = _decorrelate(correlation * np.outer(data_share, data_share), eps)
             self._T = scale[:, None] * R
-        self._scale = scale if objective.k == 1 else scale[:, None]
+        self.scale = scale if objective.k == 1 else scale[:, None]
         self._scale_b = 1 / np.sqrt(curvature)
-        self.thresholds = objective.l1 * self._scale
+        self.thresholds = objective.l1 * self.scale
 
     def to_w(self, v: np.ndarray) -> np.ndarray:
         """w and b, as the problem takes them."""
         d, w = self._d, np.empty_like(v)
-        w[:d] = v[:d] * self._scale if self._T is None else _product(self._T, v[:d])
+        w[:d] = v[:d] * self.scale if self._T is None else _product(self._T, v[:d])
         w[d:] = v[d:] * self._scale_b
         if self._mean is not None:
             w[d] -= np.einsum("i,i...->...", self._mean, w[:d])
@@ -88,7 +88,7 @@ class Coordinates:
     def to_v(self, w: np.ndarray) -> np.ndarray:
         """The inverse of `to_w`."""
         d, v = self._d, np.empty_like(w)
-        v[:d] = w[:d] / self._scale if self._T is None else np.linalg.solve(self._T, w[:d])
+        v[:d] = w[:d] / self.scale if self._T is None else np.linalg.solve(self._T, w[:d])
         v[d:] = w[d:]
         if self._mean is not None:
             v[d] += np.einsum("i,i...->...", self._mean, w[:d])
@@ -107,7 +107,7 @@ class Coordinates:
         head = self.centred(u)
         if l2:
             head = head + l2 * w[:d]
-        g[:d] = head * self._scale if self._T is None else _product(self._T.T, head)
+        g[:d] = head * self.scale if self._T is None else _product(self._T.T, head)
         g[d:] = u[d:] * self._scale_b
         return g
 

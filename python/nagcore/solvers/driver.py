@@ -73,9 +73,7 @@ class Run:
     def _sweep(self, narrow: bool) -> bool:
         """Run the method in one arithmetic. Return whether to go on in float64."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
-        x = oracle.coordinates.to_v(self._best_w())
-        if objective.k > 1 and objective.penalty.name != "none":
-            x = oracle.settle_classes(x)
+        x = oracle.centred_classes(oracle.coordinates.to_v(self._best_w()))
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
@@ -143,14 +141,14 @@ class Run:
     def _best_w(self) -> np.ndarray:
         if self.judge.best_w is not None:
             return self.judge.best_w
-        return self.oracle.coordinates.to_w(self.judge.best_x)
+        return self.oracle.coordinates.to_w(self.oracle.settled(self.judge.best_x))
 
     def _report(self, value: float, it: Iterate, oracle: Oracle) -> bool:
         judge = self.judge
         state = State(
             self.n_iter, self.n_passes, value, judge.gap, judge.kind, self.seconds,
             judge.null_value, self.tol, self.objective.nbytes,
-            lambda: oracle.coordinates.to_w(it.x),
+            lambda: oracle.coordinates.to_w(oracle.settled(it.x)),
         )
         stop = False
         for callback in self.callbacks:

@@ -80,12 +80,12 @@ class Judge:
 
     def look(self, it: Iterate, oracle: Oracle, exact: bool) -> float:
         """Take in one iterate at no pass; return F there. `exact` says that the arithmetic is float64."""
-        value = it.f + oracle.l1_norm(it.x)
+        value = oracle.value(it.x, it.f)
         self.unresolved = 0 if it.resolved else self.unresolved + 1
         if value < self.best_value or self._stale:
             self.best_value, self.best_x, self.best_w = value, it.x, None
             self._stale = False
-        value_y = it.fy + oracle.l1_norm(it.y)
+        value_y = it.fy + self.objective.l1 * float(np.abs(oracle.w[: self.objective.shape[1]]).sum())
         if self.penalised:
             bound, free = self._penalised_gap(oracle)
             if exact and not self.objective.fit_intercept:
@@ -170,11 +170,11 @@ class Judge:
         if self.averages and objective.l1:
             x = oracle.prox(it.y - it.g / it.L, 1 / it.L)
             known = {"z": problem.margins(oracle.coordinates.to_w(x))}
-            value = oracle.smooth(x, known["z"]) + oracle.l1_norm(x)
+            value = oracle.value(x, oracle.smooth(x, known["z"]))
             if value - self.best_value <= 0.5 * self.target:
                 self.best_value, self.best_x, self.best_w = value, x, None
         if objective.fit_intercept:
-            certificate = objective.certify(oracle.coordinates.to_w(x), **known)
+            certificate = objective.certify(oracle.coordinates.to_w(oracle.settled(x)), **known)
         else:
             known = {"z": it.zy, "u": oracle.u}
             if objective.l1:
