@@ -268,6 +268,7 @@ class Objective:
         sample_weight: Any = None,
         offset: Any = None,
         wide: Any = None,
+        X: Any = None,
     ) -> Objective:
         """Make an objective of any object with the interface of `nagcore._core.Problem`.
 
@@ -282,6 +283,9 @@ class Objective:
         wide : object, optional
             The same problem with compute="float64", for the last passes of a narrow one. Without
             it a narrow problem's gap is an estimate.
+        X : ndarray or CSR of shape (n, d), optional
+            Where solvers may look at rows to choose their variables: `X[i:j]` and `X[rows]` are read.
+            Without it they work in the problem's own.
 
         Returns
         -------
@@ -290,7 +294,7 @@ class Objective:
         self = cls.__new__(cls)
         self._set(problem, Penalty(l2=l2, l1=l1), sample_weight, offset,
                   None if wide is None else lambda: wide)
-        self.X, self.read_as = None, (1.0, 0.0, None)
+        self.X, self.read_as = X, (1.0, 0.0, None)
         return self
 
     def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:

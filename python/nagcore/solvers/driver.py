@@ -84,7 +84,7 @@ class Run:
                 if self._report(value, it, oracle):
                     self.message = "stopped by a callback"
                     return False
-                if wide is None and self._settled(it, provable):
+                if wide is None and self._settled(it, provable, narrow):
                     return False
             if self.seconds >= self.max_seconds:
                 self.message = f"max_seconds={self.max_seconds} reached"
@@ -102,12 +102,15 @@ class Run:
                 return True
         return False
 
-    def _settled(self, it: Iterate, provable: bool) -> bool:
+    def _settled(self, it: Iterate, provable: bool, narrow: bool) -> bool:
         """Whether the gap is reached (with a proof where one exists), or out of reach."""
         judge = self.judge
 
         def reached() -> bool:
-            return judge.reached() and (judge.kind == "certificate" or not provable)
+            if not judge.reached() or (provable and judge.kind != "certificate"):
+                return False
+            # What float32 alone cannot tell from zero it has not reached.
+            return not narrow or judge.target >= self.oracle.rounding(it.fy, it.zy)
 
         if provable and not reached() and judge.worth_proving(self.n_passes):
             judge.prove(self.oracle, it, self.n_passes)
@@ -135,7 +138,7 @@ class Run:
             certificate = self.objective.certify(self._best_w())
             self.judge.widen()
             self.judge.accept(certificate, self.n_passes)
-        elif it.moved and not self.judge.reached():
+        elif math.isfinite(it.fy) and not self.judge.reached():
             self.judge.prove(self.oracle, it, self.n_passes)
 
     def _best_w(self) -> np.ndarray:
