@@ -19,7 +19,8 @@ EPS = 2.0**-52
 
 
 def oracle_of(objective, seed=0):
-    coordinates = Coordinates(objective, Columns.of(objective, seed), EPS)
+    columns = Columns.of(objective, seed, objective.problem, objective.null_margins())
+    coordinates = Coordinates(objective, columns, EPS)
     return Oracle(objective, coordinates, objective.problem)
 
 
@@ -80,7 +81,7 @@ def test_moments_of_all_rows(storage, fit_intercept, weights):
         full = full * extra.get("scale", 1.0) + extra.get("shift", 0.0)
     s = case.get("sample_weight", np.ones(len(full)))
     s = s / s.sum()
-    mean, spread, correlation = sample_moments(objective, np.random.default_rng(0), True)
+    mean, spread, correlation = sample_moments(objective, np.random.default_rng(0), True, s)
     centre = s @ full
     np.testing.assert_allclose(mean, centre, rtol=1e-9, atol=1e-12)
     second = (full - centre * fit_intercept).T @ (s[:, None] * (full - centre * fit_intercept))
@@ -120,7 +121,8 @@ def test_a_column_that_is_constant_or_zero_stays_finite():
 
 def test_squares_that_overflow_leave_the_variables_as_they_are():
     X = np.random.default_rng(0).normal(size=(40, 2)) * [1e200, 1.0]
-    columns = Columns.of(Objective(X, X[:, 1] > 0, loss="logistic"), 0)
+    objective = Objective(X, X[:, 1] > 0, loss="logistic")
+    columns = Columns.of(objective, 0, objective.problem, objective.null_margins())
     np.testing.assert_array_equal(columns.spread, 1.0)
 
 

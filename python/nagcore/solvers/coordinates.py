@@ -14,7 +14,7 @@ threshold per coordinate. Otherwise T comes from a Cholesky factor, at O(d²) pe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,32 +24,59 @@ from nagcore.solvers.moments import sample_moments
 
 __all__ = ["Columns", "Coordinates"]
 
-_DENSE_LIMIT = 1024  # columns up to which P is a full matrix: its product then costs 1/20 of a pass or less
+# Columns up to which P is a full matrix: its product then costs a twentieth of a pass or less.
+_DENSE_LIMIT = 1024
+_CURVATURE_FLOOR = 0.01  # of the mean, added to each row's: rows that are flat here need not be elsewhere
+_HOP = 1e-2  # in margins, for differences of residuals
 
 
 class Columns(NamedTuple):
-    """What is known of the data before the first pass."""
+    """What is known of the data at some margins: moments weighted by the loss's curvature there."""
 
     mean: np.ndarray
     spread: np.ndarray  # the variance, or the mean square where there is no intercept
     correlation: np.ndarray | None
-    curvature: float  # the mean of φ'' at the null model
+    curvature: float  # the mean of φ''
 
     @classmethod
-    def of(cls, objective: Objective, seed: int) -> Columns:
-        """Look at the null model and at a sample of the rows."""
-        d = objective.shape[1]
+    def of(cls, objective: Objective, seed: int, problem: Any, z: np.ndarray) -> Columns:
+        """Look at a sample of the rows, and at all margins."""
+        d, s = objective.shape[1], objective.s
+        rows = curvature_rows(objective, problem, z)
+        curvature = float(row_mean(rows, s))
+        rows += _CURVATURE_FLOOR * curvature
+        if s is not None:
+            rows *= s
         moments = np.zeros(d), np.ones(d), None
         if objective.X is not None:
             full = d <= _DENSE_LIMIT and not objective.l1
+            rng = np.random.default_rng(seed)
             with np.errstate(invalid="ignore", over="ignore"):
-                moments = sample_moments(objective, np.random.default_rng(seed), full)
+                moments = sample_moments(objective, rng, full, rows / rows.sum())
             if not all(np.isfinite(part).all() for part in moments if part is not None):
                 # A pass raises if X holds NaN or infinity, and names the place; finite data whose
                 # squares overflow are solved in their own variables.
-                objective.margins(np.zeros(objective.w_shape))
+                objective.value_and_grad(np.zeros(objective.w_shape))
                 moments = np.zeros(d), np.ones(d), None
-        return cls(*moments, _null_curvature(objective))
+        return cls(*moments, curvature)
+
+
+def curvature_rows(objective: Objective, problem: Any, z: np.ndarray) -> np.ndarray:
+    """φ'' of each row, by a difference of residuals: O(n), no pass.
+
+    For classes it is ⟨e, φ'' e⟩/k along one e of alternating signs, about the mean of the diagonal.
+    """
+    signs = 1.0 if z.ndim == 1 else np.where(np.arange(z.shape[1]) % 2, -1.0, 1.0)
+    ahead, behind = np.empty_like(z), np.empty_like(z)
+    problem.loss_from_margins((z + _HOP * signs).astype(z.dtype), ahead)
+    problem.loss_from_margins((z - _HOP * signs).astype(z.dtype), behind)
+    ahead -= behind
+    rows = ahead if z.ndim == 1 else (ahead * signs).mean(axis=1)
+    bound = objective.loss.curvature_bound
+    rows = np.clip(rows.astype(np.float64) / (2 * _HOP), 0, bound)
+    if np.isfinite(rows).all() and rows.any():
+        return rows
+    return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
 
 
 class Coordinates:
@@ -127,19 +154,3 @@ def _decorrelate(K: np.ndarray, eps: float) -> np.ndarray:
     K = K * (1 - max(64 * eps, 1e-7))
     np.fill_diagonal(K, 1.0)
     return np.linalg.inv(np.linalg.cholesky(K)).T
-
-
-def _null_curvature(objective: Objective) -> float:
-    """The mean of φ'' at the null model, by a difference of mean residuals: O(n), no pass."""
-    problem, s = objective.problem, objective.s
-    z = objective.null_margins()
-    signs = 1.0 if z.ndim == 1 else np.where(np.arange(z.shape[1]) % 2, -1.0, 1.0)
-    r, slope, h = np.empty_like(z), 0.0, 1e-2
-    for side in (h, -h):
-        problem.loss_from_margins((z + side * signs).astype(z.dtype), r)
-        slope += float(np.sum(row_mean(r, s) * signs)) / (2 * side)
-    slope /= 1 if z.ndim == 1 else z.shape[1]
-    bound = objective.loss.curvature_bound
-    if not (np.isfinite(slope) and slope > 0):
-        return bound if np.isfinite(bound) else 1.0
-    return min(slope, bound)

@@ -17,6 +17,8 @@ from nagcore.solvers.stopping import Judge
 
 __all__ = ["Run"]
 
+_RENEW_AFTER = 8
+_RENEW_GROWTH = 3
 _UNRESOLVED = 3  # steps in a row that float32 could not judge, before float64 takes over
 
 
@@ -56,36 +58,45 @@ class Run:
         """Run to an end; afterwards `message` says which and `judge` holds the best point."""
         objective, judge = self.objective, self.judge
         judge.start(w0)
-        columns = Columns.of(objective, seed)
-        self._enter(columns, objective.problem)
-        if self._sweep(narrow=objective.problem.compute != np.float64):
-            # The last passes run in float64, on the same X.
-            judge.best_w = self._best_w()
-            self._enter(columns, objective.wide)
-            judge.widen()
-            self._sweep(narrow=False)
+        narrow = objective.problem.compute != np.float64
+        z, renewals = objective.null_margins(), 0
+        while True:
+            problem = objective.problem if narrow else objective.wide
+            if z is not None:
+                columns = Columns.of(objective, seed, problem, z)
+            eps = float(np.finfo(problem.compute).eps)
+            coordinates = Coordinates(objective, columns, eps)
+            if self.oracle is not None:
+                judge.best_w = self._best_w()
+            self.oracle = Oracle(objective, coordinates, problem)
+            judge.renew()
+            end, z = self._sweep(narrow, _RENEW_AFTER * _RENEW_GROWTH**renewals)
+            if end == "renew":
+                renewals += 1
+            elif end == "widen":
+                narrow = False
+                judge.widen()
+            else:
+                return
 
-    def _enter(self, columns: Columns, problem: Any) -> None:
-        """Set up the variables for one arithmetic."""
-        eps = float(np.finfo(problem.compute).eps)
-        self.oracle = Oracle(self.objective, Coordinates(self.objective, columns, eps), problem)
-
-    def _sweep(self, narrow: bool) -> bool:
-        """Run the method in one arithmetic. Return whether to go on in float64."""
+    def _sweep(self, narrow: bool, renew_after: int) -> tuple[str, np.ndarray | None]:
+        """Run the method in one set of variables. Return how it ended, and margins to renew them at."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
         x = oracle.centred_classes(oracle.coordinates.to_v(self._best_w()))
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
+        renewable = objective.X is not None and objective.loss.name != "squared"
+        begun = self.n_iter
         for it in self.method.run(oracle, x):
             if it.moved:
                 self.n_iter += 1
                 value = judge.look(it, oracle, exact=not narrow)
                 if self._report(value, it, oracle):
                     self.message = "stopped by a callback"
-                    return False
+                    return "stop", None
                 if wide is None and self._settled(it, provable, narrow):
-                    return False
+                    return "stop", None
             if self.seconds >= self.max_seconds:
                 self.message = f"max_seconds={self.max_seconds} reached"
             elif self.n_iter >= self.max_iter:
@@ -97,10 +108,13 @@ class Run:
             if self.message:
                 if judge.reached() and judge.kind == "certificate":
                     self.message = "converged"
-                return False
+                return "stop", None
             if wide is not None and (judge.promising() or judge.unresolved >= _UNRESOLVED):
-                return True
-        return False
+                return "widen", None
+            if renewable and it.moved and self.n_iter - begun >= renew_after and (
+                self.n_passes + 3 + reserve <= self.max_passes):
+                return "renew", it.z
+        return "stop", None
 
     def _settled(self, it: Iterate, provable: bool, narrow: bool) -> bool:
         """Whether the gap is reached (with a proof where one exists), or out of reach."""

@@ -18,7 +18,7 @@ _BLOCK_ENTRIES = 1 << 17  # entries decoded to float64 at a time: they stay in c
 _FEW = 8                  # a column with fewer entries off its usual value is read in full
 
 
-def sample_moments(objective, rng, correlations):
+def sample_moments(objective, rng, correlations, s=None):
     """Weighted means, spreads and, if asked for, correlations of the columns of X.
 
     The spread is the variance where the objective has an intercept, else the mean square. Columns that look constant in the sample (rare features) are read in full, and so is CSR, so that no
@@ -36,16 +36,16 @@ def sample_moments(objective, rng, correlations):
     rows = None if n <= wanted else np.unique(rng.integers(0, n, wanted))
     dense = isinstance(X, np.ndarray)
     if not (dense or correlations):
-        mean, variance = _csr_moments(objective)
+        mean, variance = _csr_moments(objective, s)
         return mean, variance if objective.fit_intercept else variance + mean**2, None
-    mean, variance, off, scatter = _block_moments(objective, rows, None, correlations)
+    mean, variance, off, scatter = _block_moments(objective, s, rows, None, correlations)
     if correlations and not objective.fit_intercept:
         scatter += np.outer(mean, mean)
     seen = np.diag(scatter).copy() if correlations else variance
     if not dense:
-        mean, variance = _csr_moments(objective)
+        mean, variance = _csr_moments(objective, s)
     elif rows is not None and (rare := np.flatnonzero(off < _FEW)).size:
-        mean[rare], variance[rare], _, _ = _block_moments(objective, None, rare, False)
+        mean[rare], variance[rare], _, _ = _block_moments(objective, s, None, rare, False)
     spread = variance if objective.fit_intercept else variance + mean**2
     if not correlations:
         return mean, spread, None
@@ -69,9 +69,9 @@ def _decode(block, read_as) -> np.ndarray:
     return block if (scale, shift) == (1.0, 0.0) else block * scale + shift
 
 
-def _block_moments(objective, rows, columns, correlations):
+def _block_moments(objective, s, rows, columns, correlations):
     """Mean, variance, how many rows differ from the first, and covariance, over some rows and columns."""
-    X, s = objective.X, objective.s
+    X = objective.X
     n = len(rows) if rows is not None else objective.shape[0]
     objective.n_passes += rows is None
 
@@ -106,8 +106,8 @@ def _block_moments(objective, rows, columns, correlations):
     return first + mean, variance, off, scatter
 
 
-def _csr_moments(objective):
-    X, s, (n, d) = objective.X, objective.s, objective.shape
+def _csr_moments(objective, s):
+    X, (n, d) = objective.X, objective.shape
     objective.n_passes += 1
     sums, squares = np.zeros(d), np.zeros(d)
     step = max(int(_ENTRIES * n / max(X.nnz, 1)), 1)

@@ -71,9 +71,11 @@ class Judge:
     def widen(self) -> None:
         """Distrust the narrow arithmetic's values: float64 has its own null model and best point."""
         self.null_value = self.objective.null_model(self.objective.wide)[0]
-        self._stale, self.unresolved = True, 0
-        self._record = (math.inf, 0)
-        self._last = self._start = None
+        self._stale, self._record = True, (math.inf, 0)
+
+    def renew(self) -> None:
+        """Forget what was seen in other variables."""
+        self.unresolved, self._last, self._start = 0, None, None
         self._slopes.clear()
 
     # What a pass tells --------------------------------------------------------------------------
