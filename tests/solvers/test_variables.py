@@ -7,11 +7,12 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_breast_cancer
 from solvers.problems import KINDS, fit_case
 
-from nagcore import Objective
+from nagcore import Objective, minimize, reference
 from nagcore.solvers.base import Oracle
-from nagcore.solvers.coordinates import Columns, Coordinates
+from nagcore.solvers.coordinates import Columns, Coordinates, curvature_rows
 from nagcore.solvers.moments import sample_moments
 from nagcore.solvers.prox import best_shift, class_threshold
 
@@ -19,7 +20,8 @@ EPS = 2.0**-52
 
 
 def oracle_of(objective, seed=0):
-    columns = Columns.of(objective, seed, objective.problem, objective.null_margins())
+    rows = curvature_rows(objective, objective.problem, objective.null_margins())
+    columns = Columns.of(objective, seed, rows)
     coordinates = Coordinates(objective, columns, EPS)
     return Oracle(objective, coordinates, objective.problem)
 
@@ -122,7 +124,7 @@ def test_a_column_that_is_constant_or_zero_stays_finite():
 def test_squares_that_overflow_leave_the_variables_as_they_are():
     X = np.random.default_rng(0).normal(size=(40, 2)) * [1e200, 1.0]
     objective = Objective(X, X[:, 1] > 0, loss="logistic")
-    columns = Columns.of(objective, 0, objective.problem, objective.null_margins())
+    columns = Columns.of(objective, 0, np.ones(40))
     np.testing.assert_array_equal(columns.spread, 1.0)
 
 
@@ -158,3 +160,39 @@ def test_class_threshold_gives_exact_zeros():
     assert 20 < zeros.sum() < 180
     flat = (u == 0).all(axis=1)
     assert flat.any()
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "huber", "poisson", "squared_hinge"])
+def test_curvature_of_rows_is_the_references(loss):
+    case = fit_case(loss)
+    objective = Objective(**case)
+    z = np.random.default_rng(0).normal(size=120)
+    phi = reference.LOSSES[loss]
+    y = phi.encode(case["y"], 1)
+    want = (phi.residual(z + 1e-2, y, 1.0) - phi.residual(z - 1e-2, y, 1.0)) / 2e-2
+    got = curvature_rows(objective, objective.problem, z)
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+
+
+def test_variables_are_renewed_where_the_loss_bends():
+    """On separable-looking data the curvature of most rows dies away, and with it the first variables'
+    fit; least squares keeps its own."""
+    X, y = load_breast_cancer(return_X_y=True)
+    made = []
+    of = Columns.of
+
+    def spy(objective, seed, rows):
+        made.append(rows.mean())
+        return of(objective, seed, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Columns, "of", spy)
+        bent = minimize(Objective(X, y, loss="logistic", l2=1 / len(y)), tol=1e-6)
+        assert len(made) > 1
+        assert made[-1] < 0.5 * made[0]
+        made.clear()
+        straight = minimize(Objective(X, y.astype(float), loss="squared", l1=1e-3), tol=1e-6)
+        assert len(made) == 1
+    assert bent.converged
+    assert bent.n_passes < 60
+    assert straight.n_iter > 20

@@ -22,7 +22,7 @@ from nagcore.objective import Objective
 from nagcore.objective.duality import row_mean
 from nagcore.solvers.moments import sample_moments
 
-__all__ = ["Columns", "Coordinates"]
+__all__ = ["Columns", "Coordinates", "curvature_rows"]
 
 # Columns up to which P is a full matrix: its product then costs a twentieth of a pass or less.
 _DENSE_LIMIT = 1024
@@ -39,12 +39,11 @@ class Columns(NamedTuple):
     curvature: float  # the mean of φ''
 
     @classmethod
-    def of(cls, objective: Objective, seed: int, problem: Any, z: np.ndarray) -> Columns:
-        """Look at a sample of the rows, and at all margins."""
+    def of(cls, objective: Objective, seed: int, rows: np.ndarray) -> Columns:
+        """Look at a sample of the rows, whose `curvature_rows` are given."""
         d, s = objective.shape[1], objective.s
-        rows = curvature_rows(objective, problem, z)
         curvature = float(row_mean(rows, s))
-        rows += _CURVATURE_FLOOR * curvature
+        rows = rows + _CURVATURE_FLOOR * curvature
         if s is not None:
             rows *= s
         moments = np.zeros(d), np.ones(d), None

@@ -12,14 +12,17 @@ import numpy as np
 from nagcore.callbacks import History, State
 from nagcore.objective import Objective
 from nagcore.solvers.base import Iterate, Method, Oracle, Result
-from nagcore.solvers.coordinates import Columns, Coordinates
+from nagcore.solvers.coordinates import Columns, Coordinates, curvature_rows
 from nagcore.solvers.stopping import Judge
 
 __all__ = ["Run"]
 
+_UNRESOLVED = 3  # steps in a row that float32 could not judge, before float64 takes over
+# Steps after which the variables are first renewed, and how this grows: least total passes over nine
+# data sets, among 4, 8, 16 and 2, 3, 4.
 _RENEW_AFTER = 8
 _RENEW_GROWTH = 3
-_UNRESOLVED = 3  # steps in a row that float32 could not judge, before float64 takes over
+_BENT = 0.05  # mean change of curvature, in parts of its mean, that is worth a renewal
 
 
 class Run:
@@ -59,34 +62,38 @@ class Run:
         objective, judge = self.objective, self.judge
         judge.start(w0)
         narrow = objective.problem.compute != np.float64
-        z, renewals = objective.null_margins(), 0
+        self._rows = curvature_rows(objective, objective.problem, objective.null_margins())
+        columns = Columns.of(objective, seed, self._rows)
+        patience = _RENEW_AFTER
         while True:
-            problem = objective.problem if narrow else objective.wide
-            if z is not None:
-                columns = Columns.of(objective, seed, problem, z)
-            eps = float(np.finfo(problem.compute).eps)
-            coordinates = Coordinates(objective, columns, eps)
-            if self.oracle is not None:
-                judge.best_w = self._best_w()
-            self.oracle = Oracle(objective, coordinates, problem)
-            judge.renew()
-            end, z = self._sweep(narrow, _RENEW_AFTER * _RENEW_GROWTH**renewals)
-            if end == "renew":
-                renewals += 1
-            elif end == "widen":
+            self._enter(columns, narrow)
+            end = self._sweep(narrow, patience)
+            if end == "stop":
+                return
+            if end == "widen":
+                # The last passes run in float64, on the same X.
                 narrow = False
                 judge.widen()
             else:
-                return
+                patience *= _RENEW_GROWTH
+                columns = Columns.of(objective, seed, self._rows)
 
-    def _sweep(self, narrow: bool, renew_after: int) -> tuple[str, np.ndarray | None]:
-        """Run the method in one set of variables. Return how it ended, and margins to renew them at."""
+    def _enter(self, columns: Columns, narrow: bool) -> None:
+        """Set up the variables for what comes next, and keep the best point in the problem's own."""
+        if self.oracle is not None:
+            self.judge.best_w = self._best_w()
+        problem = self.objective.problem if narrow else self.objective.wide
+        coordinates = Coordinates(self.objective, columns, float(np.finfo(problem.compute).eps))
+        self.oracle = Oracle(self.objective, coordinates, problem)
+        self.judge.renew()
+
+    def _sweep(self, narrow: bool, patience: int) -> str:
+        """Run the method in one set of variables. Return why it ended: "stop", "widen" or "renew"."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
         x = oracle.centred_classes(oracle.coordinates.to_v(self._best_w()))
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
-        renewable = objective.X is not None and objective.loss.name != "squared"
         begun = self.n_iter
         for it in self.method.run(oracle, x):
             if it.moved:
@@ -94,9 +101,9 @@ class Run:
                 value = judge.look(it, oracle, exact=not narrow)
                 if self._report(value, it, oracle):
                     self.message = "stopped by a callback"
-                    return "stop", None
+                    return "stop"
                 if wide is None and self._settled(it, provable, narrow):
-                    return "stop", None
+                    return "stop"
             if self.seconds >= self.max_seconds:
                 self.message = f"max_seconds={self.max_seconds} reached"
             elif self.n_iter >= self.max_iter:
@@ -108,13 +115,25 @@ class Run:
             if self.message:
                 if judge.reached() and judge.kind == "certificate":
                     self.message = "converged"
-                return "stop", None
+                return "stop"
             if wide is not None and (judge.promising() or judge.unresolved >= _UNRESOLVED):
-                return "widen", None
-            if renewable and it.moved and self.n_iter - begun >= renew_after and (
-                self.n_passes + 3 + reserve <= self.max_passes):
-                return "renew", it.z
-        return "stop", None
+                return "widen"
+            if it.moved and self.n_iter - begun >= patience:
+                if self.n_passes + 3 + reserve <= self.max_passes and self._bent(it.z):
+                    return "renew"
+                patience *= _RENEW_GROWTH
+        return "stop"
+
+    def _bent(self, z: np.ndarray) -> bool:
+        """Whether the loss's curvature at the margins z is no longer what the variables were made for."""
+        if self.objective.X is None:
+            return False
+        rows = curvature_rows(self.objective, self.oracle.problem, z)
+        change = float(np.abs(rows - self._rows).mean())
+        if change <= _BENT * float(self._rows.mean()):
+            return False
+        self._rows = rows
+        return True
 
     def _settled(self, it: Iterate, provable: bool, narrow: bool) -> bool:
         """Whether the gap is reached (with a proof where one exists), or out of reach."""
