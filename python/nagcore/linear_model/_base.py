@@ -70,13 +70,14 @@ def seed_of(random_state: Any) -> int:
 
 def linear_scores(X: Any, coef: np.ndarray, intercept: np.ndarray | float) -> np.ndarray:
     """X @ coef.T + intercept for any X that was fitted; NaN or infinity in X is an error."""
-    if X.dtype == np.uint8:
-        scores = np.concatenate([
-            X[i : i + _BLOCK_ROWS].astype(coef.dtype) @ coef.T
-            for i in range(0, X.shape[0], _BLOCK_ROWS)
-        ])
-    else:
-        scores = X @ coef.T.astype(X.dtype, copy=False)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is looked for below
+        if X.dtype == np.uint8:
+            scores = np.concatenate([
+                X[i : i + _BLOCK_ROWS].astype(coef.dtype) @ coef.T
+                for i in range(0, X.shape[0], _BLOCK_ROWS)
+            ])
+        else:
+            scores = X @ coef.T.astype(X.dtype, copy=False)
     scores = scores + intercept
     if not np.isfinite(scores).all():
         assert_all_finite(X.data if issparse(X) else X, input_name="X")

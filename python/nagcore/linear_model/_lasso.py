@@ -124,10 +124,12 @@ class ElasticNet(LinearRegressor):
         return self
 
     def _starts(self, X: Any, k: int) -> np.ndarray | None:
-        """The last fit's coefficients and intercepts, one row per target."""
+        """The last fit's coefficients and intercepts, one row per target, if they are asked for and fit."""
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
-        coef = np.asarray(self.coef_, np.float64).reshape(k, -1)
+        coef = np.atleast_2d(np.asarray(self.coef_, np.float64))
+        if coef.shape != (k, X.shape[1]):
+            return None
         if not self.fit_intercept:
             return coef
         return np.column_stack([coef, np.broadcast_to(self.intercept_, k)])
