@@ -67,7 +67,7 @@ CPP_FILES = [p for p in tree({".h", ".cc"}) if CSRC in p.parents]
 # From left to right; a module may import from rooms to its left, and from its own folder.
 PYTHON_ROOMS = [
     ["_core"],
-    ["update", "losses", "penalties", "data"],
+    ["update", "losses", "penalties", "data", "schedules"],
     ["objective"],
     ["callbacks"],
     ["solvers"],

@@ -51,7 +51,8 @@ class Penalty:
     >>> Penalty(l2=-1.0)
     Traceback (most recent call last):
         ...
-    ValueError: l2 is -1.0; nagcore takes finite numbers ≥ 0. Use 0.0 for no penalty, or a positive \
+    ValueError: l2 is -1.0; nagcore takes finite numbers ≥ 0. Use 0.0 for no penalty, or a positive
+    \
 number for a stronger one.
     """
 

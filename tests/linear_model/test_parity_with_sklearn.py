@@ -51,7 +51,7 @@ def same(mine, other, tolerance=1e-6):
 def test_logistic_regression_equals_sklearns(layout, weighted, fit_intercept, C, several):
     X, _, two, three, s = table(layout)
     y, s = (three if several else two), s if weighted else None
-    keywords = dict(C=C, fit_intercept=fit_intercept, max_iter=20_000)
+    keywords = {"C": C, "fit_intercept": fit_intercept, "max_iter": 20_000}
     mine = ours.LogisticRegression(tol=1e-13, **keywords).fit(X, y, sample_weight=s)
     other = theirs.LogisticRegression(tol=1e-10, solver="newton-cg", **keywords).fit(X, y, sample_weight=s)
     same(mine, other, 2e-6)
@@ -92,7 +92,7 @@ def test_linear_regression_equals_sklearns(layout, weighted, fit_intercept):
 def test_lasso_and_elastic_net_equal_sklearns(layout, weighted, fit_intercept, l1_ratio):
     X, y, _, _, s = table(layout)
     s = s if weighted else None
-    keywords = dict(alpha=0.05, fit_intercept=fit_intercept, max_iter=100_000)
+    keywords = {"alpha": 0.05, "fit_intercept": fit_intercept, "max_iter": 100_000}
     if l1_ratio == 1.0:
         pair = ours.Lasso(tol=1e-13, **keywords), theirs.Lasso(tol=1e-13, **keywords)
     else:

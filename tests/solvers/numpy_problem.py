@@ -1,7 +1,7 @@
 """A NumPy stand-in for nagcore._core.Problem: the seam that Objective needs, and nothing compiled.
 
-It serves two purposes: the solvers are tested on an arithmetic that shares no code with the kernels,
-and it shows which interface `Objective.from_problem` accepts. It counts its own passes.
+It serves two purposes: the solvers are tested on an arithmetic that shares no code with the
+kernels, and it shows which interface `Objective.from_problem` accepts. It counts its own passes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class NumpyProblem:
     def _rmatvec(self, v):
         s = self._s if v.ndim == 1 else self._s[:, None]
         sv = (s * v).astype(self._real)
-        g = np.empty((self.p,) + v.shape[1:])
+        g = np.empty((self.p, *v.shape[1:]))
         g[: self.d] = self._data.T @ sv
         if self.fit_intercept:
             g[self.d] = (s * v).sum(axis=0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from cases import targets
 from scipy.optimize import minimize as scipy_minimize
 
+from cases import targets
 from nagcore import reference
 
 KINDS = ("plain", "collinear", "scales", "correlated")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import LOSSES
 from hypothesis import given
 from hypothesis import strategies as st
-from solvers.numpy_problem import NumpyProblem
-from solvers.problems import KINDS, PENALTIES, fit_case, minimum, value
 
+from cases import LOSSES
 from nagcore import Objective, losses, minimize, reference
 from nagcore.objective.duality import best_intercept, imbalance, penalty_gap, row_mean
 from nagcore.penalties import Penalty
+from solvers.numpy_problem import NumpyProblem
+from solvers.problems import KINDS, PENALTIES, fit_case, minimum, value
 
 EPS = 2.0**-52
 

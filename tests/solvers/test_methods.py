@@ -6,13 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
-from solvers.numpy_problem import NumpyProblem
-from solvers.problems import fit_case, minimum
 
 from nagcore import Objective, reference
 from nagcore.solvers import acfgm, fista, get, minimize
 from nagcore.solvers.base import Oracle
 from nagcore.solvers.coordinates import Columns, Coordinates
+from solvers.numpy_problem import NumpyProblem
+from solvers.problems import fit_case, minimum
 
 
 def plain_oracle(case, **penalty):
@@ -61,7 +61,7 @@ def test_fista_takes_back_steps_that_are_too_long(L):
     assert taken_back or L == 1e3
     assert not any(not it.moved for it in steps[:10]) or L < 1e3
     moved = [it for it in steps if it.moved]
-    for before, after in zip(moved, moved[1:]):
+    for before, after in itertools.pairwise(moved):
         step = after.x - before.y
         model = before.fy + (before.g * step).sum() + after.L / 2 * (step**2).sum()
         assert after.f <= model + 2e-3 * after.L / 2 * (step**2).sum() + 1e-13

@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from solvers.numpy_problem import NumpyProblem
-from solvers.problems import fit_case, minimum, value
 
 import nagcore
 from nagcore import Objective, minimize
 from nagcore.callbacks import History, Progress
+from solvers.numpy_problem import NumpyProblem
+from solvers.problems import fit_case, minimum, value
 
 EPS = 2.0**-52
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from cases import LOSSES
-from solvers.numpy_problem import NumpyProblem
-from solvers.problems import fit_case, value
 
 import nagcore
+from cases import LOSSES
 from nagcore import Objective, losses, penalties, reference
+from solvers.numpy_problem import NumpyProblem
+from solvers.problems import fit_case, value
 
 RNG = np.random.default_rng(5)
 

@@ -8,13 +8,13 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer
-from solvers.problems import KINDS, fit_case
 
 from nagcore import Objective, minimize, reference
 from nagcore.solvers.base import Oracle
 from nagcore.solvers.coordinates import Columns, Coordinates, curvature_rows
 from nagcore.solvers.moments import sample_moments
 from nagcore.solvers.prox import best_shift, class_threshold
+from solvers.problems import KINDS, fit_case
 
 EPS = 2.0**-52
 

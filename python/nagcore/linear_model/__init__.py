@@ -1,9 +1,9 @@
 """Linear models with scikit-learn's names, parameters and meanings, on nagcore's one-pass solvers.
 
-Each estimator minimises what its namesake minimises and has the same attributes. One deviation: `tol` keeps
-scikit-learn's default but means relative suboptimality, (F − min F)/(F₀ − min F) with F₀ the model without
-coefficients; docs/solvers.md says how it is proven. float32 stays float32, X is not copied, and its
-finiteness is checked by the kernels at no cost.
+Each estimator minimises what its namesake minimises and has the same attributes. One deviation:
+`tol` keeps scikit-learn's default but means relative suboptimality, (F − min F)/(F₀ − min F) with
+F₀ the model without coefficients; docs/solvers.md says how it is proven. float32 stays float32, X
+is not copied, and its finiteness is checked by the kernels at no cost.
 
 >>> from sklearn.datasets import load_iris
 >>> X, y = load_iris(return_X_y=True)

@@ -95,8 +95,8 @@ def solve(
 ) -> Result:
     """Minimise, and warn as scikit-learn does where `tol` is not reached.
 
-    An interrupted run is returned like any other: the estimator sets its coefficients and then calls
-    `raise_if_interrupted`.
+    An interrupted run is returned like any other: the estimator sets its coefficients and then
+    calls `raise_if_interrupted`.
     """
     result = run(objective, w0, solver=solver, tol=estimator.tol, max_passes=math.inf,
                  seed=seed_of(random_state),

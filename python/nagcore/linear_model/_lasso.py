@@ -17,8 +17,8 @@ __all__ = ["ElasticNet", "Lasso"]
 class ElasticNet(LinearRegressor):
     """Least squares with l1 and l2 penalties.
 
-    Minimises (1/2S)‖y − Xw − b‖²_s + α·ρ‖w‖₁ + (α(1 − ρ)/2)‖w‖² over w and b, with ρ = `l1_ratio` and S the
-    sum of the weights.
+    Minimises (1/2S)‖y − Xw − b‖²_s + α·ρ‖w‖₁ + (α(1 − ρ)/2)‖w‖² over w and b, with ρ = `l1_ratio`
+    and S the sum of the weights.
 
     Parameters
     ----------

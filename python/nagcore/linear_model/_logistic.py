@@ -33,8 +33,8 @@ __all__ = ["LogisticRegression"]
 class LogisticRegression(ClassifierMixin, BaseEstimator):
     """Logistic regression for two classes, and multinomial (softmax) regression for more.
 
-    Minimises C Σ s_i φ(z_i, y_i) + ρ‖w‖₁ + ((1 − ρ)/2)‖w‖² over w and b, with ρ = `l1_ratio`: in nagcore's
-    terms l1 = ρ/(C·S) and l2 = (1 − ρ)/(C·S), S the sum of the weights.
+    Minimises C Σ s_i φ(z_i, y_i) + ρ‖w‖₁ + ((1 − ρ)/2)‖w‖² over w and b, with ρ = `l1_ratio`: in
+    nagcore's terms l1 = ρ/(C·S) and l2 = (1 − ρ)/(C·S), S the sum of the weights.
 
     Parameters
     ----------

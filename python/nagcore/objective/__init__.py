@@ -284,8 +284,8 @@ class Objective:
             The same problem with compute="float64", for the last passes of a narrow one. Without
             it a narrow problem's gap is an estimate.
         X : ndarray or CSR of shape (n, d), optional
-            Where solvers may look at rows to choose their variables: `X[i:j]` and `X[rows]` are read.
-            Without it they work in the problem's own.
+            Where solvers may look at rows to choose their variables: `X[i:j]` and `X[rows]` are
+            read. Without it they work in the problem's own.
 
         Returns
         -------
@@ -346,7 +346,7 @@ class Objective:
 
     def _zero_margins(self, problem: _Counted) -> np.ndarray:
         """The margins of w = 0 without an intercept: the offset."""
-        z = np.zeros((problem.n,) + self.w_shape[1:], problem.compute)
+        z = np.zeros((problem.n, *self.w_shape[1:]), problem.compute)
         if self._offset is not None:
             offset = np.asarray(self._offset, problem.compute)
             z += offset if offset.ndim == z.ndim else offset[:, None]
@@ -402,8 +402,8 @@ class Objective:
     def gap(self, w: Any) -> float:
         """Return a proven upper bound of F(w) − min F; NaN where there is none (see `gap_kind`).
 
-        The bound is the duality gap of docs/maths.md, "When to stop", at the residuals of w with its
-        best intercept, in float64 arithmetic. One pass without an intercept, two with one.
+        The bound is the duality gap of docs/maths.md, "When to stop", at the residuals of w with
+        its best intercept, in float64 arithmetic. One pass without an intercept, two with one.
         """
         if self.gap_kind == "none":
             return float("nan")

@@ -1,14 +1,15 @@
 """Duality gaps from margins and residuals alone, so that every registered loss has its certificate.
 
 The dual of docs/maths.md asks for the conjugate φ* at a point θ. All points used here are residuals
-θ = φ'(z') of some margins z', or multiples of them, and for those the Fenchel-Young inequality turns
-into a Bregman divergence, which needs no formula of φ* (and offsets drop out):
+θ = φ'(z') of some margins z', or multiples of them, and for those the Fenchel-Young inequality
+turns into a Bregman divergence, which needs no formula of φ* (and offsets drop out):
 
-    F(w) − D(θ) = (1/S) Σ s_i [φ(z_i) + φ*(θ_i) − z_i θ_i]  +  [Ω(w) + Ω*(−u) + ⟨w, u⟩],   u = Xᵀ(s∘θ)/S
+    F(w) − D(θ) = (1/S) Σ s_i [φ(z_i) + φ*(θ_i) − z_i θ_i]  +  [Ω(w) + Ω*(−u) + ⟨w, u⟩],   u =
+    Xᵀ(s∘θ)/S
 
-The first bracket vanishes at θ = φ'(z). Both are sums of terms ≥ 0, so nothing cancels. An unpenalised
-intercept asks for Σ s_i θ_i = 0, which holds at the best intercept for the given w up to rounding; what
-rounding leaves is removed, and paid for.
+The first bracket vanishes at θ = φ'(z). Both are sums of terms ≥ 0, so nothing cancels. An
+unpenalised intercept asks for Σ s_i θ_i = 0, which holds at the best intercept for the given w up
+to rounding; what rounding leaves is removed, and paid for.
 
 `s` below is the vector of weights divided by their sum, or None for equal weights.
 """
@@ -140,8 +141,8 @@ def _bfgs(slope, rounding, z, curvature):
 def imbalance(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
     """Factors in [0, 1], one per row, that make Σ s_i θ_i vanish: the heavier sign shrinks.
 
-    Zero lies in the domain of every conjugate of docs/maths.md, so the products stay inside. Returns 1.0
-    where nothing is to be done.
+    Zero lies in the domain of every conjugate of docs/maths.md, so the products stay inside.
+    Returns 1.0 where nothing is to be done.
     """
     excess = float(row_mean(theta, s))
     heavy = theta > 0 if excess > 0 else theta < 0
@@ -175,9 +176,9 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     """A bound on (1/S) Σ s_i [φ(z_i) + φ*(α_i r_i) − α_i z_i r_i], of second order in 1 − α_i.
 
     The bracket is the divergence between z and the margins z' with φ'(z') = α φ'(z). It is at most
-    (φ'(z) − φ'(z'))(z − z'), and that at most (1 − α) φ'(z) (z − z″) for any z″ beyond z', which a few
-    O(n) evaluations of the residual find. For classes z″ raises the one margin whose residual is
-    negative: by this alone the residual of a class label stays parallel to itself.
+    (φ'(z) − φ'(z'))(z − z'), and that at most (1 − α) φ'(z) (z − z″) for any z″ beyond z', which a
+    few O(n) evaluations of the residual find. For classes z″ raises the one margin whose residual
+    is negative: by this alone the residual of a class label stays parallel to itself.
     """
     if np.all(alpha == 1):
         return 0.0
@@ -216,9 +217,9 @@ class Certificate(NamedTuple):
 def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=None) -> Certificate:
     """Bound F(w) − min F from above.
 
-    Without an intercept the dual point is the residual at w (one pass, or none if `z`, `r` and the data
-    gradient `u` are known). With one, the margins (one pass, or none if `z` is known) give the best
-    intercept in O(n), and the residuals there, which sum to zero, take one pass of Xᵀ.
+    Without an intercept the dual point is the residual at w (one pass, or none if `z`, `r` and the
+    data gradient `u` are known). With one, the margins (one pass, or none if `z` is known) give the
+    best intercept in O(n), and the residuals there, which sum to zero, take one pass of Xᵀ.
 
     Parameters
     ----------

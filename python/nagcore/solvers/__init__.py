@@ -41,8 +41,8 @@ def get(solver: str, objective: Objective) -> Method:
     Raises
     ------
     ValueError
-        Unknown name (the message lists the choices), or an objective that the solver cannot take (the
-        message names both sides and the solver that can).
+        Unknown name (the message lists the choices), or an objective that the solver cannot take
+        (the message names both sides and the solver that can).
 
     Examples
     --------
@@ -85,8 +85,8 @@ def minimize(
 ) -> Result:
     """Minimise F(w, b) = (1/S) Σ s_i φ(z_i, y_i) + (l2/2)‖w‖² + l1‖w‖₁ to a relative suboptimality.
 
-    Stops when gap ≤ tol·(F₀ − F(w)), where F₀ is the null model and gap bounds F(w) − min F. With a penalty
-    the bound is a duality gap, computed in float64; without one it is an estimate, and
+    Stops when gap ≤ tol·(F₀ − F(w)), where F₀ is the null model and gap bounds F(w) − min F. With a
+    penalty the bound is a duality gap, computed in float64; without one it is an estimate, and
     `gap_kind` says so.
 
     Parameters
@@ -111,8 +111,8 @@ def minimize(
     Returns
     -------
     Result
-        `w, coef, intercept, value, gap, gap_kind, n_passes, n_iter, converged, message, history`. On
-        Ctrl-C it holds the best point so far, with message "interrupted".
+        `w, coef, intercept, value, gap, gap_kind, n_passes, n_iter, converged, message, history`.
+        On Ctrl-C it holds the best point so far, with message "interrupted".
 
     Raises
     ------

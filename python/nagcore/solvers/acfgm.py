@@ -1,14 +1,15 @@
 """AC-FGM: an accelerated method that needs neither a line search nor the Lipschitz constant.
 
-Source: Li & Lan 2023, "A simple uniformly optimal method without line search for convex optimization".
-In the paper's symbols, with g = ∇f(x), β = 1 − √6/3 and α = 0.1:
+Source: Li & Lan 2023, "A simple uniformly optimal method without line search for convex
+optimization". In the paper's symbols, with g = ∇f(x), β = 1 − √6/3 and α = 0.1:
 
     z = prox_η(y − ηg),  y ← (1 − β)y + βz,  x⁺ = (z + τx)/(1 + τ)
     L = ‖g⁺ − g‖²/(2[f(x) − f(x⁺) − ⟨g⁺, x − x⁺⟩])
     η⁺ = min(4η/3, η(τ₋ + 1)/τ, τ/(4L)),  τ⁺ = τ + 2(1 − α)η⁺L/τ + α/2
 
-The bracket comes from margins (`Oracle.divergence`), so that it keeps its digits near the solution. One
-that is not positive is rounding, and keeps η. Every pass counts: none is ever taken back after the first step.
+The bracket comes from margins (`Oracle.divergence`), so that it keeps its digits near the solution.
+One that is not positive is rounding, and keeps η. Every pass counts: none is ever taken back after
+the first step.
 """
 
 from __future__ import annotations

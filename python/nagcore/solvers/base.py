@@ -1,7 +1,8 @@
 """What every solver works with: an oracle in the solver's variables, and what it hands back.
 
-A solver is a generator `method(oracle, x, L)`. It runs one pass over X between two yields, and yields an
-`Iterate` after each. The driver (`minimize`) counts passes, looks at the gap, calls callbacks and stops.
+A solver is a generator `method(oracle, x, L)`. It runs one pass over X between two yields, and
+yields an `Iterate` after each. The driver (`minimize`) counts passes, looks at the gap, calls
+callbacks and stops.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nagcore.callbacks import History
-from nagcore.objective.duality import dot, row_mean
 from nagcore.objective import Objective
+from nagcore.objective.duality import dot, row_mean
 from nagcore.solvers.coordinates import Coordinates
 from nagcore.solvers.prox import best_shift, class_threshold, soft_threshold
 
@@ -83,10 +84,10 @@ class Result:
 class Iterate(NamedTuple):
     """One pass of a solver, in its variables.
 
-    `x` is the point it stands for, with smooth value `f` and margins `z`. The pass itself was at `y`,
-    with smooth value `fy`, margins `zy` and smooth gradient `g`. The margins are buffers that the next
-    pass may overwrite. `moved` is False when the pass went to a step that was taken back. `resolved` is
-    False when the step changes F by less than the arithmetic can tell.
+    `x` is the point it stands for, with smooth value `f` and margins `z`. The pass itself was at
+    `y`, with smooth value `fy`, margins `zy` and smooth gradient `g`. The margins are buffers that
+    the next pass may overwrite. `moved` is False when the pass went to a step that was taken back.
+    `resolved` is False when the step changes F by less than the arithmetic can tell.
     """
 
     x: np.ndarray
@@ -104,8 +105,8 @@ class Iterate(NamedTuple):
 class Oracle:
     """F in the variables of `Coordinates`: f smooth (data and l2), and the prox of l1.
 
-    It remembers the last pass in the problem's own variables (`w`, data value, data gradient `u`), from
-    which the driver gets a gap for free.
+    It remembers the last pass in the problem's own variables (`w`, data value, data gradient `u`),
+    from which the driver gets a gap for free.
     """
 
     def __init__(self, objective: Objective, coordinates: Coordinates, problem) -> None:
@@ -122,7 +123,7 @@ class Oracle:
 
     def new_margins(self) -> np.ndarray:
         """A buffer for margins, shape (n,) or (n, k), of the compute dtype."""
-        return np.empty((self.problem.n,) + self.objective.w_shape[1:], self.real)
+        return np.empty((self.problem.n, *self.objective.w_shape[1:]), self.real)
 
     def gradient(self, v, z, r=None) -> tuple[float, np.ndarray]:
         """f(v) and ∇f(v); margins and residuals are written. The one pass of an iteration."""
@@ -186,8 +187,8 @@ class Oracle:
     def divergence(self, x, zx, rx, y, zy, ry) -> float:
         """f(x) − f(y) − ⟨∇f(y), x − y⟩ from margins and residuals, never negative.
 
-        The integral of (φ'(z_y + t·h) − φ'(z_y))·h over t, by Simpson's rule: nothing cancels, however
-        close x and y are, where a difference of objectives would be rounding.
+        The integral of (φ'(z_y + t·h) − φ'(z_y))·h over t, by Simpson's rule: nothing cancels,
+        however close x and y are, where a difference of objectives would be rounding.
         """
         h = zx - zy
         middle = np.empty_like(h)

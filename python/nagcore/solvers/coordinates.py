@@ -2,11 +2,12 @@
 
     w = T v_w,   b = v_b / √κ − mᵀw,   P = (T Tᵀ)⁻¹ ≈ κ·Cov(X) + l2·I
 
-m and Cov are the columns' means and covariances, κ the mean curvature of the loss at the null model. A
-solver in v is the preconditioned solver in w (docs/maths.md, "Accelerated descent"). It is a change of
-variables and no more: F(v) = F(w(v)) exactly, whatever m and P are, so they come from a sample of the
-rows, and X itself is never touched. Centring makes the intercept nearly orthogonal to the rest; P makes
-the Hessian close to the identity, so that columns of any units need no scaling by the user.
+m and Cov are the columns' means and covariances, κ the mean curvature of the loss at the null
+model. A solver in v is the preconditioned solver in w (docs/maths.md, "Accelerated descent"). It is
+a change of variables and no more: F(v) = F(w(v)) exactly, whatever m and P are, so they come from a
+sample of the rows, and X itself is never touched. Centring makes the intercept nearly orthogonal to
+the rest; P makes the Hessian close to the identity, so that columns of any units need no scaling by
+the user.
 
 Under l1, or with many columns, P is diagonal: then the prox of l1 stays soft thresholding, with one
 threshold per coordinate. Otherwise T comes from a Cholesky factor, at O(d²) per pass.
@@ -81,8 +82,8 @@ def curvature_rows(objective: Objective, problem: Any, z: np.ndarray) -> np.ndar
 class Coordinates:
     """The affine map between the problem's w (with b last) and the solver's v.
 
-    `eps` is the rounding of the arithmetic in which margins are computed: what it hides of a column,
-    a narrow mean far from zero say, is not scaled up.
+    `eps` is the rounding of the arithmetic in which margins are computed: what it hides of a
+    column, a narrow mean far from zero say, is not scaled up.
     """
 
     def __init__(self, objective: Objective, columns: Columns, eps: float) -> None:

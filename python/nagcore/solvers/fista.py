@@ -1,14 +1,14 @@
 """FISTA with backtracking at one pass per iteration, adaptive restart and steps that grow again.
 
-Source: Beck & Teboulle 2009; restart of O'Donoghue & Candès 2015; growing steps of Scheinberg, Goldfarb
-& Bai 2014. In the paper's symbols:
+Source: Beck & Teboulle 2009; restart of O'Donoghue & Candès 2015; growing steps of Scheinberg,
+Goldfarb & Bai 2014. In the paper's symbols:
 
     x⁺ = prox_{1/L}(y − ∇f(y)/L),  t⁺ = (1 + √(1 + 4t²L⁺/L))/2,  y⁺ = x⁺ + ((t − 1)/t⁺)(x⁺ − x)
 
-Textbook backtracking evaluates f(x⁺), a pass of its own. Margins are linear, so here the pass at y⁺ gives
-the margins of x⁺ as well, z(x⁺) = (z(y⁺) + β z(x))/(1 + β) (the weights add up to one: rounding does not
-grow), and f(x⁺) is O(n). The test of a step thus comes one pass later, and a step that fails it is taken
-back with a larger L: a pass is lost only then.
+Textbook backtracking evaluates f(x⁺), a pass of its own. Margins are linear, so here the pass at y⁺
+gives the margins of x⁺ as well, z(x⁺) = (z(y⁺) + β z(x))/(1 + β) (the weights add up to one:
+rounding does not grow), and f(x⁺) is O(n). The test of a step thus comes one pass later, and a step
+that fails it is taken back with a larger L: a pass is lost only then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Means, variances and correlations of the columns, from a sample of the rows.
 
-They shape the solvers' variables and nothing else, so a sample does. Where all rows are read after all
-(small data, CSR, rare features) the objective counts a pass.
+They shape the solvers' variables and nothing else, so a sample does. Where all rows are read after
+all (small data, CSR, rare features) the objective counts a pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _FEW = 8                  # a column with fewer entries off its usual value is r
 def sample_moments(objective, rng, correlations, s=None):
     """Weighted means, spreads and, if asked for, correlations of the columns of X.
 
-    The spread is the variance where the objective has an intercept, else the mean square. Columns that look constant in the sample (rare features) are read in full, and so is CSR, so that no
+    The spread is the variance where the objective has an intercept, else the mean square. Columns
+    that look constant in the sample (rare features) are read in full, and so is CSR, so that no
     column is given a variance far below its own.
 
     Returns

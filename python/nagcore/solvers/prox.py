@@ -1,12 +1,13 @@
 """The prox of l1 in the solvers' variables: soft thresholding, and its form for classes.
 
-Margins that shift alike for every class leave softmax as it is, so along that direction of each feature's
-k coefficients only the penalty acts, and steps as long as the loss allows would crawl. That direction is
-therefore minimised out: solvers move u with Σ_c u_c = 0, under the penalty H(u) = min_m Ω(u + m·1), and the
-best m is added at the end. H is convex and its prox is soft thresholding again, from a shifted point.
+Margins that shift alike for every class leave softmax as it is, so along that direction of each
+feature's k coefficients only the penalty acts, and steps as long as the loss allows would crawl.
+That direction is therefore minimised out: solvers move u with Σ_c u_c = 0, under the penalty H(u) =
+min_m Ω(u + m·1), and the best m is added at the end. H is convex and its prox is soft thresholding
+again, from a shifted point.
 
-Here Ω(p) = τ‖p‖₁ + (a/2)(the part of the squared norm that m adds), per feature; the l2 term of u itself
-stays in the smooth part.
+Here Ω(p) = τ‖p‖₁ + (a/2)(the part of the squared norm that m adds), per feature; the l2 term of u
+itself stays in the smooth part.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def soft_threshold(h: np.ndarray, tau: np.ndarray) -> np.ndarray:
 def class_threshold(h: np.ndarray, tau: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The prox of H: argmin over u with Σ_c u_c = 0 of H(u) + ‖u − h‖²/2, and the shift m that goes with it.
 
-    With h centred, p = u + m·1 is soft thresholding of h + (1 − a)m at τ, and the mean of p is m. So m is the
-    root of the increasing, piecewise linear Σ_c clip(h_c + (1 − a)m, ±τ) + a·k·m.
+    With h centred, p = u + m·1 is soft thresholding of h + (1 − a)m at τ, and the mean of p is m.
+    So m is the root of the increasing, piecewise linear Σ_c clip(h_c + (1 − a)m, ±τ) + a·k·m.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """When to stop: relative suboptimality, proven where a proof exists (docs/maths.md, "When to stop").
 
-`tol` is compared with gap/(F₀ − F(w)), F₀ the null model. A pass gives an estimate of the gap at no cost;
-once that is small enough, a proof is attempted, in float64 arithmetic. `Judge` keeps the best point, the
-highest proven lower bound of min F, and decides when an attempt is worth a pass.
+`tol` is compared with gap/(F₀ − F(w)), F₀ the null model. A pass gives an estimate of the gap at no
+cost; once that is small enough, a proof is attempted, in float64 arithmetic. `Judge` keeps the best
+point, the highest proven lower bound of min F, and decides when an attempt is worth a pass.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections import deque
 
 import numpy as np
 
-from nagcore.objective.duality import dot, penalty_gap
 from nagcore.objective import Objective
+from nagcore.objective.duality import dot, penalty_gap
 from nagcore.solvers.base import Iterate, Method, Oracle
 
 __all__ = ["Judge"]
