@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint, Saved
 from .guard import AnomalyError, AnomalyEvent, AnomalyGuard, AnomalyWarning, Verdict
 from .history import History
 from .progress import Progress
-from .state import Callback, State
+from .state import Callback, State, use
 from .state_file import CheckpointError
 from .stopping import EarlyStopping
 
@@ -38,4 +38,5 @@ __all__ = [
     "Saved",
     "State",
     "Verdict",
+    "use",
 ]
