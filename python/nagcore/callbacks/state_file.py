@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -191,7 +192,7 @@ def _array(name: str, value: Any) -> np.ndarray:
 
 def _bytes(a: np.ndarray) -> memoryview:
     """The array's elements in C order and little endian, without a copy where they lie so."""
-    if a.dtype.byteorder == ">" or (a.dtype.byteorder == "=" and not np.little_endian):
+    if a.dtype.byteorder == ">" or (a.dtype.byteorder == "=" and sys.byteorder == "big"):
         a = a.astype(a.dtype.newbyteorder("<"))
     return np.ascontiguousarray(a).reshape(-1).view(np.uint8).data
 
