@@ -103,7 +103,10 @@ def test_kill_at_random_moments_of_a_long_run(tmp_path):
         np.testing.assert_array_equal(latest.state["w"], np.full(40_000, float(latest.step)))
         done = latest.step
     assert done > 10
-    assert len(os.listdir(folder)) <= 5  # two kept, one more that was not yet pruned, temporaries
+    checkpoint = Checkpoint(folder, keep=2)
+    checkpoint.save(done + 1, content(done + 1), metric=-done - 1)  # clears away what the dead have left
+    assert len(checkpoint.paths) == 2
+    assert sorted(os.listdir(folder)) == [path.name for path in checkpoint.paths]
 
 
 def test_the_file_is_on_the_disk_before_its_name_and_the_name_before_others_go(tmp_path, monkeypatch):
