@@ -221,7 +221,7 @@ JUNK = st.one_of(st.none(), st.booleans(), st.integers(-3, 10**12), st.floats(),
 @settings(max_examples=150)
 @given(data=st.data())
 def test_no_header_makes_it_fail_in_another_way(tmp_path_factory, data):
-    """Any part of either JSON text replaced by anything, with checksums that fit: CheckpointError, or read."""
+    """Any part of either JSON text replaced by anything, and sums that fit: CheckpointError, or read."""
     folder = tmp_path_factory.mktemp("s")
     write_state(folder / "a", {"w": np.arange(5.0), "c": np.ones(2, complex)}, {"t": (1, np.arange(3))})
     raw = (folder / "a").read_bytes()

@@ -78,6 +78,18 @@ def test_a_terminal_sees_the_line_and_the_last_step(terminal, style):
     assert "train 20/20 · loss 0.05" in terminal.text()
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_a_terminal_that_tells_no_width_is_written_to(style):
+    """As containers and remote shells have it: zero columns."""
+    if style != "plain":
+        pytest.importorskip(style)
+    terminal = Terminal(columns=0)
+    with Progress(every=0.0, total=20, style=style, file=terminal.file) as progress:
+        loop(progress)
+    assert "20/20" in terminal.text()
+    terminal.close()
+
+
 @pytest.mark.parametrize("style", ["auto", *STYLES])
 @pytest.mark.parametrize("kind", ["pipe", "text", "closed", "none"])
 def test_nothing_is_written_where_no_one_watches(style, kind, objective, capfd):
