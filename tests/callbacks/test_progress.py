@@ -22,9 +22,9 @@ from nagcore.callbacks import Progress
 class Terminal:
     """A pseudo terminal of a width, and what was written to it."""
 
-    def __init__(self, columns=100):
+    def __init__(self, columns=100, rows=24):
         self._master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.file = open(slave, "w", encoding="utf-8")
 
     def text(self):
@@ -80,10 +80,10 @@ def test_a_terminal_sees_the_line_and_the_last_step(terminal, style):
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_terminal_that_tells_no_width_is_written_to(style):
-    """As containers and remote shells have it: zero columns."""
+    """As containers and remote shells have it: no columns, no rows."""
     if style != "plain":
         pytest.importorskip(style)
-    terminal = Terminal(columns=0)
+    terminal = Terminal(columns=0, rows=0)
     with Progress(every=0.0, total=20, style=style, file=terminal.file) as progress:
         loop(progress)
     assert "20/20" in terminal.text()
