@@ -7,4 +7,5 @@ void bind_info(pybind11::module_& m);
 void bind_problem(pybind11::module_& m);
 void bind_stream(pybind11::module_& m);
 void bind_update(pybind11::module_& m);
+void bind_tensors(pybind11::module_& m);
 }  // namespace nag
