@@ -55,7 +55,7 @@ def _temporary(path: Path, mode: str) -> tuple[Path, IO[Any]]:
     while True:
         temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
         # open() and not mkstemp: a result gets the permissions that the user's umask gives it.
-        stream = open(temporary, "x" + mode[1:], encoding=None if "b" in mode else "utf-8")  # noqa: SIM115
+        stream = open(temporary, "x" + mode[1:], encoding=None if "b" in mode else "utf-8")
         # The lock tells `remove_abandoned` that the writer lives. Until it is taken the file could be
         # taken for abandoned; then it has lost its name by now, and another one is made.
         _lock(stream.fileno())

@@ -39,8 +39,13 @@ def _step(t: Any) -> int:
     return t
 
 
+def _real(value: Any) -> float:
+    """The number as a float; NaN, which no comparison accepts, for what is no number."""
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+
+
 def _momentum(value: Any, name: str, call: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+    if not 0 <= _real(value) < 1:
         raise ValueError(f"{name} is {value!r}; a momentum is a number in [0, 1). Use {call}.")
     return float(value)
 
@@ -167,9 +172,9 @@ class Warmup(Schedule):
     def __init__(self, mu: float = 0.9, steps: int = 1000, *, start: float = 0.0) -> None:
         self.mu = _momentum(mu, "mu", "Warmup(0.9, 1000)")
         self.start = _momentum(start, "start", "Warmup(0.9, 1000, start=0.5)")
-        if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
+        if not (_real(steps) >= 1 and isinstance(steps, numbers.Integral)):
             raise ValueError(f"steps is {steps!r}; Warmup takes a whole number ≥ 1. Use Warmup(0.9, 1000).")
-        self.steps = int(steps)
+        self.steps: int = int(steps)
 
     def momentum(self, t: int) -> float:
         """start + (mu − start)·min(t − 1, steps)/steps, and exactly mu from there on."""
@@ -252,11 +257,10 @@ class StronglyConvex(Schedule):
     _fields = ("condition",)
 
     def __init__(self, condition: float) -> None:
-        if (isinstance(condition, bool) or not isinstance(condition, numbers.Real)
-                or not 1 <= condition < math.inf):
+        if not 1 <= _real(condition) < math.inf:
             raise ValueError(f"condition is {condition!r}; StronglyConvex takes a finite number ≥ 1, the "
                              "largest over the smallest curvature. Use StronglyConvex(100.0).")
-        self.condition = float(condition)
+        self.condition: float = float(condition)
 
     def momentum(self, t: int) -> float:
         """(√κ − 1)/(√κ + 1), which rounds to a number below 1 at any κ."""

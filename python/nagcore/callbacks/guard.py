@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ._checks import real, whole
 from .state import State
 
 __all__ = ["AnomalyError", "AnomalyEvent", "AnomalyGuard", "AnomalyWarning", "Verdict"]
@@ -160,18 +160,16 @@ class AnomalyGuard:
         if action not in _ACTIONS:
             raise ValueError(f"action is {action!r}; AnomalyGuard takes "
                              + ", ".join(f'"{a}"' for a in _ACTIONS) + '. Use AnomalyGuard("skip").')
-        for name, value, least in (("window", window, 2), ("warmup", warmup, 1), ("patience", patience, 1)):
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-                raise ValueError(f"{name} is {value!r}; AnomalyGuard takes a whole number ≥ {least}. "
-                                 f"Use AnomalyGuard({name}={max(least, 20)}).")
+        self.window = whole(window, "window", "AnomalyGuard", 2, 100)
+        self.warmup = whole(warmup, "warmup", "AnomalyGuard", 1, 20)
+        self.patience = whole(patience, "patience", "AnomalyGuard", 1, 50)
         if warmup > window:
             raise ValueError(f"warmup is {warmup} and window {window}; the window never holds so many norms. "
                              f"Use AnomalyGuard(window={window}, warmup={window}).")
         for name, number in (("threshold", threshold), ("clip_to", clip_to)):
             if number is None and name == "clip_to":
                 continue
-            if (isinstance(number, bool) or not isinstance(number, numbers.Real)
-                    or not 0 < number < math.inf):
+            if not 0 < real(number) < math.inf:
                 raise ValueError(f"{name} is {number!r}; AnomalyGuard takes a positive number. "
                                  f"Use AnomalyGuard({name}=10.0).")
         if clip_to is not None and action != "clip":
@@ -180,9 +178,8 @@ class AnomalyGuard:
         if on_event is not None and not callable(on_event):
             raise TypeError(f"on_event is {type(on_event).__name__}; AnomalyGuard takes a callable or None. "
                             "Use AnomalyGuard(on_event=print).")
-        self.action, self.window, self.threshold, self.warmup = action, int(window), float(threshold), int(warmup)
+        self.action, self.threshold, self.on_event = action, float(threshold), on_event
         self.clip_to = None if clip_to is None else float(clip_to)
-        self.patience, self.on_event = int(patience), on_event
         self.events: list[AnomalyEvent] = []
         self.counts = dict.fromkeys(("loss", "gradient", "spike", "level"), 0)
         self.last_good: Any = None
@@ -281,7 +278,8 @@ class AnomalyGuard:
         if self.action == "clip":
             max_norm = limit if self.clip_to is None else min(self.clip_to, limit)
             self._accept(min(norm, max_norm))
-        return self._act(AnomalyEvent(step, "spike", norm, limit, self._possible(self.action)), reason, max_norm)
+        event = AnomalyEvent(step, "spike", norm, limit, self._possible(self.action))
+        return self._act(event, reason, max_norm)
 
     def _lost(self, event: AnomalyEvent, reason: str) -> Verdict:
         self._in_a_row[event.kind] += 1

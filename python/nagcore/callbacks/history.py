@@ -17,6 +17,7 @@ import numpy as np
 
 from nagcore._files import sync_folder
 
+from ._checks import real
 from .state import State
 
 __all__ = ["History"]
@@ -81,7 +82,7 @@ class History:
         fsync: float | None = None,
         overwrite: bool = False,
     ) -> None:
-        if fsync is not None and (isinstance(fsync, bool) or not isinstance(fsync, numbers.Real) or not fsync >= 0):
+        if fsync is not None and not real(fsync) >= 0:
             raise ValueError(f"fsync is {fsync!r}; History takes seconds ≥ 0 between two calls, or None "
                              "for none. Use History(path, fsync=1.0).")
         self.path = None if path is None else Path(path)
@@ -101,7 +102,7 @@ class History:
             if end:
                 self.meta = earlier.meta
         # No buffer: a line is one write to the end of the file, and then it is the system's.
-        self._stream = open(path, "ab", buffering=0)  # noqa: SIM115 (it lives as long as the object)
+        self._stream = open(path, "ab", buffering=0)
         self._stream.truncate(end)
         if end == 0:
             self._write(first)
@@ -230,8 +231,10 @@ def _plain(key: str, value: Any) -> Any:
             return int(value)
         if isinstance(value, np.bool_):
             return bool(value)
-        if isinstance(value, numbers.Real) or tuple(value.shape) == ():
+        if isinstance(value, numbers.Real):
             return float(value)
+        if tuple(value.shape) == ():
+            return _plain(key, value.item()) if hasattr(value, "item") else float(value)
     except (AttributeError, TypeError, ValueError):
         pass  # neither a number nor a tensor that holds one
     raise TypeError(f"{key} is {type(value).__name__}; History takes numbers, text and booleans. "
@@ -271,8 +274,8 @@ def _parse(path: Path) -> tuple[History, int]:
         except ValueError:
             if number == 1:
                 raise _no_history(path) from None
-            raise ValueError(f"Line {number} of {path} is no JSON object, and it is not the last: the file was "
-                             "changed after it was written. Take the line out.") from None
+            raise ValueError(f"Line {number} of {path} is no JSON object, and it is not the last: the "
+                             "file was changed after it was written. Take the line out.") from None
         if number == 1:
             if "nagcore_history" not in row:
                 raise _no_history(path)
@@ -288,4 +291,5 @@ def _parse(path: Path) -> tuple[History, int]:
 
 def _no_history(path: Path) -> ValueError:
     return ValueError(f"{path} is no nagcore history: its first line is not "
-                      '{"nagcore_history": 1, …}. Name a new file, or one that nagcore.callbacks.History wrote.')
+                      '{"nagcore_history": 1, …}. Name a new file, or one that nagcore.callbacks.History '
+                      "wrote.")
