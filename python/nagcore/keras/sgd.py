@@ -165,6 +165,11 @@ class SGD(KerasSGD):
                 f"acceleration is {acceleration!r}; it must be a schedule of nagcore.schedules, such as "
                 "acceleration=nagcore.schedules.Nesterov()."
             )
+        if guard is not None and not hasattr(guard, "check"):
+            raise TypeError(
+                f"guard is {guard!r}; it must be an AnomalyGuard, such as "
+                "guard=nagcore.callbacks.AnomalyGuard()."
+            )
         super().__init__(
             learning_rate=learning_rate,
             momentum=momentum,
