@@ -17,6 +17,7 @@ from nagcore._extras import require
 
 require("keras", "keras", "nagcore.keras")
 
-from .sgd import SGD  # noqa: E402  (a missing keras is said before its modules are read)
+from . import callbacks  # noqa: E402  (a missing keras is said before its modules are read)
+from .sgd import SGD  # noqa: E402
 
-__all__ = ["SGD"]
+__all__ = ["SGD", "callbacks"]

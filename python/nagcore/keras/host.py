@@ -86,6 +86,7 @@ class HostStep:
         # remembers a run, which an optimizer that starts anew does not continue.
         self.acceleration_at_first: Any = None
         self.last_report: StepReport | None = None
+        self.last_momentum = momentum
 
     @property
     def has_memory(self) -> bool:
@@ -121,6 +122,7 @@ class HostStep:
             if verdict.action == "clip":
                 scale = verdict.max_norm / norm
         mu, ahead = self._momenta(grads, momentums, step)
+        self.last_momentum = mu
         if scale is not None:
             grads = [g * g.dtype.type(scale) for g in grads]
         settings: dict[str, Any] = {
