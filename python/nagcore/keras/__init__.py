@@ -7,7 +7,7 @@ What happens on which backend, and what it costs, stands in docs/keras.md.
 >>> weights = keras.Variable([1.0, -2.0])
 >>> optimizer = SGD(learning_rate=0.5, momentum=0.9, nesterov=True)
 >>> optimizer.apply([keras.ops.convert_to_tensor([1.0, 0.0])], [weights])
->>> weights.numpy().round(3).tolist()
+>>> [round(w, 3) for w in weights.numpy().tolist()]
 [0.05, -2.0]
 """
 

@@ -26,7 +26,8 @@ def norm_of(grads: Arrays) -> tuple[float, bool]:
     total = 0.0
     for g in grads:
         flat = g.ravel(order="K")
-        total += float(np.dot(flat, flat))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += float(np.dot(flat, flat))
     if math.isfinite(total):
         return math.sqrt(total), False
     if not all(bool(np.isfinite(g).all()) for g in grads):

@@ -26,13 +26,14 @@ else:
     KerasSGD = type(keras.optimizers.SGD(name="sgd_of_the_backend"))
 
 
-def _number(value: Any, name: str, *, least: float = 0.0, most: float = math.inf) -> float:
+def _number(value: Any, name: str, *, most: float = math.inf) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; it must be a real number, such as {name}=0.9.")
-    if not least <= value <= most or math.isinf(value):
-        bound = "not negative and finite" if most == math.inf else f"in [{least:g}, {most:g}]"
+    number = float(value)
+    if not 0 <= number <= most or math.isinf(number):
+        bound = "not negative and finite" if most == math.inf else f"in [0, {most:g}]"
         raise ValueError(f"{name} is {value!r}; it must be {bound}.")
-    return float(value)
+    return number
 
 
 @keras.saving.register_keras_serializable(package="nagcore")
@@ -190,7 +191,7 @@ class SGD(KerasSGD):
             n_threads=n_threads,
         )
         self.use_kernel = None if use_kernel is None else bool(use_kernel)
-        self._door = open_door()
+        self._door: Any = open_door()
         self._said: set[str] = set()
         self._averaged = False
 
@@ -254,7 +255,7 @@ class SGD(KerasSGD):
 
     def _uses_kernel(self) -> bool:
         """Whether the kernel is asked for: where a callback would copy, only if it has to be."""
-        if self._door is None or self._door.in_place and in_stateless_scope():
+        if self._door is None or (self._door.in_place and in_stateless_scope()):
             return False
         if self.use_kernel is not None:
             return self.use_kernel
@@ -270,7 +271,8 @@ class SGD(KerasSGD):
         if ready is not None:
             self._update(ready, variables, learning_rate)
             return
-        ours, theirs = [], []
+        ours: list[tuple[Any, Any]] = []
+        theirs: list[tuple[Any, Any]] = []
         for grad, variable in zip(grads, variables):
             if tuple(grad.shape) != tuple(variable.shape):
                 raise ValueError(
@@ -282,9 +284,9 @@ class SGD(KerasSGD):
                 self._say(variable, reason)
             (theirs if reason else ours).append((grad, variable))
         if ours:
-            self._update(*map(list, zip(*ours)), learning_rate)
+            self._update([g for g, _ in ours], [v for _, v in ours], learning_rate)
         if theirs:
-            self._leave(*map(list, zip(*theirs)), learning_rate)
+            self._leave([g for g, _ in theirs], [v for _, v in theirs], learning_rate)
 
     def _say(self, variable: Any, reason: str) -> None:
         if self.acceleration is not None or self.guard is not None:
@@ -331,7 +333,7 @@ class SGD(KerasSGD):
         )
         self._averaged = averages is not None
 
-    def _averages_in_step(self, variables: Sequence[Any]) -> list[Any] | None:
+    def _averages_in_step(self, variables: Sequence[Any]) -> Sequence[Any] | None:
         """The averages, where the kernel can write them in the same trip and mean what keras means.
 
         keras averages every variable in every call, those without a gradient and those that only
@@ -346,7 +348,7 @@ class SGD(KerasSGD):
             return None
         return self._partners(averages, variables)
 
-    def _partners(self, partners: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+    def _partners(self, partners: Sequence[Any], variables: Sequence[Any]) -> Sequence[Any]:
         """The momentums or averages of these variables."""
         if len(variables) == len(partners) and all(map(operator.is_, variables, self._trainable_variables)):
             return partners

@@ -10,13 +10,12 @@ import sys
 import keras
 import numpy as np
 import pytest
-from integrations.keras.backend_tools import BACKEND, make_data, make_model, numbers, state
 
+from integrations.keras.backend_tools import BACKEND, make_data, make_model, numbers, state
 from nagcore.callbacks import AnomalyError
 from nagcore.callbacks import History as Lines
 from nagcore.keras import SGD, callbacks
 
-pytestmark = []
 if BACKEND == "numpy":
     pytest.skip("keras has no fit on its numpy backend", allow_module_level=True)
 
@@ -79,11 +78,12 @@ def test_progress_draws_on_a_terminal_only():
 
 def test_early_stopping_restores_the_best_weights_either_way():
     for rate, epochs in ((5.0, 30), (0.05, 3)):  # stopped, and run to its own end
-        seen = []
+        seen, model = [], compiled(rate)
         keep = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs, seen=seen: seen.append((logs["val_loss"], model.get_weights()))
+            on_epoch_end=lambda epoch, logs, seen=seen, model=model: seen.append(
+                (logs["val_loss"], model.get_weights())
+            )
         )
-        model = compiled(rate)
         stopping = callbacks.EarlyStopping("val_loss", patience=4)
         found = fit(model, [keep, stopping], epochs=epochs)
         losses = found.history["val_loss"]

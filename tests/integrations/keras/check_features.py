@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+
 from integrations.keras.backend_tools import (
     BACKEND,
     apply,
@@ -20,7 +21,6 @@ from integrations.keras.backend_tools import (
     numbers,
     state,
 )
-
 from nagcore import schedules
 from nagcore.callbacks import AnomalyError, AnomalyGuard, AnomalyWarning
 from nagcore.keras import SGD

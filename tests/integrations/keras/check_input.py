@@ -7,8 +7,8 @@ import re
 import keras
 import numpy as np
 import pytest
-from integrations.keras.backend_tools import BACKEND, apply, make_variables, numbers, state
 
+from integrations.keras.backend_tools import BACKEND, apply, make_variables, numbers, state
 from nagcore import schedules
 from nagcore.callbacks import AnomalyGuard
 from nagcore.keras import SGD
@@ -126,7 +126,9 @@ def test_a_state_of_another_model_sets_nothing(kind):
 
 
 @pytest.mark.parametrize(
-    "extra", [{"guard": AnomalyGuard()}, {"acceleration": schedules.Constant(0.9)}], ids=["guard", "acceleration"]
+    "extra",
+    [{"guard": AnomalyGuard()}, {"acceleration": schedules.Constant(0.9)}],
+    ids=["guard", "acceleration"],
 )
 def test_what_keras_cannot_do_is_not_handed_to_keras(extra):
     w = keras.Variable(np.ones(2, "float32"))
