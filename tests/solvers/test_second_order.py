@@ -9,11 +9,13 @@ import pytest
 import scipy.sparse as sp
 
 from nagcore import Objective, _core, minimize
+from nagcore.solvers import metric as metric_module
 from nagcore.solvers import newton, normal, plbfgs
 from nagcore.solvers.base import Oracle
-from nagcore.solvers.coordinates import Columns, Coordinates, OwnCoordinates
+from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
 from nagcore.solvers.dense import EquilibratedHessian, MinimumNorm, cholesky
 from nagcore.solvers.linesearch import best_step
+from nagcore.solvers.metric import Metric
 from solvers.problems import KINDS, fit_case, minimum, value
 
 EPS = 2.0**-52
@@ -196,6 +198,44 @@ def test_pairs_survive_a_change_of_variables():
             ((s, y),) = oracle.pairs()
             np.testing.assert_allclose(coordinates.to_w(s), made[0][0], rtol=1e-9, atol=1e-10)
             assert s @ y == pytest.approx(made[0][1], rel=1e-9)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_metrics_of_classes_are_an_exact_change_of_variables(fit_intercept):
+    """Up to the mean over classes, which the loss does not see; gradients have none of it."""
+    case = fit_case("softmax", "correlated", "l2", fit_intercept, weights=True)
+    objective, rng = Objective(**case), np.random.default_rng(0)
+    metric = Metric(objective, 0)
+    assert metric.by_class
+    columns = metric.at(objective.problem, objective.null_margins())
+    coordinates = ClassCoordinates(objective, columns, EPS)
+    oracle = Oracle(objective, coordinates, objective.problem)
+    w = rng.normal(size=objective.w_shape)
+    v, z = coordinates.to_v(w), oracle.new_margins()
+    np.testing.assert_allclose(coordinates.to_w(v), w - w.mean(axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(oracle.centred_classes(v), v)
+    _, g = oracle.gradient(v, z)
+    direction, h = rng.normal(size=v.shape), 1e-6
+    ahead, behind = (oracle.gradient(v + e * direction, z)[0] for e in (h, -h))
+    assert (g * direction).sum() == pytest.approx((ahead - behind) / (2 * h), rel=1e-5)
+    s, y = direction, oracle.gradient(v + direction, z)[1] - g
+    oracle.remember(s, y)
+    ((s_back, y_back),) = oracle.pairs()
+    np.testing.assert_allclose(y_back, y, rtol=1e-6, atol=1e-9)
+    assert (s_back * y_back).sum() == pytest.approx((s * y).sum(), rel=1e-6)
+
+
+def test_metrics_of_classes_take_fewer_passes():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 12)) @ rng.normal(size=(12, 12))
+    y = (X @ rng.normal(size=(12, 4)) + rng.gumbel(size=(3000, 4))).argmax(axis=1).astype(float)
+    each = minimize(Objective(X, y, loss="softmax", l2=1e-4), solver="plbfgs", tol=1e-8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metric_module, "_CLASS_ENTRIES", 0)
+        shared = minimize(Objective(X, y, loss="softmax", l2=1e-4), solver="plbfgs", tol=1e-8)
+    assert each.converged
+    assert each.n_passes < 0.9 * shared.n_passes
+    assert abs(each.value - shared.value) <= each.gap + shared.gap
 
 
 def test_equilibrated_hessian_solves_and_takes_bad_pivots():

@@ -18,7 +18,7 @@ import numpy as np
 from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, row_mean
-from nagcore.solvers.coordinates import Coordinates, OwnCoordinates
+from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
 from nagcore.solvers.prox import best_shift, class_threshold, soft_threshold
 
 _PAIRS = 12           # steps remembered with their changes of gradient
@@ -127,8 +127,14 @@ class Oracle:
     from which the driver gets a gap for free.
     """
 
-    def __init__(self, objective: Objective, coordinates: Coordinates | OwnCoordinates, problem,
-                 memory: deque | None = None, known: Known | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        coordinates: Coordinates | ClassCoordinates | OwnCoordinates,
+        problem: Any,
+        memory: deque | None = None,
+        known: Known | None = None,
+    ) -> None:
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
         self.real = np.dtype(problem.compute)
         self._eps = float(np.finfo(self.real).eps)
@@ -216,7 +222,8 @@ class Oracle:
 
     def centred_classes(self, v) -> np.ndarray:
         """v with coefficients that sum to zero over the classes, where a penalty makes that free."""
-        if v.ndim == 2 and self.objective.penalty.name != "none":
+        shared = not isinstance(self.coordinates, ClassCoordinates)  # which sees to it itself
+        if v.ndim == 2 and shared and self.objective.penalty.name != "none":
             v = v.copy()
             v[: self._d] -= v[: self._d].mean(axis=1, keepdims=True)
         return v

@@ -41,9 +41,7 @@ def plbfgs(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
             f_new, g_new = oracle.gradient(x_new, z_new)
             noise = oracle.rounding(f, z)
             resolved = -slope * t > noise
-            if f_new <= f + ARMIJO * t * slope + (0.0 if resolved else noise):
-                break
-            if not resolved:
+            if f_new <= f + (ARMIJO * t * slope if resolved else noise):
                 break
             t_best = t * best_step(oracle, x, z, t * p, z_new, t * slope)
             yield Iterate(x, f, z, x_new, f_new, z_new, g_new, L, moved=False)

@@ -24,10 +24,10 @@ _PASSES = 30
 _LEAST = 10      # passes that a run must be allowed, if one or two may be spent here
 
 
-def from_sample(run: Run, metric: Metric) -> tuple[np.ndarray, Columns] | None:
+def from_sample(run: Run, metric: Metric) -> tuple[np.ndarray, Columns | list[Columns]] | None:
     """w and the columns there, or None where a sample does not pay."""
     objective, sampler = run.objective, metric.sampler
-    if sampler is None or _SHARE * sampler.m > objective.shape[0] or objective.k > 1:
+    if sampler is None or _SHARE * sampler.m > objective.shape[0]:
         return None
     if run.max_passes < _LEAST or run.max_iter < _LEAST:
         return None
