@@ -1,7 +1,7 @@
 """The registry of solvers and `minimize`, which drives one until its gap is small enough.
 
 >>> names()
-('fista', 'acfgm', 'newton', 'normal', 'plbfgs')
+('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'prox_newton')
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 from nagcore.callbacks import State
 from nagcore.objective import Objective, check_w
-from nagcore.solvers import acfgm, fista, newton, normal, plbfgs
+from nagcore.solvers import acfgm, fista, newton, normal, plbfgs, proxnewton
 from nagcore.solvers.auto import choose
 from nagcore.solvers.base import Method, Result
 from nagcore.solvers.driver import Run
 
 __all__ = ["Method", "Result", "get", "minimize", "names"]
 
-_REGISTRY = {module.METHOD.name: module.METHOD for module in (fista, acfgm, newton, normal, plbfgs)}
+_REGISTRY = {module.METHOD.name: module.METHOD for module in (fista, acfgm, newton, normal, plbfgs, proxnewton)}
 
 
 def names() -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('fista', 'acfgm', 'newton', 'normal', 'plbfgs')
+    ('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'prox_newton')
     """
     return tuple(_REGISTRY)
 
