@@ -22,7 +22,8 @@ except ImportError as error:
     ) from error
 
 from nagcore.linear_model._lasso import ElasticNet, Lasso
+from nagcore.linear_model._linear import LinearRegression
 from nagcore.linear_model._logistic import LogisticRegression
-from nagcore.linear_model._ridge import LinearRegression, Ridge
+from nagcore.linear_model._ridge import Ridge, RidgeClassifier
 
-__all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge"]
+__all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge", "RidgeClassifier"]

@@ -189,6 +189,8 @@ class Objective:
     loss : str or nagcore.losses.Loss
     l2, l1 : float
         Strengths of the penalties, ≥ 0.
+    positive : bool
+        Whether the coefficients must be ≥ 0 (not the intercept); not for several classes.
     fit_intercept : bool
         Whether w has an intercept as its last row.
     n_classes : int, optional
@@ -202,7 +204,7 @@ class Objective:
     shape : (n, d)
     p, k : int
         w has shape (p,), or (p, k) for k classes.
-    l1, l2, penalty, loss, fit_intercept
+    l1, l2, positive, penalty, loss, fit_intercept
     nbytes : int
         Bytes of X that one pass reads.
     n_passes : int
@@ -233,6 +235,7 @@ class Objective:
         loss: str | losses.Loss,
         l2: float = 0.0,
         l1: float = 0.0,
+        positive: bool = False,
         fit_intercept: bool = True,
         sample_weight: Any = None,
         offset: Any = None,
@@ -246,7 +249,7 @@ class Objective:
     ) -> None:
         from nagcore import _core
 
-        penalty = Penalty(l2=l2, l1=l1)
+        penalty = Penalty(l2=l2, l1=l1, positive=positive)
 
         def build(compute: str | None) -> Any:
             return _core.Problem(
@@ -265,6 +268,7 @@ class Objective:
         *,
         l2: float = 0.0,
         l1: float = 0.0,
+        positive: bool = False,
         sample_weight: Any = None,
         offset: Any = None,
         wide: Any = None,
@@ -278,6 +282,7 @@ class Objective:
             Attributes n, d, k, p, compute, nbytes, loss; methods value_and_grad, margins,
             loss_from_margins and rmatvec.
         l2, l1 : float
+        positive : bool
         sample_weight, offset : array, optional
             What the problem was made with; the solvers take means over rows with them.
         wide : object, optional
@@ -292,15 +297,19 @@ class Objective:
         Objective
         """
         self = cls.__new__(cls)
-        self._set(problem, Penalty(l2=l2, l1=l1), sample_weight, offset,
+        self._set(problem, Penalty(l2=l2, l1=l1, positive=positive), sample_weight, offset,
                   None if wide is None else lambda: wide)
         self.X, self.read_as = X, (1.0, 0.0, None)
         return self
 
     def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
+        if penalty.positive and core.k > 1:
+            raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
+                             "for losses of one margin. Use positive=False.")
         self.n_passes = 0
         self.problem = _Counted(core, self)
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
+        self.positive = penalty.positive
         self.loss = losses.get(core.loss)
         self.shape, self.p, self.k = (core.n, core.d), core.p, core.k
         self.fit_intercept, self.nbytes = core.p > core.d, core.nbytes

@@ -154,6 +154,9 @@ def run(
     _check_limits(tol, max_passes, max_seconds)
     if w0 is not None:
         w0 = np.array(check_w(w0, objective.problem, "w0"), np.float64, order="C")
+        if objective.positive:
+            d = objective.shape[1]
+            w0[:d] = np.maximum(w0[:d], 0.0)
     this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
                max_seconds=max_seconds, callbacks=tuple(callbacks))
     try:

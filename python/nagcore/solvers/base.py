@@ -18,7 +18,7 @@ from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, row_mean
 from nagcore.solvers.coordinates import Coordinates
-from nagcore.solvers.prox import best_shift, class_threshold, soft_threshold
+from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
 
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
 
@@ -115,6 +115,7 @@ class Oracle:
         self._eps = float(np.finfo(self.real).eps)
         self._d, self._l2 = objective.shape[1], objective.l2
         self._l1 = coordinates.thresholds if objective.l1 else None
+        self._positive = objective.positive
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
         self.w = self.u = None
@@ -142,10 +143,13 @@ class Oracle:
         return f
 
     def prox(self, v, step) -> np.ndarray:
-        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), the intercept left as it is."""
-        if self._l1 is None:
+        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), w(u) ≥ 0 if asked for, the intercept as it is."""
+        if self._l1 is None and not self._positive:
             return v
         out, d = v.copy(), self._d
+        if self._positive:
+            out[:d] = positive_threshold(v[:d], step * self.coordinates.thresholds)
+            return out
         if v.ndim == 1:
             out[:d] = soft_threshold(v[:d], step * self._l1)
         else:
