@@ -22,8 +22,20 @@ except ImportError as error:
     ) from error
 
 from nagcore.linear_model._lasso import ElasticNet, Lasso
+from nagcore.linear_model._lasso_cv import ElasticNetCV, LassoCV
 from nagcore.linear_model._linear import LinearRegression
 from nagcore.linear_model._logistic import LogisticRegression
+from nagcore.linear_model._logistic_cv import LogisticRegressionCV
 from nagcore.linear_model._ridge import Ridge, RidgeClassifier
 
-__all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge", "RidgeClassifier"]
+__all__ = [
+    "ElasticNet",
+    "ElasticNetCV",
+    "Lasso",
+    "LassoCV",
+    "LinearRegression",
+    "LogisticRegression",
+    "LogisticRegressionCV",
+    "Ridge",
+    "RidgeClassifier",
+]

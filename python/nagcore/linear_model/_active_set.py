@@ -4,9 +4,9 @@
 
 On a given active set with given signs the solution is a linear system. Which set it is, the
 primal-dual active set method finds (Hintermüller, Ito & Kunisch 2003: Newton's method on the
-optimality conditions), mostly in a few steps. It need not settle from afar, so where it does not it
-follows a falling sequence of l1; where it still does not (singular sets), the square root of G, a
-table of d rows, goes to `nagcore.minimize`.
+optimality conditions), mostly in a few steps. It may cycle, so where it does not settle the set is
+searched feature by feature (Lee, Battle, Raina & Ng 2006), with F falling all the way. Where even
+that fails, the square root of G, a table of d rows, goes to `nagcore.minimize`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from nagcore.solvers import run
 
 __all__ = ["Sparse", "sparse_least_squares"]
 
-_STEPS = 30        # of Newton's method at one l1
-_RATIO = 0.7       # of successive l1 on the way down
+_STEPS = 10        # of Newton's method: where it settles, it has by then
+_SINGULAR = 1e-13  # least pivot, of a matrix scaled to unit diagonal, that is not rounding
+_FAR = 1e100
 _ROUNDING = 1e-10  # of max |c|: how well the optimality conditions must hold
 
 
@@ -47,7 +48,7 @@ def sparse_least_squares(
     max_iter: float,
     seed: int = 0,
 ) -> Sparse:
-    """Solve for target j of the moments, starting from w or from zero."""
+    """Solve for target j of the moments, starting from w or from zero. Only passes are limited."""
     c = q.c[:, j]
     H = q.G
     if penalty.l2:
@@ -56,9 +57,9 @@ def sparse_least_squares(
     found = None
     if penalty.l1 or penalty.positive:
         start = np.zeros_like(c) if w is None else w
-        found, steps = _settle(H, c, penalty.l1, penalty.positive, start, min(_STEPS, max_iter))
-        if found is None and steps < max_iter:
-            found, more = _descend(H, c, penalty, max_iter - steps)
+        found, steps = _settle(H, c, penalty.l1, penalty.positive, start)
+        if found is None:
+            found, more = _walk(H, c, penalty.l1, penalty.positive, start)
             steps += more
     else:
         _, x, info = dposv(H, c)
@@ -72,14 +73,14 @@ def _is_solution(H, c, x) -> bool:
     return bool(np.abs(c - H @ x).max() <= _ROUNDING * np.abs(c).max(initial=0.0))
 
 
-def _settle(H, c, l1, positive, w, steps) -> tuple[np.ndarray | None, int]:
+def _settle(H, c, l1, positive, w) -> tuple[np.ndarray | None, int]:
     """Newton's method on the active set, from w. None where it does not settle."""
     gamma = H.diagonal()
     slack = _ROUNDING * float(np.abs(c).max(initial=0.0)) + 1e-300
     with np.errstate(over="ignore", invalid="ignore"):
         g = c - H @ w
         t = gamma * w + g
-        for step in range(1, int(steps) + 1):
+        for step in range(1, _STEPS + 1):
             active = np.flatnonzero(t > l1 if positive else np.abs(t) > l1)
             sign = np.sign(t[active])
             w = np.zeros_like(c)
@@ -100,23 +101,71 @@ def _settle(H, c, l1, positive, w, steps) -> tuple[np.ndarray | None, int]:
             outside = g[free] if positive else np.abs(g[free])
             if (x * sign >= 0).all() and outside.max(initial=-math.inf) <= l1 + slack:
                 return w, step
-    return None, int(steps)
+    return None, _STEPS
 
 
-def _descend(H, c, penalty: Penalty, budget) -> tuple[np.ndarray | None, int]:
-    """Follow l1 from where all coefficients are zero down to the one asked for."""
-    l1 = float(c.max(initial=0.0) if penalty.positive else np.abs(c).max(initial=0.0))
-    w, total = np.zeros_like(c), 0
-    floor = max(penalty.l1, 1e-9 * l1)
-    while total < budget:
-        l1 = max(l1 * _RATIO, floor)
-        target = penalty.l1 if l1 == floor else l1
-        found, steps = _settle(H, c, target, penalty.positive, w, min(_STEPS, budget - total))
-        total += steps
-        if found is None or l1 == floor:
-            return found, total
-        w = found
-    return None, total
+def _walk(H, c, l1, positive, w) -> tuple[np.ndarray | None, int]:
+    """Feature by feature, F falling with every step: slower than Newton's method, and sure to arrive.
+
+    On the active set the step goes to the solution with its signs, or as far as the first coefficient
+    that would change its sign, which then leaves. At that solution the coordinate that breaks its
+    condition most enters. None where the matrix of the active set is singular.
+    """
+    w = w.copy()
+    active = [int(j) for j in np.flatnonzero(w)]
+    sign = [float(s) for s in np.sign(w[active])]
+    slack = _ROUNDING * float(np.abs(c).max(initial=0.0)) + 1e-300
+    most = 20 * len(c) + 100
+    for step in range(1, most + 1):
+        if active:
+            index, signs = np.array(active), np.array(sign)
+            now = w[index]
+            L, x, info = dposv(H[np.ix_(index, index)], c[index] - l1 * signs)
+            pivots = L.diagonal() ** 2 / H.diagonal()[index]
+            if info != 0 or not pivots.min() > _SINGULAR:
+                away = _null_direction(H, index, signs)
+                if away is None:
+                    return None, step
+                x = now + away
+            crosses = x * signs < 0
+            if crosses.any():
+                # A coefficient that has just entered is at zero, and moves to its own side.
+                reach = np.where(crosses, now / np.where(crosses, now - x, 1.0), np.inf)
+                first = int(np.argmin(reach))
+                w[index] = now + reach[first] * (x - now)
+                w[index[first]] = 0.0
+                del active[first], sign[first]
+                continue
+            w[index] = x
+        g = c - H @ w
+        broken = (g if positive else np.abs(g)) - l1
+        if active:
+            if np.abs(g[active] - l1 * np.array(sign)).max() > slack:
+                return None, step
+            broken[active] = -math.inf
+        enters = int(np.argmax(broken))
+        if broken[enters] <= slack:
+            return w, step
+        active.append(enters)
+        sign.append(float(np.sign(g[enters])))
+    return None, most
+
+
+def _null_direction(H, index, signs) -> np.ndarray | None:
+    """Where the last to enter depends on the others: the way, into its sign, that changes no margin.
+
+    It is long enough for a coefficient to reach zero; None if none does, or more depend on each other.
+    """
+    if len(index) < 2:
+        return None
+    rest, last = index[:-1], index[-1]
+    L, x, info = dposv(H[np.ix_(rest, rest)], H[rest, last])
+    if info != 0 or not (L.diagonal() ** 2 / H.diagonal()[rest]).min() > _SINGULAR:
+        return None
+    away = np.append(-x, 1.0) * signs[-1]
+    if not (away * signs < 0).any():
+        return None
+    return away * _FAR
 
 
 def _gap(q: Quadratic, j: int, w: np.ndarray, penalty: Penalty) -> float:

@@ -43,7 +43,7 @@ class ElasticNet(LinearRegressor):
     precompute : bool or array, default False
         Accepted for compatibility: no Gram matrix is used.
     max_iter : int, default 1000
-        Most iterations: active sets tried, or passes over X where there are many columns.
+        Most passes over X, where there are many columns; active sets are not limited.
     copy_X : bool, default True
         Accepted for compatibility: X is never copied nor written.
     tol : float, default 1e-4
