@@ -119,8 +119,13 @@ class ElasticNet(LinearRegressor):
         self.random_state = random_state
         self.selection = selection
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ElasticNet:
-        """Fit to X of shape (n, d) and y of shape (n,) or (n, n_targets); return self."""
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True
+    ) -> ElasticNet:
+        """Fit to X of shape (n, d) and y of shape (n,) or (n, n_targets); return self.
+
+        `check_input` is accepted for compatibility: the checks cost next to nothing.
+        """
         if np.isscalar(sample_weight):
             sample_weight = None  # equal weights: the objective is a mean
         X, y, sample_weight = self._check(X, y, sample_weight)

@@ -180,7 +180,8 @@ class _LinearModelCV(LinearRegressor):
         self.alpha_ = grids[r][a]
         if hasattr(self, "l1_ratio"):
             self.l1_ratio_ = ratios[r]
-        self.alphas_ = np.asarray(grids if isinstance(self.alphas, Integral) and len(ratios) > 1 else grids[0])
+        several = isinstance(self.alphas, Integral) and len(ratios) > 1
+        self.alphas_ = np.asarray(grids if several else grids[0])
         model = self._model(self.alpha_, ratios[r])
         model.fit(X, y, sample_weight=s)
         self.coef_, self.intercept_ = model.coef_, model.intercept_

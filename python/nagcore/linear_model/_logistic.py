@@ -151,7 +151,7 @@ class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
             if ratio is None:
                 warnings.warn("'l1_ratio=None' was deprecated in version 1.8 and will trigger an error in "
                               "1.10. Use 0<=l1_ratio<=1 instead.", FutureWarning, stacklevel=3)
-            penalty = {None: "l2", 0: "l2", 1: "l1"}.get(ratio, "elasticnet")
+            penalty: str | None = "l2" if not ratio else "l1" if ratio == 1 else "elasticnet"
             if self.C == math.inf:
                 penalty = None
         else:
@@ -175,7 +175,7 @@ class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
             warnings.warn("Setting penalty=None will ignore the C and l1_ratio parameters", stacklevel=3)
         if penalty is None:
             return 0.0, 0.0
-        return 1 / float(self.C), {"l2": 0.0, "l1": 1.0}.get(penalty, ratio)
+        return 1 / float(self.C), {"l2": 0.0, "l1": 1.0}.get(penalty, float(ratio or 0.0))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
         """Fit to X of shape (n, d) and labels y of shape (n,); return self."""

@@ -70,11 +70,11 @@ class LogisticProblem:
         if estimator.solver == "liblinear":
             if k > 2:
                 raise ValueError(
-                    "The 'liblinear' solver does not support multiclass classification (n_classes >= 3). "
-                    "Either use another solver or wrap the estimator in a OneVsRestClassifier to keep "
-                    "applying a one-versus-rest scheme."
+                    "Only binary classification is supported. The 'liblinear' solver does not support "
+                    "multiclass classification (n_classes >= 3). Either use another solver or wrap the "
+                    "estimator in a OneVsRestClassifier to keep applying a one-versus-rest scheme."
                 )
-            if X.shape[0] and X.max() > _HUGE:
+            if _HUGE < X.max() < np.inf:
                 raise ValueError(
                     "Using the 'liblinear' solver while X contains a maximum value > 1e30 results in a "
                     "frozen fit. Please choose another solver or rescale the input X."
