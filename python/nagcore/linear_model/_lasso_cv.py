@@ -125,7 +125,7 @@ class _Path:
 
 
 def _alpha_grid(X, y, s, l1_ratio, estimator) -> np.ndarray:
-    """`alphas` strengths down from the one at which all coefficients are zero, `eps` the last over the first."""
+    """`alphas` strengths, from the least at which all coefficients are zero down to `eps` times it."""
     if l1_ratio == 0:
         raise ValueError(
             "Automatic alpha grid generation is not supported for l1_ratio=0. Please supply a grid by "

@@ -215,7 +215,7 @@ class LogisticRegressionCV(LogisticRegression):
     def _ratios(self, penalty: str | None, given: Any) -> list[float]:
         if penalty == "elasticnet":
             if given is None or len(given) == 0 or any(
-                not isinstance(r, Real) or not 0 <= r <= 1 for r in given
+                not isinstance(r, Real) or not 0 <= float(r) <= 1 for r in given
             ):  # fmt: skip
                 raise ValueError("l1_ratios must be an array-like of numbers between 0 and 1; got "
                                  f"(l1_ratios={given!r})")
