@@ -168,6 +168,8 @@ class Objective:
     loss : str or nagcore.losses.Loss
     l2, l1 : float
         Strengths of the penalties, ≥ 0.
+    positive : bool
+        Whether the coefficients must be ≥ 0 (not the intercept); not for several classes.
     fit_intercept : bool
         Whether w has an intercept as its last row.
     n_classes : int, optional
@@ -181,7 +183,7 @@ class Objective:
     shape : (n, d)
     p, k : int
         w has shape (p,), or (p, k) for k classes.
-    l1, l2, penalty, loss, fit_intercept
+    l1, l2, positive, penalty, loss, fit_intercept
     nbytes : int
         Bytes of X that one pass reads.
     n_passes : int or float
@@ -213,6 +215,7 @@ class Objective:
         loss: str | losses.Loss,
         l2: float = 0.0,
         l1: float = 0.0,
+        positive: bool = False,
         fit_intercept: bool = True,
         sample_weight: Any = None,
         offset: Any = None,
@@ -226,7 +229,7 @@ class Objective:
     ) -> None:
         from nagcore import _core
 
-        penalty = Penalty(l2=l2, l1=l1)
+        penalty = Penalty(l2=l2, l1=l1, positive=positive)
 
         def build(compute: str | None) -> Any:
             return _core.Problem(
@@ -247,8 +250,9 @@ class Objective:
                 given = weight if given is None else np.asarray(given, np.float64) * weight
             return Objective(
                 X[rows] if columns is None else X[:, columns], of(y), loss=loss, l2=penalty.l2,
-                l1=penalty.l1, fit_intercept=fit_intercept, sample_weight=given, offset=of(offset), delta=delta,
-                scale=scale, shift=shift, compute=compute, n_threads=n_threads, dtype=dtype,
+                l1=penalty.l1, positive=penalty.positive, fit_intercept=fit_intercept,
+                sample_weight=given, offset=of(offset), delta=delta, scale=scale, shift=shift,
+                compute=compute, n_threads=n_threads, dtype=dtype,
                 n_classes=n_classes or (core.k if core.k > 1 else None),
             )
 
@@ -261,6 +265,7 @@ class Objective:
         *,
         l2: float = 0.0,
         l1: float = 0.0,
+        positive: bool = False,
         sample_weight: Any = None,
         offset: Any = None,
         wide: Any = None,
@@ -274,6 +279,7 @@ class Objective:
             Attributes n, d, k, p, compute, nbytes, loss; methods value_and_grad, margins,
             loss_from_margins and rmatvec.
         l2, l1 : float
+        positive : bool
         sample_weight, offset : array, optional
             What the problem was made with; the solvers take means over rows with them.
         wide : object, optional
@@ -288,7 +294,7 @@ class Objective:
         Objective
         """
         self = cls.__new__(cls)
-        self._set(problem, Penalty(l2=l2, l1=l1), sample_weight, offset,
+        self._set(problem, Penalty(l2=l2, l1=l1, positive=positive), sample_weight, offset,
                   None if wide is None else lambda: wide)
         self.X, self.read_as = X, (1.0, 0.0, None)
         return self
@@ -297,10 +303,14 @@ class Objective:
     kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
 
     def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
+        if penalty.positive and core.k > 1:
+            raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
+                             "for losses of one margin. Use positive=False.")
         self.reads = Reads(core.n)
         self.kept_hessian = {}
         self.problem = Counted(core, self.reads)
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
+        self.positive = penalty.positive
         self.loss = losses.get(core.loss)
         self.shape, self.p, self.k = (core.n, core.d), core.p, core.k
         self.fit_intercept, self.nbytes = core.p > core.d, core.nbytes
@@ -321,6 +331,11 @@ class Objective:
         """
         return None if self._subset is None else self._subset(rows, None, weight, self.penalty)
 
+    @property
+    def divisible(self) -> bool:
+        """Whether `sample` and `restrict` can be had: the objective was made from X itself."""
+        return self._subset is not None
+
     def restrict(self, columns: np.ndarray) -> Objective | None:
         """The same objective over some columns of X, which are copied; None where they cannot be had."""
         return None if self._subset is None else self._subset(None, columns, None, self.penalty)
@@ -329,7 +344,7 @@ class Objective:
         """The same data under other strengths: nothing is copied, and reads are counted together."""
         other = copy.copy(self)
         other._wide = self.wide
-        other.penalty = Penalty(l2=l2, l1=l1)
+        other.penalty = Penalty(l2=l2, l1=l1, positive=self.positive)
         other.l1, other.l2 = other.penalty.l1, other.penalty.l2
         return other
 

@@ -19,7 +19,7 @@ from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, row_mean
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
-from nagcore.solvers.prox import best_shift, class_threshold, soft_threshold
+from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
 
 _PAIRS = 12           # steps remembered with their changes of gradient
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
@@ -140,6 +140,7 @@ class Oracle:
         self._eps = float(np.finfo(self.real).eps)
         self._d, self._l2 = objective.shape[1], objective.l2
         self._l1 = coordinates.thresholds if objective.l1 else None
+        self._positive = objective.positive
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
         self.w = self.u = np.zeros(0)  # of the last pass
@@ -209,10 +210,13 @@ class Oracle:
         return f
 
     def prox(self, v, step) -> np.ndarray:
-        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), the intercept left as it is."""
-        if self._l1 is None:
+        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), w(u) ≥ 0 if asked for, the intercept as it is."""
+        if self._l1 is None and not self._positive:
             return v
         out, d = v.copy(), self._d
+        if self._positive:
+            out[:d] = positive_threshold(v[:d], step * self.coordinates.thresholds)
+            return out
         if v.ndim == 1:
             out[:d] = soft_threshold(v[:d], step * self._l1)
         else:
@@ -335,8 +339,9 @@ class Method:
                 f'{name} needs a loss of bounded curvature; the curvature of '
                 f'"{loss.name}" has no bound. Use solver="fista", which searches its step.'
             )
-        if self.smooth and objective.l1:
-            raise ValueError(f"{name} needs a smooth objective; l1 is {objective.l1}. "
+        if self.smooth and not objective.penalty.smooth:
+            what = f"l1 is {objective.l1}" if objective.l1 else "positive is True"
+            raise ValueError(f"{name} needs a smooth objective; {what}. "
                              'Use solver="fista", or "auto", which chooses.')
         if self.losses and loss.name not in self.losses:
             raise ValueError(f'{name} takes loss {" or ".join(self.losses)}; this one is '

@@ -9,8 +9,8 @@ sample of the rows, and X itself is never touched. Centring makes the intercept 
 the rest; P makes the Hessian close to the identity, so that columns of any units need no scaling by
 the user.
 
-Under l1, or with many columns, P is diagonal: then the prox of l1 stays soft thresholding, with one
-threshold per coordinate. Otherwise T comes from a Cholesky factor, at O(d²) per pass.
+Under l1 or w ≥ 0, or with many columns, P is diagonal: then the prox stays soft thresholding or
+clipping, with one threshold per coordinate. Otherwise T comes from a Cholesky factor, at O(d²) per pass.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Columns(NamedTuple):
             rows *= s
         moments = np.zeros(d), np.ones(d), None
         if objective.X is not None:
-            full = d <= DENSE_LIMIT and not objective.l1
+            full = d <= DENSE_LIMIT and objective.penalty.smooth
             rng = np.random.default_rng(seed)
             with np.errstate(invalid="ignore", over="ignore"):
                 moments = sample_moments(objective, rng, full, rows / rows.sum())

@@ -172,8 +172,9 @@ class Run:
         objective = self.objective
         if objective.gap_kind != "certificate":
             return 0
-        averaged = self.method.averages and objective.l1 > 0
-        return int(objective.fit_intercept) + int(narrow or averaged)
+        averaged = self.method.averages and not objective.penalty.smooth
+        extra = objective.fit_intercept or objective.positive
+        return int(extra) + int(narrow or averaged)
 
     def _close(self, it: Iterate, reserve: int, narrow: bool) -> None:
         """Spend the reserved passes on a proof for the best point."""

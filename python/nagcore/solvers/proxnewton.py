@@ -1,4 +1,4 @@
-"""Proximal Newton on a working set of columns, for l1 and elastic net.
+"""Proximal Newton on a working set of columns, for l1, elastic net and w ≥ 0.
 
 A pass over all columns gives the gradient, hence how far each coefficient is from its optimality
 condition. The working set is the support and the worst offenders; on its columns, copied, each step
@@ -39,21 +39,20 @@ def prox_newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Itera
     """Yield one iterate per pass over all columns. L is not used."""
     objective, d = oracle.objective, oracle.objective.shape[1]
     z = oracle.new_margins()
-    if d <= ALL_COLUMNS or objective.restrict(np.arange(1)) is None:
-        for it in _steps(oracle, x, z, 0.0):
-            yield it
+    if d <= ALL_COLUMNS or not objective.divisible:
+        yield from _steps(oracle, x, z, 0.0)
         return
     size = _FIRST_SET
     f, g = oracle.start(x, z)
     while True:
         yield Iterate(x, f, z, x, f, z, g, L)
-        offence = violation(g[:d], x[:d], objective.l1)
+        offence = violation(g[:d], x[:d], objective.l1, objective.positive)
+        goal = _EASIER * float(offence.max())
         support = np.flatnonzero(x[:d])
         size = min(d, max(size, 2 * len(support)))
         offence[support] = np.inf
         worst = np.sort(np.argpartition(-offence, size - 1)[:size])
         chosen = worst[offence[worst] > 0]
-        goal = _EASIER * float(violation(g[:d], x[:d], objective.l1).max())
         part = objective.restrict(chosen)
         objective.reads.rows += len(chosen) * objective.shape[0] // d
         columns = np.append(chosen, d) if objective.fit_intercept else chosen
@@ -79,16 +78,14 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray, goal: float) -> Iterato
     F = oracle.value(x, f)
     yield Iterate(x, f, z, x, f, z, g, 1.0)
     while True:
-        offence = float(violation(g[:d], x[:d], objective.l1).max(initial=0.0))
+        offence = float(violation(g[:d], x[:d], objective.l1, objective.positive).max(initial=0.0))
         if goal and offence <= goal:
             return
-        p = _direction(objective, H, g, x, max(1e-3 * offence, 1e-15 * objective.l1))
-        least = objective.l1 * (np.abs(x[:d] + p[:d]).sum() - np.abs(x[:d]).sum()) + dot(g, p)
+        p = _direction(objective, H, g, x, max(1e-3 * offence, 1e-15 * (objective.l1 + offence)))
+        least = objective.l1 * float(np.abs(x[:d] + p[:d]).sum() - np.abs(x[:d]).sum()) + dot(g, p)
         t = 1.0
         while True:
             x_new = x + t * p
-            if t < 1:
-                x_new[:d][(x[:d] != 0) & (x[:d] + p[:d] == 0) & (t > 1 - 1e-12)] = 0.0
             f_new, g_new, H_new = known.at(x_new, z_new)
             F_new, noise = oracle.value(x_new, f_new), oracle.rounding(f, z)
             resolved = -least * t > noise
@@ -126,7 +123,7 @@ def _direction(objective: Objective, H, g, x, accuracy: float) -> np.ndarray:
     C = C.copy()
     C[np.diag_indices(d)] += 64 * float(np.finfo(objective.problem.compute).eps) * C.diagonal()
     p = np.empty_like(g)
-    p[:d] = minimise(C, head, x[:d], objective.l1, accuracy) - x[:d]
+    p[:d] = minimise(C, head, x[:d], objective.l1, accuracy, objective.positive) - x[:d]
     if centre is not None:
         p[d] = -g[d] / pivot - dot(centre, p[:d])
     return p
@@ -139,7 +136,7 @@ class _Hessian:
         self._oracle = oracle
         self._constant: Any = None
         if oracle.objective.loss.name == "squared":
-            self._constant = oracle.objective.kept_hessian
+            self._constant = oracle.objective.kept_hessian.setdefault(str(oracle.problem.compute), {})
 
     def at(self, x: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         oracle, l2 = self._oracle, self._oracle.objective.l2

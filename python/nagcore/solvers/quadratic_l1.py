@@ -20,17 +20,20 @@ _SWEEPS = 4       # of coordinate descent between two signed systems
 _ROUNDS = 100
 
 
-def violation(q: np.ndarray, w: np.ndarray, l1: float) -> np.ndarray:
-    """How far zero is from q + l1·∂|w|, for each coordinate.
+def violation(q: np.ndarray, w: np.ndarray, l1: float, positive: bool = False) -> np.ndarray:
+    """How far zero is from q + l1·∂|w|, for each coordinate; with w ≥ 0 if `positive`.
 
     >>> violation(np.array([0.5, -2.0, 1.0]), np.array([0.0, 0.0, -3.0]), 1.0)
     array([0., 1., 0.])
     """
-    return np.where(w == 0, np.maximum(np.abs(q) - l1, 0.0), np.abs(q + l1 * np.sign(w)))
+    at_zero = -q if positive else np.abs(q)
+    return np.where(w == 0, np.maximum(at_zero - l1, 0.0), np.abs(q + l1 * np.sign(w)))
 
 
-def minimise(C: np.ndarray, g: np.ndarray, w: np.ndarray, l1: float, accuracy: float) -> np.ndarray:
-    """w + δ, until no violation is larger than `accuracy`.
+def minimise(
+    C: np.ndarray, g: np.ndarray, w: np.ndarray, l1: float, accuracy: float, positive: bool = False
+) -> np.ndarray:
+    """w + δ (≥ 0 if `positive`, as w is), until no violation is larger than `accuracy`.
 
     Parameters
     ----------
@@ -46,14 +49,17 @@ def minimise(C: np.ndarray, g: np.ndarray, w: np.ndarray, l1: float, accuracy: f
     diagonal = C.diagonal()
     for _ in range(_ROUNDS):
         for _ in range(_SWEEPS):
-            wrong = np.flatnonzero((violation(q, w, l1) > accuracy) & (diagonal > 0))
+            wrong = np.flatnonzero((violation(q, w, l1, positive) > accuracy) & (diagonal > 0))
             if not wrong.size:
                 return w
             for j in wrong.tolist():
                 a = float(diagonal[j])
                 old = float(w[j])
                 t = old - float(q[j]) / a
-                new = t - l1 / a if t > l1 / a else t + l1 / a if t < -l1 / a else 0.0
+                if t > l1 / a:
+                    new = t - l1 / a
+                else:
+                    new = t + l1 / a if t < -l1 / a and not positive else 0.0
                 if new != old:
                     w[j] = new
                     q += (new - old) * C[j]

@@ -13,7 +13,7 @@ from collections import deque
 import numpy as np
 
 from nagcore.objective import Objective
-from nagcore.objective.duality import dot, penalty_gap
+from nagcore.objective.duality import dot, infeasibility, penalty_gap
 from nagcore.solvers.base import Iterate, Method, Oracle
 
 __all__ = ["Judge"]
@@ -88,13 +88,15 @@ class Judge:
         if value < self.best_value or self._stale:
             self.best_value, self.best_x, self.best_w = value, it.x, None
             self._stale = False
-        value_y = it.fy + self.objective.l1 * float(np.abs(oracle.w[: self.objective.shape[1]]).sum())
+        w = oracle.w[: self.objective.shape[1]]
+        # Without the indicator of w ≥ 0: y may lie outside, and F(y) − bound stays the dual value.
+        value_y = it.fy + self.objective.l1 * float((w if self.objective.positive else np.abs(w)).sum())
         if self.penalised:
             bound, free = self._penalised_gap(oracle)
             if exact and not self.objective.fit_intercept:
                 self.lower = max(self.lower, value_y - bound)
         else:
-            free = it.decrement if it.decrement >= 0 else self._curvature_gap(it)
+            free = it.decrement if it.decrement >= 0 else self._curvature_gap(it, oracle)
         # F(y) − free is about min F; where that contradicts the best value, y was far off.
         ahead = self.best_value - value_y
         self.estimate = free + ahead if self.penalised and free + ahead > 0 else free + max(ahead, 0)
@@ -109,20 +111,23 @@ class Judge:
         d, penalty = self.objective.shape[1], self.objective.penalty
         w, u = oracle.w[:d], oracle.coordinates.centred(oracle.u)
         bound = penalty_gap(w, u, penalty)
-        largest = float(np.abs(u).max()) if penalty.l1 else 0.0
+        largest = infeasibility(u, penalty) if penalty.l1 else 0.0
         if largest <= penalty.l1:
             return bound, bound
         scale = penalty.l1 / largest
         shrunk = (1 - scale) ** 2 * abs(oracle.data_value)
         return bound, min(bound, penalty_gap(w, scale * u, penalty) + shrunk)
 
-    def _curvature_gap(self, it: Iterate) -> float:
+    def _curvature_gap(self, it: Iterate, oracle: Oracle) -> float:
         """‖∇f‖²/(2μ), μ the least curvature of late steps: an estimate, not a bound.
 
         Steps turn to the directions of least curvature, which hold what is left of the gap. Where
         those do not show, ‖∇f‖·(distance travelled) says more.
         """
-        slope = dot(it.g, it.g)
+        g = it.g
+        if self.objective.positive:  # what a step from y changes: zero at the solution, where ∇f is not
+            g = it.L * (it.y - oracle.prox(it.y - it.g / it.L, 1 / it.L))
+        slope = dot(g, g)
         if self._start is None:
             self._start = it.y
         if self._last is not None:
@@ -171,13 +176,15 @@ class Judge:
         """
         objective, problem = self.objective, oracle.problem
         x, known = it.x, {"z": it.z}
-        if self.averages and objective.l1:
+        if self.averages and not objective.penalty.smooth:
             x = oracle.prox(it.y - it.g / it.L, 1 / it.L)
             known = {"z": problem.margins(oracle.coordinates.to_w(x))}
             value = oracle.value(x, oracle.smooth(x, known["z"]))
             if value - self.best_value <= 0.5 * self.target:
                 self.best_value, self.best_x, self.best_w = value, x, None
-        if objective.fit_intercept:
+        if objective.positive and not objective.fit_intercept:
+            certificate = objective.certify(oracle.coordinates.to_w(x))  # y may lie outside w ≥ 0
+        elif objective.fit_intercept:
             certificate = objective.certify(oracle.coordinates.to_w(oracle.settled(x)), **known)
         else:
             known = {"z": it.zy, "u": oracle.u}
