@@ -149,11 +149,11 @@ def confusion_matrix(
     k = len(names)
     axes = axes_or_new(ax, 6.0, width=6.6)
     parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(parts, cmap="cividis", vmin=0, vmax=1)
+    axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     if k <= _MOST_NAMES:
         size = max(5.0, min(10.0, 110 / k))
         for i, j in np.argwhere(counts):
-            dark = parts[i, j] < 0.5
+            dark = parts[i, j] > 0.5
             axes.text(j, i, f"{counts[i, j]:,}", ha="center", va="center", fontsize=size,
                       color="white" if dark else "black")  # fmt: skip
         long = max(len(str(name)) for name in names) > 3

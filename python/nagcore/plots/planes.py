@@ -283,9 +283,9 @@ def landscape(
         alpha = beta = np.linspace(-extent, extent, n)
     else:
         kind = "path"
-        if [np.shape(w) for w in snapshots[-1]] != [w.shape for w in centre]:
-            raise ValueError("The snapshots are of another model: their shapes differ.")
         (delta, eta), path, explained = project_path(snapshots)
+        if [d.shape for d in delta] != [w.shape for w in centre]:
+            raise ValueError("The snapshots are of another model: their shapes differ.")
         centre = [np.asarray(w) for w in snapshots[-1]]
         alpha, beta = (_span(path[:, i], path, n) for i in range(2))
     values = np.empty((n, n))
@@ -401,8 +401,8 @@ def _draw_flat(plane: Landscape, axes: Any, ticks: np.ndarray, log: bool, colorb
     if plane.path is not None:
         axes.plot(*plane.path.T, color="white", lw=1.6, marker="o", markersize=4,
                   markeredgecolor="black", markeredgewidth=0.5, label="training path")  # fmt: skip
-        axes.annotate("start", plane.path[0], xytext=(6, 6), textcoords="offset points",
-                      color="white", fontsize=9)  # fmt: skip
+        axes.annotate("start", plane.path[0], xytext=(7, 7), textcoords="offset points", fontsize=9,
+                      bbox={"facecolor": "#dddddd", "edgecolor": "none", "pad": 1.5})  # fmt: skip
     end = (0.0, 0.0) if plane.path is None else plane.path[-1]
     axes.scatter(*end, marker="*", s=170, color="#E69F00", edgecolor="black", linewidth=0.9,
                  zorder=5, label="trained model")  # fmt: skip

@@ -67,19 +67,21 @@ def _to_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     names: dict[str, None] = {}
     for row in rows:
         names.update(dict.fromkeys(k for k, v in row.items() if _is_number(v)))
+    for old, new in _ALIASES.items():
+        if old in names and new in names:  # both spellings: the plain one counts
+            del names[old]
     columns = {
         name: np.array([float(row[name]) if _is_number(row.get(name)) else np.nan for row in rows])
         for name in names
     }
-    for old, new in _ALIASES.items():
-        if old in columns:
-            values = columns.pop(old)
-            columns.setdefault(new, values)
+    columns = {_ALIASES.get(name, name): values for name, values in columns.items()}
     steps = columns.get("steps")
     if steps is not None and (np.diff(steps) < 0).any():
-        # A row stays if no later row has a step below its own.
-        later = np.minimum.accumulate(np.where(np.isnan(steps), np.inf, steps)[::-1])[::-1]
-        kept = ~(steps > later)
+        kept: list[int] = []
+        for i, step in enumerate(steps):
+            if i and step < steps[i - 1]:
+                kept = [k for k in kept if not steps[k] >= step]
+            kept.append(i)
         columns = {name: values[kept] for name, values in columns.items()}
     return columns
 
@@ -177,13 +179,14 @@ def read_run(source: Any, name: str | None = None) -> Run:
 
 def _columns_of(source: Any) -> dict[str, np.ndarray] | None:
     """Columns of an object that is no path; None if it holds no run."""
-    source = getattr(source, "history", source)  # a Result, or what keras's fit returns
-    if hasattr(source, "n_passes") and hasattr(source, "value") and len(source.n_passes):
-        source = {k: getattr(source, k) for k in ("n_passes", "seconds", "value", "gap")}
-        source["step"] = range(1, len(source["n_passes"]) + 1)
-    for held in ("rows", "records", "history"):  # a history of a loop, or keras's of epochs
-        if not isinstance(source, Mapping) and isinstance(getattr(source, held, None), (list, dict)):
-            source = getattr(source, held)
+    if not isinstance(source, (Mapping, Sequence)):
+        source = getattr(source, "history", source)  # a Result, or what keras's fit returns
+        if isinstance(getattr(source, "rows", None), list):
+            source = source.rows
+        elif hasattr(source, "n_passes"):
+            names = ("n_passes", "seconds", "value", "gap")
+            source = {name: list(getattr(source, name)) for name in names}
+            source["step"] = range(1, len(source["n_passes"]) + 1)
     if isinstance(source, Mapping):
         lengths = {len(values) for values in source.values()}
         if len(lengths) > 1:
@@ -197,7 +200,7 @@ def _columns_of(source: Any) -> dict[str, np.ndarray] | None:
 
 def _read_all(sources: Any) -> list[Run]:
     """Runs of a mapping name → source, of several sources, or of one; names are made distinct."""
-    one = isinstance(sources, (str, os.PathLike, Run)) or hasattr(sources, "history")
+    one = isinstance(sources, (str, os.PathLike, Run))
     if isinstance(sources, Mapping) and not any(_is_column(v) for v in sources.values()):
         runs = [read_run(source, name) for name, source in sources.items()]
     elif one or isinstance(sources, Mapping) or not isinstance(sources, Iterable):
