@@ -1,8 +1,4 @@
-"""Callbacks of `nagcore.minimize`: any callable that takes a `State`; returning True stops the run.
-
->>> from nagcore.callbacks import History
->>> history = History()      # pass it as callbacks=(history,), then read history.value
-"""
+"""What `nagcore.minimize` tells its callbacks, and what a callback is."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Callback", "History", "Progress", "State"]
+__all__ = ["Callback", "State"]
 
 
 @dataclass(frozen=True)
@@ -90,65 +86,3 @@ class Callback(Protocol):
     """
 
     def __call__(self, state: State) -> bool | None: ...
-
-
-class History:
-    """Records a run; `minimize` returns one as `result.history`.
-
-    Attributes
-    ----------
-    n_passes, seconds, value, gap : list
-        One entry per iteration; `value` is the lowest so far.
-
-    >>> len(History())
-    0
-    """
-
-    def __init__(self) -> None:
-        self.n_passes: list[int] = []
-        self.seconds: list[float] = []
-        self.value: list[float] = []
-        self.gap: list[float] = []
-
-    def __call__(self, state: State) -> None:
-        self.n_passes.append(state.n_passes)
-        self.seconds.append(state.seconds)
-        self.value.append(min(state.value, self.value[-1]) if self.value else state.value)
-        self.gap.append(state.gap)
-
-    def __len__(self) -> int:
-        return len(self.n_passes)
-
-    def __repr__(self) -> str:
-        if not self.n_passes:
-            return "History(empty)"
-        return (f"History({len(self)} iterations, {self.n_passes[-1]} passes, "
-                f"{self.seconds[-1]:.3g} s, value {self.value[-1]:.6g}, gap {self.gap[-1]:.3g})")
-
-
-class Progress:
-    """Calls `report` with the state at most once every `every` seconds, and once at the first.
-
-    Parameters
-    ----------
-    report : callable
-        Takes a State, say to move a bar; what it returns is ignored.
-    every : float
-        Seconds between reports.
-
-    >>> Progress(lambda state: print(state.value), every=0.5)
-    Progress(every=0.5)
-    """
-
-    def __init__(self, report: Callable[[State], object], every: float = 0.1) -> None:
-        self._report, self.every, self._next = report, every, -math.inf
-
-    def __call__(self, state: State) -> None:
-        if state.n_iter <= 1:
-            self._next = -math.inf
-        if state.seconds >= self._next:
-            self._next = state.seconds + self.every
-            self._report(state)
-
-    def __repr__(self) -> str:
-        return f"Progress(every={self.every})"
