@@ -114,7 +114,7 @@ def test_other_sources_are_refused(tmp_path):
     ("y", "said", "scale"),
     [
         ("loss", "loss", "log"),
-        ("gap", "gap: bound or estimate of F − F*", "log"),
+        ("gap", "gap F − F*", "log"),
         ("grad_norm", "gradient norm ‖g‖", "log"),
         ("lr", "learning rate", "linear"),
         ("momentum", "momentum µ", "linear"),
@@ -224,7 +224,7 @@ def test_command_draws_histories(tmp_path, capsys, monkeypatch):
     assert not end.value.code, capsys.readouterr().err
     assert "picture written to p.svg" in capsys.readouterr().out
     gap, lr = seen["figure"].axes
-    assert (gap.get_xlabel(), gap.get_ylabel()) == ("time (seconds)", "gap: bound or estimate of F − F*")
+    assert (gap.get_xlabel(), gap.get_ylabel()) == ("time (seconds)", "gap F − F*")
     assert lr.get_ylabel() == "learning rate"
     assert [line.get_label() for line in gap.lines] == ["a", "b"]
     for arguments, message in (

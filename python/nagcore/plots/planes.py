@@ -410,13 +410,15 @@ def _draw_flat(plane: Landscape, axes: Any, ticks: np.ndarray, log: bool, colorb
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     framed(axes)
-    axes.legend(loc="upper right", fontsize=9, facecolor="#dddddd", edgecolor="none")
+    axes.legend(loc="best", fontsize=9, facecolor="#dddddd", edgecolor="none")
     if colorbar:
         bar = axes.get_figure().colorbar(filled, ax=axes, label="loss", pad=0.02)
         if log:
             marks = MaxNLocator(6).tick_values(np.log10(ticks[0]), np.log10(ticks[-1]))
             marks = 10 ** marks[(marks >= np.log10(ticks[0])) & (marks <= np.log10(ticks[-1]))]
             bar.set_ticks(marks, labels=[f"{mark:.2g}" for mark in marks])
+        else:
+            bar.set_ticks(MaxNLocator(6).tick_values(ticks[0], ticks[-1])[1:-1])
         bar.ax.minorticks_off()
         bar.ax.tick_params(labelsize=9)
 

@@ -24,7 +24,7 @@ _ALIASES = {"value": "loss", "n_passes": "passes", "n_iter": "steps", "step": "s
 _X_LABELS = {"steps": "steps", "passes": "passes over the data", "seconds": "time (seconds)"}
 _Y_LABELS = {
     "loss": "loss",
-    "gap": "gap: bound or estimate of F − F*",
+    "gap": "gap F − F*",
     "grad_norm": "gradient norm ‖g‖",
     "lr": "learning rate",
     "momentum": "momentum µ",

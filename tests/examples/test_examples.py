@@ -1,0 +1,66 @@
+"""Every example runs in its quick form, prints its result, and draws its picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+# The last number each prints after a word, the least it may be, and the libraries it needs.
+RESULTS = {
+    "quickstart": ("accuracy", 0.8, ["sklearn"]),
+    "sparse_text": ("accuracy", 0.4, ["scipy"]),  # of five topics, from 600 texts
+    "big_memmap": ("accuracy", 0.9, []),
+    "nesterov_loop": ("accuracy", 0.8, []),
+    "numpy_mse": ("speed-up", 2.0, ["matplotlib"]),
+    "landscape": ("accuracy", 0.9, ["matplotlib"]),
+}
+# What each writes into the folder it runs in.
+PICTURES = {
+    "numpy_mse": {"numpy_mse.png"},
+    "landscape": {"landscape.png", "landscape.gif"},
+}
+SIGNATURES = {".png": b"\x89PNG", ".gif": b"GIF8"}
+MODULES = {"image_files"}  # what examples import from beside them
+
+
+def test_every_example_is_listed():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(RESULTS) | MODULES
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_example_runs(name, tmp_path):
+    word, least, needed = RESULTS[name]
+    for library in needed:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--quick"]
+    environment = {**os.environ, "KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "torch")}
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(re.findall(rf"{word} ([\d.]+)", done.stdout)[-1]) >= least, done.stdout
+    pictures = {path.name for path in tmp_path.iterdir()}
+    assert pictures == PICTURES.get(name, set())
+    for picture in pictures:
+        head = (tmp_path / picture).read_bytes()[:4]
+        assert head == SIGNATURES[Path(picture).suffix]
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_pictures_are_drawn_without_a_window_and_refused_before_the_work(name, tmp_path):
+    for library in RESULTS[name][2]:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--quick", "--out", "a.nothing"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "ends in 'nothing'; matplotlib writes" in done.stderr
+    assert list(tmp_path.iterdir()) == []
