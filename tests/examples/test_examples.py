@@ -20,11 +20,13 @@ RESULTS = {
     "nesterov_loop": ("accuracy", 0.8, []),
     "numpy_mse": ("speed-up", 2.0, ["matplotlib"]),
     "landscape": ("accuracy", 0.9, ["matplotlib"]),
+    "large_images": ("accuracy", 0.85, ["sklearn", "matplotlib"]),
 }
 # What each writes into the folder it runs in.
 PICTURES = {
     "numpy_mse": {"numpy_mse.png"},
     "landscape": {"landscape.png", "landscape.gif"},
+    "large_images": {"large_images.png"},
 }
 SIGNATURES = {".png": b"\x89PNG", ".gif": b"GIF8"}
 MODULES = {"image_files"}  # what examples import from beside them
@@ -32,6 +34,15 @@ MODULES = {"image_files"}  # what examples import from beside them
 
 def test_every_example_is_listed():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(RESULTS) | MODULES
+
+
+def check_what_was_planted(text):
+    lines = {line.split()[0]: line for line in text.splitlines() if "planted" in line}
+    parts = {kind: [float(p) for p in re.findall(r"([\d.]+)%", line)] for kind, line in lines.items()}
+    assert min(parts["corrupt"] + parts["duplicate"]) >= 95
+    assert min(parts["mislabelled"]) >= 40, text  # with two folds of 2,000 rows
+    assert "20 planted" in lines["corrupt"]
+    assert "40 planted" in lines["duplicate"]
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -47,6 +58,8 @@ def test_example_runs(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert float(re.findall(rf"{word} ([\d.]+)", done.stdout)[-1]) >= least, done.stdout
+    if name == "large_images":
+        check_what_was_planted(done.stdout)
     pictures = {path.name for path in tmp_path.iterdir()}
     assert pictures == PICTURES.get(name, set())
     for picture in pictures:
@@ -64,3 +77,4 @@ def test_pictures_are_drawn_without_a_window_and_refused_before_the_work(name, t
     assert done.returncode != 0
     assert "ends in 'nothing'; matplotlib writes" in done.stderr
     assert list(tmp_path.iterdir()) == []
+

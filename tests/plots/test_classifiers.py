@@ -103,6 +103,8 @@ def test_image_grid_shows_each_image_with_its_caption():
     for axes, image in zip(shown, images):
         np.testing.assert_array_equal(axes.images[0].get_array(), image)
     assert len(figure.axes) == 9
+    bytes_ = plots.image_grid(np.full((1, 2, 2), 7, np.uint8)).axes[0].images[0]
+    assert bytes_.get_clim() == (0, 255)  # a picture of one grey is shown as that grey
 
 
 X2, Y2 = np.zeros((3, 2)), np.zeros(3)

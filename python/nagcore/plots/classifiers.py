@@ -272,8 +272,8 @@ def image_grid(
     Parameters
     ----------
     images : array of shape (n, height, width) or (n, height, width, 3)
-        Grey images are scaled from their own least to their own largest value; those of three
-        channels are uint8, or floats in [0, 1].
+        Grey bytes are shown from 0 to 255, other grey images from their own least to their own
+        largest value; those of three channels are uint8, or floats in [0, 1].
     captions : sequence of n str, optional
     columns : int
     into : matplotlib Figure or SubFigure, optional
@@ -312,10 +312,13 @@ def image_grid(
     if title:
         into.suptitle(title, fontsize=10, x=0.01, ha="left", color=GREY)
     grid = into.subplots(n_rows, columns, squeeze=False)
+    style: dict[str, Any] = {"cmap": "gray"} if images.ndim == 3 else {}
+    if images.dtype == np.uint8:
+        style.update(vmin=0, vmax=255)
     for i, axes in enumerate(grid.flat):
         axes.set_axis_off()
         if i < len(images):
-            axes.imshow(images[i], cmap="gray" if images.ndim == 3 else None)
+            axes.imshow(images[i], **style)
             if captions is not None:
                 axes.set_title(captions[i], fontsize=8)
     return save(into, path)
