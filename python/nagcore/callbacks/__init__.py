@@ -14,19 +14,29 @@ and import no framework.
 True
 """
 
+from .batches import Batches
+from .checkpoint import Checkpoint, Saved
 from .guard import AnomalyError, AnomalyEvent, AnomalyGuard, AnomalyWarning, Verdict
 from .history import History
 from .progress import Progress
-from .state import Callback, State
+from .state import Callback, State, use
+from .state_file import CheckpointError
+from .stopping import EarlyStopping
 
 __all__ = [
     "AnomalyError",
     "AnomalyEvent",
     "AnomalyGuard",
     "AnomalyWarning",
+    "Batches",
     "Callback",
+    "Checkpoint",
+    "CheckpointError",
+    "EarlyStopping",
     "History",
     "Progress",
+    "Saved",
     "State",
     "Verdict",
+    "use",
 ]

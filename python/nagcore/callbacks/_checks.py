@@ -6,7 +6,7 @@ import math
 import numbers
 from typing import Any
 
-__all__ = ["real", "whole"]
+__all__ = ["number", "real", "whole"]
 
 
 def real(value: Any) -> float:
@@ -16,6 +16,19 @@ def real(value: Any) -> float:
     (3.0, nan, nan)
     """
     return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+
+
+def number(value: Any, name: str, owner: str) -> float:
+    """The number as a float, of a 0-d array or tensor as well; TypeError for what is none.
+
+    >>> number(1, "metric", "EarlyStopping")
+    1.0
+    """
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} is {type(value).__name__}; {owner} takes a number. "
+                        f"Use {name}=float(value).") from None
 
 
 def whole(value: Any, name: str, owner: str, least: int, example: int) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Callback", "State"]
+__all__ = ["Callback", "State", "in_use", "use"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +88,41 @@ class Callback(Protocol):
     """
 
     def __call__(self, state: State) -> bool | None: ...
+
+
+_IN_USE: ContextVar[tuple[Callable[[State], Any], ...]] = ContextVar("nagcore_callbacks", default=())
+
+
+@contextmanager
+def use(*callbacks: Callable[[State], Any]) -> Iterator[None]:
+    """Have every `nagcore.minimize` of the block call these, those inside estimators as well.
+
+    scikit-learn's `fit` takes no callbacks, and an estimator that carried them could be neither cloned nor
+    compared; so they are given round it. A fit that has a closed form, or needs no iteration, calls
+    nothing. The block holds for its own thread and process: `n_jobs` elsewhere does not see it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nagcore import callbacks, linear_model
+    >>> X = np.random.default_rng(0).standard_normal((100, 3))
+    >>> history = callbacks.History()
+    >>> with callbacks.use(history):
+    ...     model = linear_model.LogisticRegression().fit(X, X[:, 0] > 0)
+    >>> len(history) > 0
+    True
+    """
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"A callback is {type(callback).__name__}; use takes callables of a State. "
+                            "Use nagcore.callbacks.use(History()).")
+    token = _IN_USE.set((*_IN_USE.get(), *callbacks))
+    try:
+        yield
+    finally:
+        _IN_USE.reset(token)
+
+
+def in_use() -> tuple[Callable[[State], Any], ...]:
+    """The callbacks of the `use` blocks that we are in, outermost first."""
+    return _IN_USE.get()

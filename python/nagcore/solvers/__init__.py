@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nagcore.callbacks import State
+from nagcore.callbacks.state import in_use
 from nagcore.objective import Objective, check_w
 from nagcore.solvers import acfgm, fista
 from nagcore.solvers.base import Method, Result
@@ -155,7 +156,7 @@ def run(
     if w0 is not None:
         w0 = np.array(check_w(w0, objective.problem, "w0"), np.float64, order="C")
     this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
-               max_seconds=max_seconds, callbacks=tuple(callbacks))
+               max_seconds=max_seconds, callbacks=(*callbacks, *in_use()))
     try:
         this.go(w0, seed)
     except KeyboardInterrupt:
