@@ -6,7 +6,8 @@ memory may be written (numpy, torch on the CPU), with copies where it may not (j
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,14 +53,28 @@ class Door:
     """NumPy's own door: variables hold arrays, which are written in place."""
 
     in_place = True
+    # Python floats that keras rounds to float32 on this backend, also beside float64 variables.
+    rounded: frozenset[str] = frozenset()
+
+    def scalar(self, name: str, value: float) -> float:
+        """The value that keras computes with where the argument is this Python float."""
+        return float(np.float32(value)) if name in self.rounded else value
+
+    def outside_graphs(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call the function; a backend that traces Python leaves its graph first."""
+        function(*arguments)
+
+    def named(self, variable: Any) -> Any:
+        """What keras looks at when names are excluded from weight decay."""
+        return variable
 
     def refusal(self, variable: Any, grad: Any) -> str:
         """Why keras's own rule has to update this variable; empty when the kernel can."""
         return "" if variable.dtype in DTYPES else f"its dtype is {variable.dtype}"
 
-    def named(self, variable: Any) -> Any:
-        """What keras looks at when names are excluded from weight decay."""
-        return variable
+    def decays_apart(self, variables: Sequence[Any]) -> bool:
+        """Whether only keras's own decay gives what keras gives."""
+        return False
 
     def adopt(self, variables: Sequence[Any]) -> None:
         """Make sure that writing a variable writes nothing else.
@@ -69,36 +84,74 @@ class Door:
         for variable in variables:
             variable.assign(variable.value)
 
+    def ready(self, grads: Sequence[Any], variables: Sequence[Any]) -> Sequence[np.ndarray] | None:
+        """The gradients as arrays, if all is as in the last step; None asks for the long way."""
+        return None
+
     def update(self, step: HostStep, update: Update) -> None:
         """Take the step."""
         arrays = self._arrays
         step(
-            arrays(update.variables),
-            None if update.momentums is None else arrays(update.momentums),
+            arrays(update.variables, "variables"),
+            None if update.momentums is None else arrays(update.momentums, "momentums"),
             [self._gradient(g, v) for g, v in zip(update.grads, update.variables)],
             lr=float(update.learning_rate),
             step=int(update.iterations) + 1,
             weight_decay=update.weight_decay,
             decayed=update.decayed,
-            averages=None if update.averages is None else arrays(update.averages),
+            averages=None if update.averages is None else arrays(update.averages, "averages"),
             ema_momentum=update.ema_momentum,
         )
 
-    def _arrays(self, variables: Sequence[Any]) -> list[np.ndarray]:
+    def _arrays(self, variables: Sequence[Any], role: str) -> list[np.ndarray]:
         return [v.value for v in variables]
 
     def _gradient(self, grad: Any, variable: Any) -> np.ndarray:
         return np.asarray(grad, dtype=variable.dtype)
 
 
+class _Views(NamedTuple):
+    """NumPy views of the tensors of some variables, and what they were made of."""
+
+    variables: list[Any]
+    tensors: list[Any]
+    pointers: list[int]
+    arrays: list[np.ndarray]
+    shapes: list[tuple[int, ...]]
+    dtypes: list[np.dtype]
+
+    def hold(self, variables: Sequence[Any]) -> bool:
+        """Whether these are still the variables, the tensors and the storage."""
+        return (
+            len(variables) == len(self.variables)
+            and all(map(operator.is_, variables, self.variables))
+            and all(map(operator.is_, map(_tensor, variables), self.tensors))
+            and [t.data_ptr() for t in self.tensors] == self.pointers
+        )
+
+
+def _tensor(variable: Any) -> Any:
+    """A torch variable's tensor: `value` looks for scopes first, which costs more than the view."""
+    return variable._value if hasattr(variable, "_value") else variable.value
+
+
 class TorchDoor(Door):
     """Tensors on the CPU share their memory with NumPy views, which are kept while storage stays."""
+
+    rounded = frozenset({"ema_momentum"})
 
     def __init__(self) -> None:
         import torch
 
         self._torch = torch
-        self._views: dict[int, tuple[Any, int, np.ndarray]] = {}
+        self._views: dict[str, _Views] = {}
+
+    def outside_graphs(self, function: Callable[..., None], *arguments: Any) -> None:
+        # Under jit_compile=True torch.compile ends its graph here and begins another one after.
+        if self._torch.compiler.is_compiling():
+            self._torch.compiler.disable(function)(*arguments)
+        else:
+            function(*arguments)
 
     def refusal(self, variable: Any, grad: Any) -> str:
         torch, tensor = self._torch, variable.value
@@ -111,30 +164,46 @@ class TorchDoor(Door):
     def adopt(self, variables: Sequence[Any]) -> None:
         """keras's own rule writes tensors in place as well."""
 
+    def decays_apart(self, variables: Sequence[Any]) -> bool:
+        # keras multiplies by a factor that it has rounded to float32, also where variables are float64.
+        return any(v.dtype == "float64" for v in variables)
+
+    def ready(self, grads: Sequence[Any], variables: Sequence[Any]) -> Sequence[np.ndarray] | None:
+        views = self._views.get("variables")
+        if views is None or not views.hold(variables):
+            return None
+        try:
+            arrays = [g.numpy() for g in grads]
+        except (RuntimeError, TypeError):  # it requires a gradient itself, or is not on the CPU
+            return None
+        if [a.shape for a in arrays] != views.shapes or [a.dtype for a in arrays] != views.dtypes:
+            return None
+        return arrays
+
     def update(self, step: HostStep, update: Update) -> None:
-        # Under jit_compile=True, torch.compile breaks its graph here and goes on after it.
-        self._torch.compiler.disable(self._update)(step, update)
-
-    def _update(self, step: HostStep, update: Update) -> None:
         super().update(step, update)
-        written = [*update.variables, *(update.momentums or ()), *(update.averages or ())]
-        self._torch.autograd.graph.increment_version([v.value for v in written])
+        roles = ["variables"]
+        roles += ["momentums"] if update.momentums else []
+        roles += ["averages"] if update.averages else []
+        # NumPy's writes are unknown to autograd, which has to refuse a graph that saved these.
+        written = [tensor for role in roles for tensor in self._views[role].tensors]
+        self._torch.autograd.graph.increment_version(written)
 
-    def _arrays(self, variables: Sequence[Any]) -> list[np.ndarray]:
-        found, views = [], self._views
-        for variable in variables:
-            tensor = variable.value
-            seen = views.get(id(variable))
-            if seen is None or seen[0] is not tensor or seen[1] != tensor.data_ptr():
-                seen = views[id(variable)] = (tensor, tensor.data_ptr(), tensor.detach().numpy())
-            found.append(seen[2])
-        return found
+    def _arrays(self, variables: Sequence[Any], role: str) -> list[np.ndarray]:
+        views = self._views.get(role)
+        if views is None or not views.hold(variables):
+            tensors = [v.value for v in variables]
+            arrays = [t.detach().numpy() for t in tensors]
+            views = self._views[role] = _Views(
+                list(variables), tensors, [t.data_ptr() for t in tensors], arrays,
+                [a.shape for a in arrays], [a.dtype for a in arrays],
+            )  # fmt: skip
+        return views.arrays
 
     def _gradient(self, grad: Any, variable: Any) -> np.ndarray:
-        grad = grad.detach() if grad.requires_grad else grad
-        if grad.dtype != variable.value.dtype:
-            grad = grad.to(variable.value.dtype)
-        return grad.numpy()
+        if isinstance(grad, np.ndarray):
+            return grad
+        return grad.detach().to(variable.value.dtype).numpy()
 
 
 class CopyingDoor(Door):
@@ -214,6 +283,8 @@ class JaxDoor(CopyingDoor):
 class TensorFlowDoor(CopyingDoor):
     """tensorflow on the CPU: tf.numpy_function with copies, in eager mode and in graphs."""
 
+    rounded = frozenset({"momentum", "weight_decay"})
+
     def __init__(self) -> None:
         import tensorflow
 
@@ -251,10 +322,11 @@ class TensorFlowDoor(CopyingDoor):
         call = partial(self._on_copies, step, count, settings)
         new = tf.numpy_function(
             call,
-            [update.learning_rate, update.iterations, True, *values],
+            [tf.convert_to_tensor(x) for x in (update.learning_rate, update.iterations, True, *values)],
             [x.dtype for x in values[: len(values) - count]],
             stateful=True,
         )
+        new = tf.nest.flatten(new)  # one result comes without its list in eager mode
         for variable, value in zip([*update.variables, *(update.momentums or ())], new):
             value.set_shape(variable.shape)
             variable.value.assign(value)

@@ -26,7 +26,8 @@ def norm_of(grads: Arrays) -> tuple[float, bool]:
     total = 0.0
     for g in grads:
         flat = g.ravel(order="K")
-        total += float(np.dot(flat, flat))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += float(np.dot(flat, flat))
     if math.isfinite(total):
         return math.sqrt(total), False
     if not all(bool(np.isfinite(g).all()) for g in grads):
@@ -86,6 +87,7 @@ class HostStep:
         # remembers a run, which an optimizer that starts anew does not continue.
         self.acceleration_at_first: Any = None
         self.last_report: StepReport | None = None
+        self.last_momentum = momentum
 
     @property
     def has_memory(self) -> bool:
@@ -121,6 +123,7 @@ class HostStep:
             if verdict.action == "clip":
                 scale = verdict.max_norm / norm
         mu, ahead = self._momenta(grads, momentums, step)
+        self.last_momentum = mu
         if scale is not None:
             grads = [g * g.dtype.type(scale) for g in grads]
         settings: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,14 @@ else:
     KerasSGD = type(keras.optimizers.SGD(name="sgd_of_the_backend"))
 
 
-def _number(value: Any, name: str, *, least: float = 0.0, most: float = math.inf) -> float:
+def _number(value: Any, name: str, *, most: float = math.inf) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; it must be a real number, such as {name}=0.9.")
-    if not least <= value <= most or math.isinf(value):
-        bound = "not negative and finite" if most == math.inf else f"in [{least:g}, {most:g}]"
+    number = float(value)
+    if not 0 <= number <= most or math.isinf(number):
+        bound = "not negative and finite" if most == math.inf else f"in [0, {most:g}]"
         raise ValueError(f"{name} is {value!r}; it must be {bound}.")
-    return float(value)
+    return number
 
 
 @keras.saving.register_keras_serializable(package="nagcore")
@@ -128,6 +130,7 @@ class SGD(KerasSGD):
         acceleration: Any = None,
         n_threads: int | None = None,
         guard: Any = None,
+        use_kernel: bool | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(learning_rate, numbers.Real):
@@ -163,6 +166,11 @@ class SGD(KerasSGD):
                 f"acceleration is {acceleration!r}; it must be a schedule of nagcore.schedules, such as "
                 "acceleration=nagcore.schedules.Nesterov()."
             )
+        if guard is not None and not hasattr(guard, "check"):
+            raise TypeError(
+                f"guard is {guard!r}; it must be an AnomalyGuard, such as "
+                "guard=nagcore.callbacks.AnomalyGuard()."
+            )
         super().__init__(
             learning_rate=learning_rate,
             momentum=momentum,
@@ -182,7 +190,8 @@ class SGD(KerasSGD):
             guard=guard,
             n_threads=n_threads,
         )
-        self._door = open_door()
+        self.use_kernel = None if use_kernel is None else bool(use_kernel)
+        self._door: Any = open_door()
         self._said: set[str] = set()
         self._averaged = False
 
@@ -234,31 +243,50 @@ class SGD(KerasSGD):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        ours, theirs = [], []
-        for grad, variable in zip(grads, trainable_variables):
+        if self._uses_kernel():
+            self._door.outside_graphs(self._divide, grads, trainable_variables, learning_rate)
+            return
+        if self.acceleration is not None or self.guard is not None:
+            raise ValueError(
+                "acceleration and guard need nagcore's kernel, which use_kernel=False, the backend "
+                f"{keras.backend.backend()} or a stateless_apply in place of apply rules out. Leave them out."
+            )
+        self._leave(grads, trainable_variables, learning_rate)
+
+    def _uses_kernel(self) -> bool:
+        """Whether the kernel is asked for: where a callback would copy, only if it has to be."""
+        if self._door is None or (self._door.in_place and in_stateless_scope()):
+            return False
+        if self.use_kernel is not None:
+            return self.use_kernel
+        return self._door.in_place or self.acceleration is not None or self.guard is not None
+
+    def _leave(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
+        super()._apply_weight_decay(variables)
+        super()._backend_update_step(grads, variables, learning_rate)
+
+    def _divide(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
+        """Give the kernel what it can update, and keras the rest."""
+        ready = self._door.ready(grads, variables)
+        if ready is not None:
+            self._update(ready, variables, learning_rate)
+            return
+        ours: list[tuple[Any, Any]] = []
+        theirs: list[tuple[Any, Any]] = []
+        for grad, variable in zip(grads, variables):
             if tuple(grad.shape) != tuple(variable.shape):
                 raise ValueError(
                     f"The gradient of {variable.path} has shape {tuple(grad.shape)} and the variable "
                     f"{tuple(variable.shape)}; they must agree. Nothing was updated."
                 )
-            reason = self._refusal(variable, grad)
+            reason = self._door.refusal(variable, grad)
             if reason:
                 self._say(variable, reason)
             (theirs if reason else ours).append((grad, variable))
         if ours:
-            self._update(*zip(*ours), learning_rate, whole=not theirs)
+            self._update([g for g, _ in ours], [v for _, v in ours], learning_rate)
         if theirs:
-            their_grads, their_variables = map(list, zip(*theirs))
-            super()._apply_weight_decay(their_variables)
-            super()._backend_update_step(their_grads, their_variables, learning_rate)
-
-    def _refusal(self, variable: Any, grad: Any) -> str:
-        """Why keras's own rule has to update this variable, or an empty string."""
-        if self._door is None:
-            return f"nagcore has no door to the backend {keras.backend.backend()}"
-        if self._door.in_place and in_stateless_scope():
-            return "stateless_apply changes no variable"
-        return self._door.refusal(variable, grad)
+            self._leave([g for g, _ in theirs], [v for _, v in theirs], learning_rate)
 
     def _say(self, variable: Any, reason: str) -> None:
         if self.acceleration is not None or self.guard is not None:
@@ -274,18 +302,20 @@ class SGD(KerasSGD):
             )
 
     def _update(
-        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any, *, whole: bool
+        self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        assert self._door is not None
-        step, steps = self._step, self.gradient_accumulation_steps
-        step.momentum, step.nesterov = self.momentum, self.nesterov
+        step, steps, scalar = self._step, self.gradient_accumulation_steps, self._door.scalar
+        step.momentum, step.nesterov = scalar("momentum", self.momentum), self.nesterov
         momentums = None
         if self.momentum != 0 or self.acceleration is not None:
-            momentums = [self.momentums[self._get_variable_index(v)] for v in variables]
-        decayed = None
-        if self.weight_decay and hasattr(self, "_exclude_from_weight_decay"):
+            momentums = self._partners(self.momentums, variables)
+        weight_decay, decayed = scalar("weight_decay", self.weight_decay or 0.0), None
+        if weight_decay and self._door.decays_apart(variables):
+            super()._apply_weight_decay(variables)
+            weight_decay = 0.0
+        elif weight_decay and hasattr(self, "_exclude_from_weight_decay"):
             decayed = [self._use_weight_decay(self._door.named(v)) for v in variables]
-        averages = self._averages_in_step(variables) if whole else None
+        averages = self._averages_in_step(variables)
         self._door.update(
             step,
             Update(
@@ -295,15 +325,15 @@ class SGD(KerasSGD):
                 learning_rate=plain(learning_rate),
                 iterations=plain(self.iterations),
                 taken=None if not steps else (plain(self._iterations) + 1) % steps == 0,
-                weight_decay=self.weight_decay or 0.0,
+                weight_decay=weight_decay,
                 decayed=decayed,
                 averages=averages,
-                ema_momentum=None if averages is None else self.ema_momentum,
+                ema_momentum=None if averages is None else scalar("ema_momentum", self.ema_momentum),
             ),
         )
         self._averaged = averages is not None
 
-    def _averages_in_step(self, variables: Sequence[Any]) -> list[Any] | None:
+    def _averages_in_step(self, variables: Sequence[Any]) -> Sequence[Any] | None:
         """The averages, where the kernel can write them in the same trip and mean what keras means.
 
         keras averages every variable in every call, those without a gradient and those that only
@@ -316,7 +346,13 @@ class SGD(KerasSGD):
             return None
         if self.acceleration is not None or int(plain(self._iterations)) == 0:
             return None
-        return [averages[self._get_variable_index(v)] for v in variables]
+        return self._partners(averages, variables)
+
+    def _partners(self, partners: Sequence[Any], variables: Sequence[Any]) -> Sequence[Any]:
+        """The momentums or averages of these variables."""
+        if len(variables) == len(partners) and all(map(operator.is_, variables, self._trainable_variables)):
+            return partners
+        return [partners[self._get_variable_index(v)] for v in variables]
 
     def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
         if self._averaged:
@@ -330,7 +366,9 @@ class SGD(KerasSGD):
         """The arguments that make this optimizer again; a guard is not among them."""
         config = super().get_config()
         config.update(
-            acceleration=saving.config_of(self.acceleration), n_threads=self.n_threads
+            acceleration=saving.config_of(self.acceleration),
+            n_threads=self.n_threads,
+            use_kernel=self.use_kernel,
         )
         return config
 
