@@ -77,7 +77,9 @@ def test_kill_at_random_moments_of_a_long_run(tmp_path):
             checkpoint.save(step, content(step, 40_000), metric=-step, metadata={"step": step})
             os.write(report, step.to_bytes(8, "little"))
 
-    for _ in range(60):
+    for death in range(1000):
+        if death >= 60 and done > 10:
+            break
         read, report = os.pipe()
         child = os.fork()
         if child == 0:
@@ -100,8 +102,37 @@ def test_kill_at_random_moments_of_a_long_run(tmp_path):
         assert latest.step in (done, done + 1)  # the last one may have been written and not yet reported
         np.testing.assert_array_equal(latest.state["w"], np.full(40_000, float(latest.step)))
         done = latest.step
-    assert done > 20
-    assert len(os.listdir(folder)) <= 5  # two kept, one more that was not yet pruned, temporaries
+    assert done > 10
+    checkpoint = Checkpoint(folder, keep=2)
+    checkpoint.save(done + 1, content(done + 1), metric=-done - 1)  # clears away what the dead have left
+    assert len(checkpoint.paths) == 2
+    assert sorted(os.listdir(folder)) == [path.name for path in checkpoint.paths]
+
+
+def test_the_file_is_on_the_disk_before_its_name_and_the_name_before_others_go(tmp_path, monkeypatch):
+    """What a power cut could take apart: content synced, renamed, folder synced, then old files deleted."""
+    checkpoint, order = Checkpoint(tmp_path, keep=1), []
+    checkpoint.save(1, content(1))
+
+    def spy(module, name):
+        real = getattr(module, name)
+
+        def call(*args, **kwargs):
+            if name == "fsync":
+                kind = "folder" if os.path.isdir(f"/proc/self/fd/{args[0]}") else "file"
+                assert kind == "folder" or os.fstat(args[0]).st_size > 2400  # all of it
+                order.append(f"sync {kind}")
+            else:
+                order.append(name)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    spy(os, "fsync")
+    spy(os, "replace")
+    spy(type(tmp_path), "unlink")
+    checkpoint.save(2, content(2))
+    assert order == ["sync file", "replace", "sync folder", "unlink"]
 
 
 @pytest.mark.parametrize("limit", [0, 500, 2000])

@@ -125,10 +125,14 @@ def test_parameters_that_are_lost_end_the_run(kind):
     assert guard.events[-1].action == "raise"
 
 
-def test_one_good_step_resets_the_patience():
+@pytest.mark.parametrize("known", [{}, {"grad_norm": 1.0}, {"grad_norm": 1.0, "loss": 0.5}])
+def test_one_good_step_resets_the_patience(known):
     guard = primed("skip", patience=2)
     for step in range(20):
-        assert guard.check(step, found_inf=step % 3 != 0).action == ("skip" if step % 3 else "ok")
+        assert guard.check(step, **known, found_inf=step % 3 != 0).action == ("skip" if step % 3 else "ok")
+    for step in range(20):
+        loss = math.nan if step % 3 else 0.5
+        assert guard.check(step, loss=loss).action == ("skip" if step % 3 else "ok")
 
 
 def test_it_warns_where_nobody_listens():

@@ -22,9 +22,9 @@ from nagcore.callbacks import Progress
 class Terminal:
     """A pseudo terminal of a width, and what was written to it."""
 
-    def __init__(self, columns=100):
+    def __init__(self, columns=100, rows=24):
         self._master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.file = open(slave, "w", encoding="utf-8")
 
     def text(self):
@@ -76,6 +76,20 @@ def test_a_terminal_sees_the_line_and_the_last_step(terminal, style):
         assert "1/20" in before
         assert "20/20" not in before  # within a thousand seconds of the first drawing
     assert "train 20/20 · loss 0.05" in terminal.text()
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_terminal_that_tells_no_size_is_written_to(style, monkeypatch):
+    """As containers and remote shells have it: no columns, no rows."""
+    if style != "plain":
+        pytest.importorskip(style)
+    terminal = Terminal(columns=0, rows=0)
+    monkeypatch.setattr(sys, "stderr", terminal.file)
+    with Progress(every=0.0, total=20, style=style) as progress:
+        loop(progress)
+    text = terminal.text()
+    assert all(f"{step}/20" in text for step in range(1, 21))
+    terminal.close()
 
 
 @pytest.mark.parametrize("style", ["auto", *STYLES])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -33,7 +38,9 @@ def test_a_stop_ends_an_estimators_fit():
     linear_model = pytest.importorskip("nagcore.linear_model")
     seen = []
     with use(lambda state: seen.append(state.n_iter), lambda state: state.n_iter == 2):
-        linear_model.LogisticRegression(tol=1e-12).fit(X, Y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it has not converged, which is so
+            linear_model.LogisticRegression(tol=1e-12).fit(X, Y)
     assert seen == [1, 2]
 
 
@@ -74,3 +81,21 @@ def test_one_callback_serves_many_runs():
     assert steps.tolist() == [*range(1, first.n_iter + 1), *range(1, second.n_iter + 1)]
     half = first.n_iter
     np.testing.assert_array_equal(history["value"][:half], history["value"][half:])
+
+
+def test_numpy_is_all_that_callbacks_import(tmp_path):
+    """rich and tqdm are looked for at the first drawing, and frameworks never."""
+    script = """
+        import sys
+        import nagcore.callbacks, nagcore.schedules
+        from nagcore.callbacks import Checkpoint, Progress
+        Progress().update(1, loss=0.5)
+        Checkpoint(sys.argv[1]).save(1, {})
+        found = {name.partition(".")[0] for name in sys.modules}
+        known = {"rich", "tqdm", "torch", "keras", "jax", "scipy", "sklearn", "pandas", "safetensors"}
+        print(sorted(found & known))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path], text=True,
+                          env=dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p)),
+                          capture_output=True, timeout=60)  # fmt: skip
+    assert done.stdout == "[]\n", done.stderr

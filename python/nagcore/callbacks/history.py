@@ -40,8 +40,8 @@ class History:
     Parameters
     ----------
     path : path, optional
-        The file, by convention `*.jsonl`. One that is there and is a history is continued: a last line that
-        was cut off is removed first.
+        The file, by convention `*.jsonl`; its folder is made where there is none. One that is there
+        and is a history is continued: a last line that was cut off is removed first.
     meta : mapping, optional
         JSON values for the first line of a new file, say the name of the run.
     fsync : float, optional
@@ -101,6 +101,7 @@ class History:
             earlier, end = _parse(path)
             if end:
                 self.meta = earlier.meta
+        path.parent.mkdir(parents=True, exist_ok=True)
         # No buffer: a line is one write to the end of the file, and then it is the system's.
         self._stream = open(path, "ab", buffering=0)
         self._stream.truncate(end)

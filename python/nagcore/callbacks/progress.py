@@ -226,7 +226,7 @@ class _Rich(_Line):
 class _Tqdm(_Line):
     def __init__(self, file: TextIO, notebook: bool = False) -> None:
         module = importlib.import_module("tqdm.notebook") if notebook else _require("tqdm")
-        where = {} if notebook else {"file": file, "dynamic_ncols": True}
+        where = {} if notebook else {"file": file, "ncols": _columns(file), "nrows": 24}
         self._bar = module.tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}", miniters=0, **where)
 
     def show(self, part: float | None, text: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -191,7 +192,7 @@ def _array(name: str, value: Any) -> np.ndarray:
 
 def _bytes(a: np.ndarray) -> memoryview:
     """The array's elements in C order and little endian, without a copy where they lie so."""
-    if a.dtype.byteorder == ">" or (a.dtype.byteorder == "=" and not np.little_endian):
+    if a.dtype.byteorder == ">" or (a.dtype.byteorder == "=" and sys.byteorder == "big"):
         a = a.astype(a.dtype.newbyteorder("<"))
     return np.ascontiguousarray(a).reshape(-1).view(np.uint8).data
 
@@ -228,6 +229,9 @@ def _header(path: Path, stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, An
     if size < 9 or length > size - 8:
         raise Damaged(f"{path} is cut off: {size} bytes, and its header alone takes "
                       f"{8 + length if size >= 8 else 'more'}. Take an older checkpoint.")
+    if length > _MOST_HEADER:
+        raise CheckpointError(f"{path} is no nagcore checkpoint: its header would take {length} bytes. "
+                              "Name a file that nagcore.callbacks.Checkpoint wrote.")
     stream.seek(8)
     try:
         header = json.loads(stream.read(length))
@@ -249,10 +253,16 @@ def _header(path: Path, stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, An
             if begun != end or end_ - begun != _length(entry):
                 raise ValueError("its arrays do not follow each other")
             end = end_
+        if sorted(notes["order"]) != sorted(header) or set(notes["crc32"]) != set(header):
+            raise ValueError("its arrays are not those that it lists")
+        for name, kind in notes["complex"].items():
+            if _CODES[_PARTS[kind]] != header[name]["dtype"] or header[name]["shape"][-1] != 2:
+                raise ValueError(f"{name!r} is not made of pairs")
+        notes["fortran"] = set(notes["fortran"])
         notes["metadata"] = _decode(notes["metadata"])
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise Damaged(f"{path} is damaged: its header cannot be read ({type(error).__name__}: {error}). "
                       "Take an older checkpoint.") from None
     if size != 8 + length + end:
@@ -262,6 +272,8 @@ def _header(path: Path, stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, An
 
 def _length(entry: Mapping[str, Any]) -> int:
     code = entry["dtype"]
+    if any(type(n) is not int or n < 0 for n in entry["shape"]):
+        raise ValueError(f"an array has the shape {entry['shape']}")
     width = 2 if code == "BF16" else 1 if code.startswith(("F8", "BOOL")) else np.dtype(_NAMES[code]).itemsize
     return width * math.prod(entry["shape"])
 
