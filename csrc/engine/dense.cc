@@ -105,7 +105,7 @@ class DensePass {
     if (result.interrupted) return result;
     combine_nodes(nodes.data(), static_cast<std::size_t>(subtrees), node_size);
     result.value = nodes[node_size - 1] / v_.weight_sum;
-    if (wants_grad()) unfold_gradient(v_, nodes.data(), dpad_, nodes.data() + v_.k * dpad_, q_.grad);
+    if (wants_grad()) unfold_gradient(v_, q_, nodes.data(), dpad_, nodes.data() + v_.k * dpad_, &result);
     return result;
   }
 

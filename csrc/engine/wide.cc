@@ -50,7 +50,7 @@ class WidePass {
     double sums[2];
     owners[0].sums.finish(sums);
     result.value = sums[1] / v_.weight_sum;
-    if (wants_grad()) unfold_gradient(v_, g.data(), dpad_, sums, q_.grad);
+    if (wants_grad()) unfold_gradient(v_, q_, g.data(), dpad_, sums, &result);
     return result;
   }
 
