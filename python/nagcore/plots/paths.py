@@ -43,15 +43,18 @@ def _heights(surface: Surface) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _draw_map(surface: Surface, axes: Any, heights: Any, lowest: float) -> None:
-    """Contours on a logarithmic scale of f − f*, on which the valley floor shows."""
+    """Contours of log(f − f* + c), on which both the valley's floor and its walls show."""
     x, y, grid = heights
-    above = np.log10(np.maximum(grid - lowest, 0) + 1e-3 * np.nanmax(grid - lowest) + 1e-300)
+    above = np.maximum(grid - lowest, 0)
+    # c is of the size of the lower parts, so that as many contours run there as on the walls.
+    above = np.log10(above + 1e-3 * np.nanmax(above) + 0.3 * np.nanquantile(above, 0.1) + 1e-300)
     levels = np.linspace(np.nanmin(above), np.nanmax(above), _LEVELS)
     if levels[0] == levels[-1]:
         raise ValueError("The surface is level within its limits; there is nothing to descend.")
     # Greys, the valley white: on them every colour of a path can be told.
     axes.contourf(x, y, above, levels=levels, cmap="Greys", vmax=2.2 * levels[-1] - 1.2 * levels[0])
-    axes.contour(x, y, above, levels=levels[1::2], colors="#8a8a8a", linewidths=0.5)
+    axes.contour(x, y, above, levels=levels[1::2], colors="#8a8a8a", linewidths=0.5,
+                 linestyles="solid")  # fmt: skip
     axes.set_xlim(*surface.limits[0])
     axes.set_ylim(*surface.limits[1])
     axes.set_xlabel("x")
