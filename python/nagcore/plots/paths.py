@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._extras import require
-from ._style import COLOURS, DASHES, MARKERS, axes_or_new, framed, save, tidy
+from ._style import COLOURS, DASHES, GREY, MARKERS, axes_or_new, framed, save, tidy
 from ._style import figure as new_figure
 from .surfaces import Surface, all_paths, surface_of
 
@@ -276,8 +276,8 @@ def animate_paths(
 def _film(figure: Any, growing: Sequence[Any], marks: Sequence[Any], shown: Any) -> list[Any]:
     """One picture for each count of steps: the map is drawn once, what moves is drawn over it.
 
-    All pictures share the palette of the last and are not dithered, which keeps still parts still,
-    and the file small.
+    All pictures share one palette and are not dithered, which keeps still parts still, and the file
+    small: the colours that the last one needs most, and those of the lines exactly.
     """
     canvas = require("matplotlib.backends.backend_agg", "plots", "drawing").FigureCanvasAgg(figure)
     image = require("PIL.Image", "plots", "writing a GIF")
@@ -299,5 +299,8 @@ def _film(figure: Any, growing: Sequence[Any], marks: Sequence[Any], shown: Any)
         for artist in sorted((*moving, *marks), key=lambda artist: artist.get_zorder()):
             artist.axes.draw_artist(artist)
         pictures.append(image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    palette = pictures[-1].quantize(96, dither=image.Dither.NONE)
+    exact = [*COLOURS, "#ffffff", "#dddddd", GREY]
+    common = pictures[-1].quantize(96, dither=image.Dither.NONE).getpalette()[: 3 * 96]
+    palette = image.new("P", (1, 1))
+    palette.putpalette([*common, *(b for colour in exact for b in bytes.fromhex(colour[1:]))])
     return [picture.quantize(palette=palette, dither=image.Dither.NONE) for picture in pictures]

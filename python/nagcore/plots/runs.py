@@ -351,7 +351,7 @@ def _scale(axes: Any, y: str, drawn: Sequence[np.ndarray], log: bool | None) -> 
     if log and len(positive):
         axes.set_yscale("log", nonpositive="mask")
         ticker = require("matplotlib.ticker", "plots", "drawing")
-        if positive.max() < _WIDE * positive.min():  # too few powers of ten to read it by
+        if positive.max() < 200 * positive.min():  # too few powers of ten to read it by
             axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_locator(ticker.NullLocator())
