@@ -59,6 +59,8 @@ class Result:
     null_value : float
         F₀.
     seconds : float
+    separated : bool
+        Whether w separates the classes and there is no penalty: F then has no minimum.
 
     Examples
     --------
@@ -86,6 +88,7 @@ class Result:
     why: str
     null_value: float
     seconds: float
+    separated: bool = False
 
 
 class Iterate(NamedTuple):
