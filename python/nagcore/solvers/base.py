@@ -201,7 +201,7 @@ class Oracle:
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
         if math.isfinite(f):
             self.coordinates.look(H)  # type: ignore[union-attr]
-        H[np.arange(d), np.arange(d)] += self._l2
+        H.reshape(-1)[: d * len(H) : len(H) + 1] += self._l2
         return f, self.coordinates.pull_back(self.u, self._l2, w), H
 
     def smooth(self, v, z) -> float:
