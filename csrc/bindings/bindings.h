@@ -3,8 +3,11 @@
 #include <pybind11/pybind11.h>
 
 namespace nag {
+class Problem;
 void bind_info(pybind11::module_& m);
+void bind_linalg(pybind11::module_& m);
 void bind_problem(pybind11::module_& m);
+void bind_second_order(pybind11::class_<Problem>& problem);  // called by bind_problem
 void bind_stream(pybind11::module_& m);
 void bind_update(pybind11::module_& m);
 }  // namespace nag

@@ -168,8 +168,8 @@ class DensePass {
       if (!dot) vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ldz_, sr);
       else if (!wants_grad()) vectors_.margins(row, rows, w.z.data(), ldz_, weights_->bias.data(), static_cast<T*>(q_.z));
       else
-        w.sums.back() += vectors_.apply(row, rows, w.z.data(), ldz_, weights_->bias.data(), true, static_cast<T*>(q_.z),
-                                        static_cast<T*>(q_.r), sr);
+        w.sums.back() += vectors_.respond(q_, row, rows, w.z.data(), ldz_, weights_->bias.data(), static_cast<T*>(q_.z),
+                                          static_cast<T*>(q_.r), sr);
       if (wants_grad() && wants_residual_sums()) w.sums[0] += kernels_.sum(sr, rows);
       b.prev = b.next;
       b.prev_rows = wants_grad() ? rows : 0;
@@ -225,8 +225,8 @@ class DensePass {
         vectors_.margins(row, rows, w.z.data(), ldz_, weights_->bias.data(), static_cast<T*>(q_.z));
         return;
       }
-      w.sums.back() += vectors_.apply(row, rows, w.z.data(), ldz_, weights_->bias.data(), true, static_cast<T*>(q_.z),
-                                      static_cast<T*>(q_.r), w.sr.data());
+      w.sums.back() += vectors_.respond(q_, row, rows, w.z.data(), ldz_, weights_->bias.data(), static_cast<T*>(q_.z),
+                                        static_cast<T*>(q_.r), w.sr.data());
     }
     if (wants_residual_sums())
       for (std::ptrdiff_t c = 0; c < k; ++c)

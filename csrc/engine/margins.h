@@ -19,8 +19,9 @@ struct BlockVectors {
   bool is_softmax() const { return kernels.loss[problem.loss] == nullptr; }
 
   // zdot is [k][ld], zero-padded; sr gets [k][ld]. z and r are the whole n x k arrays, or null.
+  // With h, and k = 1, also s*phi''.
   double apply(std::int64_t row, std::ptrdiff_t rows, const T* zdot, std::ptrdiff_t ld, const T* bias, bool add_offset,
-               T* z, T* r, T* sr) const {
+               T* z, T* r, T* sr, T* h = nullptr) const {
     const std::int64_t k = problem.k;
     if (is_softmax()) {
       SoftmaxBlock<T> b{rows, static_cast<std::ptrdiff_t>(k), ld, zdot, bias,
@@ -29,8 +30,24 @@ struct BlockVectors {
       return kernels.softmax(b);
     }
     MarginBlock<T> b{rows, zdot, bias[0], add_offset && offset ? offset + row : nullptr, y + row, s ? s + row : nullptr,
-                     static_cast<T>(problem.delta), z ? z + row : nullptr, r ? r + row : nullptr, sr};
-    return kernels.loss[problem.loss](b);
+                     static_cast<T>(problem.delta), z ? z + row : nullptr, r ? r + row : nullptr, sr, h};
+    return (h ? kernels.second : kernels.loss)[problem.loss](b);
+  }
+
+  // What a pass with a gradient makes of margins: s*r, or the answer of a Hessian to a direction. Returns the value.
+  double respond(const PassRequest& q, std::int64_t row, std::ptrdiff_t rows, const T* zdot, std::ptrdiff_t ld, const T* bias,
+                 T* z, T* r, T* sr) const {
+    if (q.kind != PassRequest::Kind::hessian_vector) return apply(row, rows, zdot, ld, bias, true, z, r, sr);
+    const std::int64_t k = problem.k;
+    const T* const v = static_cast<const T*>(q.v);
+    for (std::ptrdiff_t i = 0; i < rows; ++i) {
+      const T weight = s ? s[row + i] : T(1), *const curve = v + (row + i) * (q.coupled ? k : 1);
+      T mean = 0;  // sum_c p_c z_c: diag(p) - p p'
+      for (std::int64_t c = 0; q.coupled && c < k; ++c) mean += curve[c] * (zdot[c * ld + i] + bias[c]);
+      for (std::int64_t c = 0; c < k; ++c)
+        sr[c * ld + i] = weight * ((q.coupled ? curve[c] : curve[0]) * (zdot[c * ld + i] + bias[c] - mean));
+    }
+    return 0.0;
   }
 
   // Margins alone: z = zdot + bias + offset.

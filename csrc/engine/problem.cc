@@ -64,6 +64,26 @@ double loss_of_margins(const ProblemView& problem, const T* z, T* r, int n_threa
   return sums[0] / problem.weight_sum;
 }
 
+template <class T>
+void curvature_of_margins(const ProblemView& problem, const T* z, T* h, int n_threads) {
+  ProblemView plain = problem;  // the curvature without the sample weights
+  plain.s = nullptr;
+  const BlockVectors<T> vectors(plain);
+  const std::int64_t n = problem.n, leaves = (n + kMarginLeaf - 1) / kMarginLeaf;
+  std::atomic<std::int64_t> next{0};
+  parallel_run(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
+    constexpr std::ptrdiff_t kBlock = 256;
+    alignas(64) T residuals[kBlock];
+    const T no_bias = 0;
+    for (std::int64_t leaf; (leaf = next++) < leaves;) {
+      const std::int64_t end = std::min(n, (leaf + 1) * kMarginLeaf);
+      for (std::int64_t row = leaf * kMarginLeaf; row < end; row += kBlock)
+        vectors.apply(row, static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlock, end - row)), z + row, kBlock, &no_bias, false,
+                      nullptr, nullptr, residuals, h + row);
+    }
+  });
+}
+
 template <class S>
 bool finite(const char* p);
 template <> bool finite<double>(const char* p) { double x; std::memcpy(&x, p, 8); return std::isfinite(x); }
@@ -100,6 +120,12 @@ double loss_from_margins(const ProblemView& problem, const void* z, void* r, int
   if (problem.compute == Compute::f64)
     return loss_of_margins(problem, static_cast<const double*>(z), static_cast<double*>(r), n_threads);
   return loss_of_margins(problem, static_cast<const float*>(z), static_cast<float*>(r), n_threads);
+}
+
+void curvature_from_margins(const ProblemView& problem, const void* z, void* h, int n_threads) {
+  if (problem.compute == Compute::f64)
+    return curvature_of_margins(problem, static_cast<const double*>(z), static_cast<double*>(h), n_threads);
+  curvature_of_margins(problem, static_cast<const float*>(z), static_cast<float*>(h), n_threads);
 }
 
 bool find_non_finite(const ProblemView& v, std::int64_t* row, std::int64_t* col) {

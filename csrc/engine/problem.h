@@ -39,9 +39,11 @@ struct ProblemView {
 // What one call asks of a pass; null pointers are not wanted. z, r and v are n x k in C order, of the compute type;
 // w and grad are w_rows x k in C order, double.
 struct PassRequest {
-  enum class Kind { value_and_grad, margins, rmatvec } kind = Kind::value_and_grad;
+  enum class Kind { value_and_grad, margins, rmatvec, hessian_vector } kind = Kind::value_and_grad;
   const double* w = nullptr;
-  const void* v = nullptr;  // rmatvec's vector
+  // rmatvec's vector; hessian_vector's n weights, or with `coupled` its n x k softmax probabilities. w is the direction there.
+  const void* v = nullptr;
+  bool coupled = false;
   double* grad = nullptr;
   void* z = nullptr;
   void* r = nullptr;
@@ -59,6 +61,9 @@ PassResult run_pass(const ProblemView& problem, const PassRequest& request);
 
 // (1/S) sum s phi(z, y) from margins alone, and the residuals when wanted: O(n), X stays where it is.
 double loss_from_margins(const ProblemView& problem, const void* z, void* r, int n_threads);
+
+// phi''(z, y) from margins alone (k = 1).
+void curvature_from_margins(const ProblemView& problem, const void* z, void* h, int n_threads);
 
 // The first non-finite element of X in row order. False when there is none.
 bool find_non_finite(const ProblemView& problem, std::int64_t* row, std::int64_t* col);

@@ -70,8 +70,8 @@ class SparsePass {
         vectors_.margins(row, rows, w.z.data(), kBlockRows, bias_.data(), static_cast<T*>(q_.z));
         return;
       }
-      sums[v_.k] += vectors_.apply(row, rows, w.z.data(), kBlockRows, bias_.data(), true, static_cast<T*>(q_.z),
-                                   static_cast<T*>(q_.r), w.sr.data());
+      sums[v_.k] += vectors_.respond(q_, row, rows, w.z.data(), kBlockRows, bias_.data(), static_cast<T*>(q_.z),
+                                     static_cast<T*>(q_.r), w.sr.data());
     }
     if (v_.fit_intercept)
       for (std::int64_t c = 0; c < v_.k; ++c) sums[c] += kernels_.sum(w.sr.data() + c * kBlockRows, rows);

@@ -127,8 +127,8 @@ class WidePass {
         if (speaks) vectors_.margins(row, rows, zdot, ld, weights_.bias.data(), static_cast<T*>(q_.z));
         return;
       }
-      leaf_sums[1] += vectors_.apply(row, rows, zdot, ld, weights_.bias.data(), true, speaks ? static_cast<T*>(q_.z) : nullptr,
-                                     speaks ? static_cast<T*>(q_.r) : nullptr, sr);
+      leaf_sums[1] += vectors_.respond(q_, row, rows, zdot, ld, weights_.bias.data(), speaks ? static_cast<T*>(q_.z) : nullptr,
+                                       speaks ? static_cast<T*>(q_.r) : nullptr, sr);
     }
     leaf_sums[0] += kernels_.sum(sr, rows);
   }

@@ -1,6 +1,7 @@
 // One kernel source, compiled once per instruction set. CMake defines NAG_ISA (the namespace), NAG_ISA_NAME and NAG_SIMD.
 // Every header below that holds code is included INSIDE the namespace, and this unit uses no STL: whatever the linker
 // keeps of it can then never be another instruction set's copy (docs/numerics.md, Instruction sets).
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -36,9 +37,32 @@ namespace {
 #include "kernels/decode.h"
 #include "kernels/pipe.h"
 #include "kernels/sparse.h"
+#include "kernels/panels.h"
+#include "kernels/cholesky.h"
 #include "kernels/fold.h"
 #include "kernels/half.h"
 #include "kernels/momentum.h"
+
+template <class V>
+constexpr PanelKernels<typename V::T> panel_kernels() {
+  PanelKernels<typename V::T> k{};
+  k.pack[static_cast<int>(Storage::f32)] = &pack<V, float>;
+  k.pack[static_cast<int>(Storage::bf16)] = &pack<V, bf16>;
+  k.pack[static_cast<int>(Storage::u8)] = &pack<V, uint8_t>;
+  k.pack_csr[1][0] = &pack_csr<V, float, int32_t>;
+  k.pack_csr[1][1] = &pack_csr<V, float, int64_t>;
+  if constexpr (sizeof(typename V::T) == sizeof(double)) {
+    k.pack[static_cast<int>(Storage::f64)] = &pack<V, double>;
+    k.pack_csr[0][0] = &pack_csr<V, double, int32_t>;
+    k.pack_csr[0][1] = &pack_csr<V, double, int64_t>;
+  }
+  k.dot = &panel_dot<V>;
+  k.scale = &panel_scale<V>;
+  k.product = &panel_product<V>;
+  k.factor = &panel_factor<V>;
+  k.solve = &panel_solve<V>;
+  return k;
+}
 
 template <class V>
 constexpr RowKernels<typename V::T> row_kernels() {
@@ -56,8 +80,10 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.pipe[static_cast<int>(Storage::u8)] = &pipe<V, uint8_t>;
   if constexpr (sizeof(T) == sizeof(double)) k.pipe[static_cast<int>(Storage::f64)] = &pipe<V, double>;
   int i = 0;
-#define NAG_ELEMENTWISE_LOSS(L, section) k.loss[i++] = &loss_map<V, L>;
-#define NAG_ROW_LOSS(L, section) k.loss[i++] = nullptr;
+#define NAG_ELEMENTWISE_LOSS(L, section) \
+  k.loss[i] = &loss_map<V, L, false>;    \
+  k.second[i++] = &loss_map<V, L, true>;
+#define NAG_ROW_LOSS(L, section) k.second[i] = k.loss[i] = nullptr, ++i;
 #include "losses/registry.h"
 #undef NAG_ROW_LOSS
 #undef NAG_ELEMENTWISE_LOSS
@@ -76,6 +102,7 @@ constexpr RowKernels<typename V::T> row_kernels() {
     k.csr_outer[0][0] = &csr_outer<T, double, int32_t>;
     k.csr_outer[0][1] = &csr_outer<T, double, int64_t>;
   }
+  k.panel = panel_kernels<V>();
   return k;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include "base/types.h"
 #include "kernels/momentum_table.h"
+#include "kernels/panel_table.h"
 #include "losses/info.h"
 
 namespace nag {
@@ -20,6 +21,7 @@ struct MarginBlock {
   T* z;        // margins out, or null
   T* r;        // residuals out, or null
   T* sr;       // s*r out, what the gradient needs; padded to whole vectors
+  T* h;        // s*phi'' out, for `second` alone; padded to whole vectors
 };
 // The same for softmax: k columns, class-major with leading dimension ld.
 template <class T>
@@ -66,7 +68,8 @@ struct RowKernels {
   // dst[i*ldd + j] = X(i, j) widened to T, any byte strides.
   void (*decode[kStorageCount])(const void* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows,
                                 std::ptrdiff_t d, T* dst, std::ptrdiff_t ldd);
-  double (*loss[kLossCount])(const MarginBlock<T>&);  // null where the loss couples columns
+  double (*loss[kLossCount])(const MarginBlock<T>&);    // null where the loss couples columns
+  double (*second[kLossCount])(const MarginBlock<T>&);  // the same, with the curvature
   double (*softmax)(const SoftmaxBlock<T>&);
   double (*sum)(const T* x, std::ptrdiff_t m);  // lanes of double
   // node[j] += leaf[j] and node[j] = leaf[j], into double; and node += other node.
@@ -81,6 +84,7 @@ struct RowKernels {
   // Where each owner's entries of each row begin and end, for csr_outer with stride owners + 1.
   void (*csr_split[2])(const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const std::int64_t* bounds, int owners,
                        std::int64_t* cuts);
+  PanelKernels<T> panel;
   int lanes;
 };
 

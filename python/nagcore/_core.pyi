@@ -42,6 +42,19 @@ class Problem:
     def margins(self, w: Any, out: Any = None) -> npt.NDArray[Any]: ...
     def loss_from_margins(self, z: Any, residuals: Any = None) -> float: ...
     def rmatvec(self, v: Any, out: Any = None) -> npt.NDArray[np.float64]: ...
+    def gram(
+        self, weights: Any = None, rows: Any = None, out: Any = None
+    ) -> npt.NDArray[np.float64]: ...
+    def hessian(
+        self,
+        w: Any,
+        out: Any = None,
+        grad: Any = None,
+        margins: Any = None,
+        residuals: Any = None,
+    ) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+    def curvature_from_margins(self, z: Any, out: Any = None) -> npt.NDArray[Any]: ...
+    def hessian_vector(self, v: Any, weights: Any) -> npt.NDArray[np.float64]: ...
     @property
     def n(self) -> int: ...
     @property
@@ -69,6 +82,16 @@ class Problem:
     @property
     def n_threads(self) -> int: ...
 
+def cholesky_(
+    A: npt.NDArray[np.float64], n_threads: Any = None, isa: str | None = None
+) -> int: ...
+def solve_triangular(
+    L: npt.NDArray[np.float64],
+    b: Any,
+    trans: bool = False,
+    n_threads: Any = None,
+    isa: str | None = None,
+) -> npt.NDArray[np.float64]: ...
 def nesterov_step(
     params: Any,
     grads: Any,

@@ -54,7 +54,7 @@ struct Block {
       : zdot(padded(rows, lanes), shift), offset(static_cast<std::size_t>(rows), shift, random), y(static_cast<std::size_t>(rows), shift),
         s(static_cast<std::size_t>(rows), shift, random, 0.1, 3.0), z(static_cast<std::size_t>(rows), shift),
         r(static_cast<std::size_t>(rows), shift), sr(padded(rows, lanes), shift),
-        args{rows, zdot.data(), T(0.25), offset.data(), y.data(), s.data(), T(1.5), z.data(), r.data(), sr.data()} {
+        args{rows, zdot.data(), T(0.25), offset.data(), y.data(), s.data(), T(1.5), z.data(), r.data(), sr.data(), nullptr} {
     for (std::size_t i = 0; i < static_cast<std::size_t>(rows); ++i) {
       zdot[i] = static_cast<T>(random.uniform(-reach, reach));
       y[i] = static_cast<T>(target(domain, random));
@@ -112,7 +112,7 @@ TEST_P(Losses, ResidualIsTheDerivative) {
       double at[3], r[3];
       for (int side = 0; side < 3; ++side) {
         std::vector<double> zdot(padded(1, kernel.lanes), z + (side - 1) * h), sr(zdot.size());
-        const nag::MarginBlock<double> args{1, zdot.data(), 0.0, nullptr, &y, nullptr, 1.5, nullptr, r + side, sr.data()};
+        const nag::MarginBlock<double> args{1, zdot.data(), 0.0, nullptr, &y, nullptr, 1.5, nullptr, r + side, sr.data(), nullptr};
         at[side] = kernel.loss[l](args);
       }
       // The curvature is bounded near here, but may jump where a loss changes its piece: then by h times the jump.

@@ -16,7 +16,7 @@ std::vector<T> exp_of(const RowKernels<T>& kernel, const std::vector<T>& z) {
   const std::size_t n = z.size();
   std::vector<T> zdot(padded(static_cast<std::ptrdiff_t>(n), kernel.lanes)), y(n, T(0)), r(n), sr(zdot.size());
   std::copy(z.begin(), z.end(), zdot.begin());
-  const nag::MarginBlock<T> args{static_cast<std::ptrdiff_t>(n), zdot.data(), T(0), nullptr, y.data(), nullptr, T(0), nullptr, r.data(), sr.data()};
+  const nag::MarginBlock<T> args{static_cast<std::ptrdiff_t>(n), zdot.data(), T(0), nullptr, y.data(), nullptr, T(0), nullptr, r.data(), sr.data(), nullptr};
   kernel.loss[loss_number("poisson")](args);
   return r;
 }
@@ -26,7 +26,7 @@ T logistic_at(const RowKernels<T>& kernel, T z) {
   std::vector<T> zdot(static_cast<std::size_t>(kernel.lanes)), sr(zdot.size());
   zdot[0] = z;
   const T y = 1;
-  const nag::MarginBlock<T> args{1, zdot.data(), T(0), nullptr, &y, nullptr, T(0), nullptr, nullptr, sr.data()};
+  const nag::MarginBlock<T> args{1, zdot.data(), T(0), nullptr, &y, nullptr, T(0), nullptr, nullptr, sr.data(), nullptr};
   return static_cast<T>(kernel.loss[loss_number("logistic")](args));
 }
 

@@ -26,8 +26,13 @@ def test_converged_means_what_tol_says(loss, penalty, fit_intercept):
     for i, kind in enumerate((KINDS[turn % 4], KINDS[(turn + 2 + fit_intercept) % 4])):
         case = fit_case(loss, kind, penalty, fit_intercept, weights=i == 1, seed=i, n=80)
         best = minimum(case)
-        for solver, tol in (("fista", 1e-3), ("fista", 1e-8), ("acfgm", 1e-2)):
+        for solver, tol in (("fista", 1e-3), ("fista", 1e-8), ("acfgm", 1e-2), ("newton", 1e-3),
+                            ("newton", 1e-9), ("normal", 1e-9), ("plbfgs", 1e-3), ("plbfgs", 1e-9)):
             if solver == "acfgm" and not losses.get(loss).bounded_curvature:
+                continue
+            if solver in ("newton", "normal", "plbfgs") and penalty != "l2":
+                continue
+            if (solver == "newton" and loss == "softmax") or (solver == "normal" and loss != "squared"):
                 continue
             found = minimize(Objective(**case), tol=tol, solver=solver, max_passes=5000)
             note = f"{kind} {solver} {tol} {found}"

@@ -6,12 +6,12 @@ memory map, later a stream or a cluster) can stand behind it. The intercept is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from nagcore import losses
+from nagcore.objective.counted import Counted, Reads
 from nagcore.objective.duality import Certificate, best_intercept, certify, dot
 from nagcore.penalties import Penalty
 
@@ -155,28 +155,6 @@ def value_and_grad(
     return value, out
 
 
-class _Counted:
-    """A problem that adds each of its passes over X to its objective's count."""
-
-    def __init__(self, core: Any, objective: Objective) -> None:
-        self.core, self._objective = core, objective
-        self.n, self.d, self.p, self.k = core.n, core.d, core.p, core.k
-        self.compute = np.dtype(core.compute)
-        self.loss_from_margins: Callable[..., float] = core.loss_from_margins
-
-    def value_and_grad(self, w, grad=None, margins=None, residuals=None):
-        self._objective.n_passes += 1
-        return self.core.value_and_grad(w, grad, margins, residuals)
-
-    def margins(self, w, out=None):
-        self._objective.n_passes += 1
-        return self.core.margins(w, out)
-
-    def rmatvec(self, v):
-        self._objective.n_passes += 1
-        return self.core.rmatvec(v)
-
-
 class Objective:
     """A data set, a loss and penalties as one function of w, which counts its passes over X.
 
@@ -207,8 +185,9 @@ class Objective:
     l1, l2, positive, penalty, loss, fit_intercept
     nbytes : int
         Bytes of X that one pass reads.
-    n_passes : int
-        Passes over X so far, of every kind: gradients, margins and Xᵀ.
+    n_passes : int or float
+        Passes over X so far, of every kind: gradients, margins, Hessians and Xᵀ; m sampled rows
+        count as m/n of one.
     gap_kind : {"certificate", "none"}
         What `gap` returns: a proven bound needs a penalty.
 
@@ -261,6 +240,20 @@ class Objective:
         self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
         self.X, self.read_as = X, (scale, shift, dtype)
 
+        def subset(rows: Any, weight: Any) -> Objective:
+            given = None if sample_weight is None else np.asarray(sample_weight, np.float64)[rows]
+            if weight is not None:
+                given = weight if given is None else given * weight
+            return Objective(
+                X[rows], np.asarray(y)[rows], loss=loss, l2=l2, l1=l1, fit_intercept=fit_intercept,
+                sample_weight=given, offset=None if offset is None else np.asarray(offset)[rows],
+                delta=delta, scale=scale, shift=shift, compute=compute, n_threads=n_threads,
+                dtype=dtype, n_classes=core.k if loss_.targets == "class" else None,
+            )
+
+        core, loss_ = self.problem.core, self.loss
+        self._subset = subset
+
     @classmethod
     def from_problem(
         cls,
@@ -302,12 +295,14 @@ class Objective:
         self.X, self.read_as = X, (1.0, 0.0, None)
         return self
 
+    _subset: Any = None
+
     def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
         if penalty.positive and core.k > 1:
             raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
                              "for losses of one margin. Use positive=False.")
-        self.n_passes = 0
-        self.problem = _Counted(core, self)
+        self.reads = Reads(core.n)
+        self.problem = Counted(core, self.reads)
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
         self.positive = penalty.positive
         self.loss = losses.get(core.loss)
@@ -322,11 +317,24 @@ class Objective:
         self._wide = self.problem if core.compute == "float64" else None
         self._null: dict[Any, tuple[float, np.ndarray]] = {}
 
+    def sample(self, rows: np.ndarray, weight: np.ndarray | None = None) -> Objective | None:
+        """The same objective over some rows, their X copied; None where the rows cannot be had.
+
+        `weight` multiplies their sample weights: 1/probability where they were not drawn uniformly.
+        Reads of the sample are its own; `reads.rows` of this objective is for the caller to raise.
+        """
+        return None if self._subset is None else self._subset(rows, weight)
+
     @property
-    def wide(self) -> _Counted | None:
+    def n_passes(self) -> float:
+        """Passes over X so far; a fraction where rows were sampled."""
+        return self.reads.total
+
+    @property
+    def wide(self) -> Counted | None:
         """The same problem with float64 arithmetic on the same X (not a copy), or None."""
         if self._wide is None and self._make_wide is not None:
-            self._wide = _Counted(self._make_wide(), self)
+            self._wide = Counted(self._make_wide(), self.reads)
         return self._wide
 
     @property
@@ -340,7 +348,7 @@ class Objective:
         """F₀: the value at w = 0 with the best intercept. It costs no pass."""
         return self.null_model()[0]
 
-    def null_model(self, problem: _Counted | None = None) -> tuple[float, np.ndarray]:
+    def null_model(self, problem: Counted | None = None) -> tuple[float, np.ndarray]:
         """Return F₀ and the null model's w, from the targets alone."""
         problem = problem or self.problem
         if problem.compute not in self._null:
@@ -353,7 +361,7 @@ class Objective:
         value, w = self._null[problem.compute]
         return value, w.copy()
 
-    def _zero_margins(self, problem: _Counted) -> np.ndarray:
+    def _zero_margins(self, problem: Counted) -> np.ndarray:
         """The margins of w = 0 without an intercept: the offset."""
         z = np.zeros((problem.n, *self.w_shape[1:]), problem.compute)
         if self._offset is not None:

@@ -255,6 +255,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
     -------
     Certificate
     """
+    kept: np.ndarray | float
     d, kept, unbalanced = problem.d, 1.0, 0.0
     if problem.p > d:
         z = problem.margins(w) if z is None else z

@@ -1,7 +1,7 @@
 """The registry of solvers and `minimize`, which drives one until its gap is small enough.
 
 >>> names()
-('fista', 'acfgm')
+('fista', 'acfgm', 'newton', 'normal', 'plbfgs')
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 
 from nagcore.callbacks import State
 from nagcore.objective import Objective, check_w
-from nagcore.solvers import acfgm, fista
+from nagcore.solvers import acfgm, fista, newton, normal, plbfgs
+from nagcore.solvers.auto import choose
 from nagcore.solvers.base import Method, Result
 from nagcore.solvers.driver import Run
 
 __all__ = ["Method", "Result", "get", "minimize", "names"]
 
-_REGISTRY = {module.METHOD.name: module.METHOD for module in (fista, acfgm)}
+_REGISTRY = {module.METHOD.name: module.METHOD for module in (fista, acfgm, newton, normal, plbfgs)}
 
 
 def names() -> tuple[str, ...]:
@@ -30,7 +31,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('fista', 'acfgm')
+    ('fista', 'acfgm', 'newton', 'normal', 'plbfgs')
     """
     return tuple(_REGISTRY)
 
@@ -48,11 +49,11 @@ def get(solver: str, objective: Objective) -> Method:
     --------
     >>> import numpy as np
     >>> import nagcore
-    >>> get("auto", nagcore.Objective(np.eye(3), np.ones(3), loss="squared")).name
+    >>> get("auto", nagcore.Objective(np.eye(3), np.ones(3), loss="squared", l1=0.1)).name
     'fista'
     """
     if solver == "auto":
-        solver = "fista"
+        solver, _ = choose(objective)
     if solver not in _REGISTRY:
         raise ValueError(f'solver is "{solver}"; nagcore has "auto", '
                          + ", ".join(f'"{name}"' for name in _REGISTRY) + ".")
@@ -61,13 +62,13 @@ def get(solver: str, objective: Objective) -> Method:
 
 
 def _check_limits(tol: Any, max_passes: Any, max_seconds: Any) -> None:
-    if not (isinstance(tol, numbers.Real) and tol >= 0):
+    if not (isinstance(tol, numbers.Real) and float(tol) >= 0):
         raise ValueError(f"tol is {tol}; nagcore takes a number ≥ 0, the relative suboptimality to "
                          "reach. Use tol=1e-6.")
     if not ((isinstance(max_passes, numbers.Integral) or max_passes == math.inf) and max_passes >= 1):
         raise ValueError(f"max_passes is {max_passes}; nagcore takes a whole number ≥ 1. "
                          "Use max_passes=1000.")
-    if max_seconds is not None and not (isinstance(max_seconds, numbers.Real) and max_seconds > 0):
+    if max_seconds is not None and not (isinstance(max_seconds, numbers.Real) and float(max_seconds) > 0):
         raise ValueError(f"max_seconds is {max_seconds}; nagcore takes a positive number, or None "
                          "for no limit. Use max_seconds=None.")
 
@@ -151,6 +152,7 @@ def run(
         raise TypeError(f"objective is {type(objective).__name__}; minimize takes a "
                         'nagcore.Objective. Use nagcore.Objective(X, y, loss="logistic").')
     method = get(solver, objective)
+    why = choose(objective)[1] if solver == "auto" else "asked for"
     _check_limits(tol, max_passes, max_seconds)
     if w0 is not None:
         w0 = np.array(check_w(w0, objective.problem, "w0"), np.float64, order="C")
@@ -163,4 +165,4 @@ def run(
         this.go(w0, seed)
     except KeyboardInterrupt:
         this.message = "interrupted"
-    return this.result()
+    return this.result(why)

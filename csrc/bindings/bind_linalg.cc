@@ -1,0 +1,80 @@
+// Small dense algebra in float64.
+#include <pybind11/stl.h>
+
+#include <cmath>
+
+#include "bindings/bindings.h"
+#include "bindings/problem.h"
+#include "engine/linalg.h"
+
+namespace py = pybind11;
+
+namespace nag {
+namespace {
+
+// A square C-ordered float64 matrix as it lies.
+std::int64_t square_size(const py::object& A, const char* name) {
+  if (!py::isinstance<py::array>(A)) bad_type(std::string(name) + " is no NumPy array. Use np.ascontiguousarray(" + name + ", np.float64).");
+  const py::array a = py::reinterpret_borrow<py::array>(A);
+  if (a.ndim() != 2 || a.shape(0) != a.shape(1) || a.shape(0) == 0)
+    bad_value(std::string(name) + " has shape " + shape_text(a) + "; a square matrix of at least one row is needed.");
+  return a.shape(0);
+}
+
+std::int64_t cholesky_in_place(const py::object& A, const py::object& n_threads, const std::optional<std::string>& isa) {
+  const std::int64_t d = square_size(A, "A");
+  double* data = output<double>(A, "A", d, d, false);
+  const int threads = resolve_threads(thread_count(n_threads));
+  const KernelTable& table = table_named(isa);
+  std::int64_t bad = -1;
+  bool signalled = false;
+  {
+    const py::gil_scoped_release release;
+    bad = cholesky(table, data, d, threads, [&signalled] {
+      const py::gil_scoped_acquire acquire;
+      signalled = PyErr_CheckSignals() != 0;
+      return signalled;
+    });
+  }
+  if (signalled) throw py::error_already_set();
+  return bad;
+}
+
+py::object triangular_solution(const py::object& L, const py::object& b, bool trans, const py::object& n_threads,
+                               const std::optional<std::string>& isa) {
+  const std::int64_t d = square_size(L, "L");
+  const py::array l = py::reinterpret_borrow<py::array>(L);
+  if (dtype_name(l) != "float64" || !(l.flags() & py::array::c_style) || reinterpret_cast<std::uintptr_t>(l.data()) % sizeof(double) != 0)
+    bad_value("L has dtype " + dtype_name(l) + " or is not C-contiguous and aligned. Use np.ascontiguousarray(L, dtype=np.float64).");
+  const double* data = static_cast<const double*>(l.data());
+  for (std::int64_t i = 0; i < d; ++i)
+    if (!std::isfinite(data[i * d + i]) || data[i * d + i] == 0)
+      bad_value("L holds " + std::to_string(data[i * d + i]) + " on its diagonal at index " + std::to_string(i) +
+                "; numbers other than zero are needed, as cholesky_ gives them when it returns -1.");
+  const py::array rhs = py::array(py::module_::import("numpy").attr("asarray")(b));
+  if ((rhs.ndim() != 1 && rhs.ndim() != 2) || rhs.shape(0) != d)
+    bad_value("b has shape " + shape_text(rhs) + "; (" + std::to_string(d) + ",) or (" + std::to_string(d) + ", m) is needed.");
+  const std::int64_t m = rhs.ndim() == 1 ? 1 : rhs.shape(1);
+  py::array_t<double> x = numbers<double>(rhs, "b", static_cast<int>(rhs.ndim()), d, m);  // a copy of our own
+  double* to = x.mutable_data();
+  const int threads = resolve_threads(thread_count(n_threads));
+  const KernelTable& table = table_named(isa);
+  {
+    const py::gil_scoped_release release;
+    if (m > 0) solve_triangular(table, data, d, to, m, trans, threads);
+  }
+  return x;
+}
+
+}  // namespace
+
+void bind_linalg(py::module_& m) {
+  m.def("cholesky_", &cholesky_in_place, py::arg("A"), py::arg("n_threads") = py::none(), py::arg("isa") = py::none(),
+        "The lower triangle of A (square, float64, C order) becomes L with A = L L', its strict upper triangle zeros; only the lower "
+        "triangle is read. Returns -1, or the index of the first pivot that is no positive finite number: A is then unspecified.");
+  m.def("solve_triangular", &triangular_solution, py::arg("L"), py::arg("b"), py::arg("trans") = false, py::arg("n_threads") = py::none(),
+        py::arg("isa") = py::none(),
+        "The solution of L x = b, or of L' x = b with trans; b is (d,) or (d, m). Only the lower triangle of L is read.");
+}
+
+}  // namespace nag

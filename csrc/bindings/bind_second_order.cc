@@ -1,0 +1,161 @@
+// Problem's second-order passes: Gram matrix, Hessian, curvature, products with a Hessian.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "bindings/bindings.h"
+#include "bindings/problem.h"
+#include "engine/aligned.h"
+#include "engine/gram.h"
+
+namespace py = pybind11;
+
+namespace nag {
+namespace {
+
+// Row numbers as 64-bit integers of our own, each checked.
+std::vector<std::int64_t> row_numbers(const py::object& rows, std::int64_t n) {
+  const py::array a = py::array(py::module_::import("numpy").attr("asarray")(rows));
+  const char kind = a.dtype().kind();
+  if (a.ndim() != 1 || (kind != 'i' && kind != 'u'))
+    bad_value("rows has dtype " + dtype_name(a) + " and shape " + shape_text(a) + "; a 1-D array of row numbers is needed." +
+              (kind == 'b' ? " Use np.flatnonzero(rows)." : " Use np.asarray(rows, dtype=np.int64)."));
+  if (a.size() == 0) bad_value("rows is empty; at least one row number is needed. Leave rows out for all of them.");
+  const py::array_t<std::int64_t, py::array::c_style | py::array::forcecast> typed(a);
+  std::vector<std::int64_t> checked(typed.data(), typed.data() + typed.size());
+  for (std::size_t i = 0; i < checked.size(); ++i)
+    if (checked[i] < 0 || checked[i] >= n)
+      bad_value("rows holds " + std::to_string(checked[i]) + " at index " + std::to_string(i) + ", but X has " + std::to_string(n) +
+                " rows (out of range); numbers from 0 to " + std::to_string(n - 1) + " are needed.");
+  return checked;
+}
+
+}  // namespace
+
+py::object Problem::gram(const py::object& weights, const py::object& rows, const py::object& out) {
+  SecondRequest q;
+  py::array v;
+  if (!weights.is_none()) {
+    v = row_vector(weights, "weights");
+    q.v = v.data();
+  }
+  std::vector<std::int64_t> at;
+  if (!rows.is_none()) {
+    at = row_numbers(rows, view_.n);
+    q.rows = at.data();
+    q.count = static_cast<std::int64_t>(at.size());
+  }
+  const py::object H = out.is_none() ? new_square() : out;
+  const std::int64_t p = view_.w_rows();
+  double* to = output<double>(H, "out", p, p, false);
+  check_apart({{"weights", weights}, {"out", H}});
+  SecondResult result;
+  Aligned<double> scratch;
+  if (!out.is_none()) scratch = Aligned<double>(static_cast<std::size_t>(p * p));
+  q.out = out.is_none() ? to : scratch.data();
+  q.n_threads = resolve_threads(threads_);
+  without_gil([&](const std::function<bool()>& interrupted) {
+    q.interrupted = interrupted;
+    result = run_second(view_, q);
+  });
+  if (!result.finite) explain_non_finite();
+  if (!out.is_none()) std::copy(scratch.data(), scratch.data() + p * p, to);
+  return H;
+}
+
+py::tuple Problem::hessian(const py::object& w, const py::object& out, const py::object& grad, const py::object& margins,
+                           const py::object& residuals) {
+  needs_one_column("hessian");
+  const py::array_t<double> weights = check_w(w);
+  const py::object H = out.is_none() ? new_square() : out, g = grad.is_none() ? new_weights() : grad;
+  const std::int64_t p = view_.w_rows();
+  double* to = output<double>(H, "out", p, p, false);
+  double* to_grad = output<double>(g, "grad", p, 1, true);
+  SecondRequest q;
+  q.w = weights.data();
+  q.z = optional_output(margins, "margins");
+  q.r = optional_output(residuals, "residuals");
+  check_apart({{"w", w}, {"out", H}, {"grad", g}, {"margins", margins}, {"residuals", residuals}});
+  Aligned<double> scratch(static_cast<std::size_t>(p)), square;
+  if (!out.is_none()) square = Aligned<double>(static_cast<std::size_t>(p * p));
+  q.grad = scratch.data();
+  q.out = out.is_none() ? to : square.data();
+  q.n_threads = resolve_threads(threads_);
+  SecondResult result;
+  without_gil([&](const std::function<bool()>& interrupted) {
+    q.interrupted = interrupted;
+    result = run_second(view_, q);
+  });
+  if (!result.finite) explain_non_finite();
+  std::copy(scratch.data(), scratch.data() + p, to_grad);
+  if (!out.is_none()) std::copy(square.data(), square.data() + p * p, to);
+  return py::make_tuple(result.value, g, H);
+}
+
+py::object Problem::curvature_from_margins(const py::object& z, const py::object& out) {
+  needs_one_column("curvature_from_margins");
+  const py::array typed = row_vectors(z, "z", false);
+  const py::object h = out.is_none() ? new_rows() : out;
+  void* to = optional_output(h, "out");
+  check_apart({{"z", z}, {"out", h}});
+  const int threads = resolve_threads(threads_);
+  const py::gil_scoped_release release;
+  nag::curvature_from_margins(view_, typed.data(), to, threads);
+  return h;
+}
+
+py::object Problem::hessian_vector(const py::object& v, const py::object& weights) {
+  const py::array a = py::array(py::module_::import("numpy").attr("asarray")(v));
+  const std::int64_t p = view_.w_rows();
+  if ((a.ndim() != 1 && a.ndim() != 2) || a.shape(0) != p || (a.ndim() == 2 && a.shape(1) < 1))
+    bad_value("v has shape " + shape_text(a) + "; (" + std::to_string(p) + ",) or (" + std::to_string(p) + ", m) is needed" +
+              (view_.fit_intercept ? ": one row for each column of X, then the intercept." : ", one row for each column of X."));
+  ProblemView view = view_;
+  view.k = a.ndim() == 1 ? 1 : a.shape(1);
+  const py::array_t<double> direction = numbers<double>(a, "v", static_cast<int>(a.ndim()), p, view.k);
+  PassRequest q;
+  q.kind = PassRequest::Kind::hessian_vector;
+  q.w = direction.data();
+  py::array typed;
+  if (is_softmax() && py::isinstance<py::array>(weights) && py::reinterpret_borrow<py::array>(weights).ndim() == 2) {
+    if (a.ndim() != 2 || view.k != view_.k)
+      bad_value("v has shape " + shape_text(a) + "; with probabilities as weights, one column for each of the " +
+                std::to_string(view_.k) + " classes is needed.");
+    typed = row_vectors(weights, "weights", true);
+    q.coupled = true;
+  } else {
+    typed = row_vector(weights, "weights");
+  }
+  q.v = typed.data();
+  py::object out = a.ndim() == 1 ? py::object(py::array_t<double>(p)) : py::object(py::array_t<double>(std::vector<py::ssize_t>{p, view.k}));
+  q.grad = py::reinterpret_borrow<py::array_t<double>>(out).mutable_data();
+  q.n_threads = resolve_threads(threads_);
+  without_gil([&](const std::function<bool()>& interrupted) {
+    q.interrupted = interrupted;
+    run_pass(view, q);
+  });
+  for (std::int64_t j = 0; j < p * view.k; ++j)
+    if (!std::isfinite(q.grad[j])) {
+      explain_non_finite();
+      break;
+    }
+  return out;
+}
+
+void bind_second_order(py::class_<Problem>& problem) {
+  problem
+      .def("gram", &Problem::gram, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("out") = py::none(),
+           "(1/S) sum_i s_i v_i x_i x_i' in one pass, (p, p) float64, x ending in 1 where there is an intercept; over the rows named, or all. "
+           "S is the sum of all sample weights, whichever rows are named.")
+      .def("hessian", &Problem::hessian, py::arg("w"), py::arg("out") = py::none(), py::arg("grad") = py::none(),
+           py::arg("margins") = py::none(), py::arg("residuals") = py::none(),
+           "(value, gradient, Hessian) of the data term in one pass; margins and residuals where asked.")
+      .def("curvature_from_margins", &Problem::curvature_from_margins, py::arg("z"), py::arg("out") = py::none(),
+           "phi''(z, y) for each sample: O(n), no pass.")
+      .def("hessian_vector", &Problem::hessian_vector, py::arg("v"), py::arg("weights"),
+           "(1/S) X'(s * weights * (Xv)) in one pass, X with a column of ones where there is an intercept; v is (p,) or (p, m). For softmax, "
+           "(n, k) probabilities as weights give (1/S) X'(s * (P * Z - P * rowsum(P * Z))) with Z = Xv.");
+}
+
+}  // namespace nag

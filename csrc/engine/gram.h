@@ -1,0 +1,31 @@
+// Weighted products X' diag(c) X: Gram matrices and Hessians, in one trip of X through memory.
+#pragma once
+#include "engine/problem.h"
+
+namespace nag {
+
+// What one call asks for. Vectors are of the compute type, n of them; null pointers are not wanted.
+//   gram:     out = (1/S) sum s v x x'                       over all rows, or the `count` rows named by `rows`
+//   hessian:  out = (1/S) sum s phi'' x x', with value, gradient, margins z and residuals r at w (k = 1)
+// x holds a last entry 1 where the problem has an intercept. out is w_rows x w_rows in C order, both triangles.
+struct SecondRequest {
+  const void* v = nullptr;
+  const std::int64_t* rows = nullptr;
+  std::int64_t count = 0;
+  const double* w = nullptr;  // null: gram
+  double* out = nullptr;
+  double* grad = nullptr;
+  void* z = nullptr;
+  void* r = nullptr;
+  int n_threads = 1;
+  std::function<bool()> interrupted;
+};
+
+struct SecondResult {
+  double value = 0.0;
+  bool interrupted = false, finite = true;  // not finite: of what was summed
+};
+
+SecondResult run_second(const ProblemView& problem, const SecondRequest& request);
+
+}  // namespace nag

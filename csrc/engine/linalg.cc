@@ -1,0 +1,182 @@
+// Right-looking blocked Cholesky on the panels of kernels/panels.h, whose product is also a Gram matrix's, and blocked
+// substitution on the row kernels. Each element is computed by one thread in an order that depends on d alone.
+// Memory beyond A: twice a strip of kStrip columns.
+#include "engine/linalg.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "engine/margins.h"
+#include "engine/threads.h"
+
+namespace nag {
+namespace {
+
+constexpr std::ptrdiff_t kSmallStrip = 64, kStrip = 128;  // columns: wider ones read the rest of A less often
+constexpr std::int64_t kWideFrom = 1024;
+constexpr std::int64_t kAlone = 192;  // up to this size one thread is faster than barriers
+
+class Cholesky {
+ public:
+  Cholesky(const KernelTable& table, double* A, std::int64_t d)
+      : panel_(table.f64.panel), lanes_(table.f64.lanes), A_(A), d_(static_cast<std::ptrdiff_t>(d)),
+        strip_(d < kWideFrom ? kSmallStrip : kStrip),
+        P_(static_cast<std::size_t>(pad_to(d_, lanes_) * strip_)), Q_(static_cast<std::size_t>(pad_to(d_, lanes_) * strip_)) {}
+
+  std::int64_t run(int n_threads, InterruptCheck& check) {
+    std::int64_t bad = -1;
+    std::atomic<std::int64_t> task{0};
+    parallel_run(d_ <= kAlone ? 1 : n_threads, [&](int thread, int count) {
+      std::int64_t task_base = 0;
+      for (std::ptrdiff_t at = 0; at < d_; at += strip_) {
+        const std::ptrdiff_t width = std::min(strip_, d_ - at), vectors = (d_ - at + lanes_ - 1) / lanes_;
+        pack(at, width, share(vectors, thread, count), share(vectors, thread + 1, count));
+        parallel_barrier();
+        if (thread == 0) {
+          const std::ptrdiff_t k = panel_.factor(P_.data(), strip_, width);
+          if (k >= 0) bad = at + k;
+          else if (check.due(0)) bad = -2;
+        }
+        parallel_barrier();
+        if (bad != -1) return;
+        const std::ptrdiff_t head = (width + lanes_ - 1) / lanes_, below = vectors - head;
+        if (thread == 0) unpack(at, width, 0, head);
+        if (below > 0) {
+          const std::ptrdiff_t from = share(below, thread, count), to = share(below, thread + 1, count);
+          double* P = P_.data() + (head + from) * strip_ * lanes_;
+          panel_.solve(P_.data(), P, strip_, width, to - from);
+          negate(P, Q_.data() + (head + from) * strip_ * lanes_, (to - from) * strip_ * lanes_);
+          unpack(at, width, head + from, head + to);
+        }
+        parallel_barrier();
+        if (below > 0) subtract(at + width, width, head, below, count, task, &task_base);
+        parallel_barrier();
+      }
+      for (std::ptrdiff_t i = share(d_, thread, count); i < share(d_, thread + 1, count); ++i)
+        std::fill(A_ + i * d_ + i + 1, A_ + (i + 1) * d_, 0.0);
+    });
+    return bad;
+  }
+
+ private:
+  static std::ptrdiff_t share(std::ptrdiff_t total, int thread, int count) { return total * thread / count; }
+
+  // Line k of the panels is column at + k of A, their lanes its rows from `at` on.
+  void pack(std::ptrdiff_t at, std::ptrdiff_t width, std::ptrdiff_t from, std::ptrdiff_t to) {
+    const std::ptrdiff_t rows = std::min(to * lanes_, d_ - at) - from * lanes_;
+    if (rows <= 0) return;
+    const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(sizeof(double));
+    const PackBlock b{A_ + (at + from * lanes_) * d_ + at, item, d_ * item, nullptr, width, rows, strip_, false};
+    panel_.pack[static_cast<int>(Storage::f64)](b, P_.data() + from * strip_ * lanes_);
+  }
+
+  void unpack(std::ptrdiff_t at, std::ptrdiff_t width, std::ptrdiff_t from, std::ptrdiff_t to) {
+    for (std::ptrdiff_t i = from * lanes_; i < std::min(to * lanes_, d_ - at); ++i) {
+      const double* p = P_.data() + i / lanes_ * strip_ * lanes_ + i % lanes_;
+      double* row = A_ + (at + i) * d_ + at;
+      for (std::ptrdiff_t k = 0; k < std::min(width, i + 1); ++k) row[k] = p[k * lanes_];
+    }
+  }
+
+  static void negate(const double* from, double* to, std::ptrdiff_t count) {
+    for (std::ptrdiff_t i = 0; i < count; ++i) to[i] = -from[i];
+  }
+
+  // What the strip takes away from everything below and to the right of it.
+  void subtract(std::ptrdiff_t corner, std::ptrdiff_t width, std::ptrdiff_t head, std::ptrdiff_t vectors, int count,
+                std::atomic<std::int64_t>& task, std::int64_t* task_base) {
+    constexpr std::ptrdiff_t kRows = 8, kColumns = PanelProduct<double>::kColumns;
+    PanelProduct<double> p{};
+    p.P = P_.data() + head * strip_ * lanes_;
+    p.Q = Q_.data() + head * strip_ * lanes_;
+    p.ld = strip_;
+    p.rows = width;
+    p.row_count = p.col_count = d_ - corner;
+    p.C = A_ + corner * d_ + corner;
+    p.ldc = d_;
+    // Tasks are numbered column group by column group; the same walk finds each.
+    std::int64_t index = task++ - *task_base, first = 0;
+    for (std::ptrdiff_t col = 0; col < vectors; col += kColumns) {
+      const std::int64_t tasks = (vectors - col + kRows - 1) / kRows;
+      for (; index < first + tasks; index = task++ - *task_base) {
+        p.first_col = col;
+        p.first_row = col + static_cast<std::ptrdiff_t>(index - first) * kRows;
+        p.end_row = std::min(vectors, p.first_row + kRows);
+        panel_.product(p);
+      }
+      first += tasks;
+    }
+    *task_base += first + count;  // every thread draws one too many
+  }
+
+  const PanelKernels<double>& panel_;
+  const std::ptrdiff_t lanes_;
+  double* const A_;
+  const std::ptrdiff_t d_, strip_;
+  Aligned<double> P_, Q_;
+};
+
+constexpr std::ptrdiff_t kStep = 32;      // rows solved one by one before the kernels take what they give the others
+constexpr std::ptrdiff_t kTogether = 16;  // right-hand sides that share each read of L
+
+// X is [columns][ld]: the right-hand sides, then the solutions.
+void forward(const RowKernels<double>& kernels, const double* L, std::ptrdiff_t d, double* X, std::ptrdiff_t ld, std::ptrdiff_t columns) {
+  double t[kTogether * kStep];
+  for (std::ptrdiff_t at = 0; at < d; at += kStep) {
+    const std::ptrdiff_t rows = std::min(kStep, d - at);
+    if (at > 0) kernels.dot(L + at * d, d, rows, at, X, ld, columns, t, kStep, false, nullptr);
+    for (std::ptrdiff_t c = 0; c < columns; ++c) {
+      double* x = X + c * ld + at;
+      for (std::ptrdiff_t i = 0; i < rows; ++i) {
+        const double* row = L + (at + i) * d + at;
+        double s = at > 0 ? x[i] - t[c * kStep + i] : x[i];
+        for (std::ptrdiff_t j = 0; j < i; ++j) s -= row[j] * x[j];
+        x[i] = s / row[i];
+      }
+    }
+  }
+}
+
+void backward(const RowKernels<double>& kernels, const double* L, std::ptrdiff_t d, double* X, std::ptrdiff_t ld, std::ptrdiff_t columns) {
+  double r[kTogether * kStep];
+  for (std::ptrdiff_t at = (d - 1) / kStep * kStep; at >= 0; at -= kStep) {
+    const std::ptrdiff_t rows = std::min(kStep, d - at);
+    for (std::ptrdiff_t c = 0; c < columns; ++c) {
+      double* x = X + c * ld + at;
+      for (std::ptrdiff_t i = rows; i-- > 0;) {
+        double s = x[i];
+        for (std::ptrdiff_t j = i + 1; j < rows; ++j) s -= L[(at + j) * d + at + i] * x[j];
+        x[i] = s / L[(at + i) * d + at + i];
+        r[c * kStep + i] = -x[i];
+      }
+    }
+    if (at > 0) kernels.outer(L + at * d, d, rows, at, r, kStep, columns, X, ld, nullptr);
+  }
+}
+
+}  // namespace
+
+std::int64_t cholesky(const KernelTable& table, double* A, std::int64_t d, int n_threads, const std::function<bool()>& interrupted) {
+  InterruptCheck check(interrupted);
+  return Cholesky(table, A, d).run(n_threads, check);
+}
+
+void solve_triangular(const KernelTable& table, const double* L, std::int64_t d, double* B, std::int64_t m, bool transposed, int n_threads) {
+  const std::int64_t groups = (m + kTogether - 1) / kTogether;
+  const std::ptrdiff_t ld = pad_to(static_cast<std::ptrdiff_t>(d), kStep);
+  std::atomic<std::int64_t> next{0};
+  parallel_run(static_cast<int>(std::min<std::int64_t>(n_threads, groups)), [&](int, int) {
+    Aligned<double> X(static_cast<std::size_t>(kTogether * ld));
+    for (std::int64_t g; (g = next++) < groups;) {
+      const std::int64_t first = g * kTogether;
+      const std::ptrdiff_t columns = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kTogether, m - first));
+      for (std::ptrdiff_t c = 0; c < columns; ++c)
+        for (std::int64_t i = 0; i < d; ++i) X[static_cast<std::size_t>(c * ld + i)] = B[i * m + first + c];
+      (transposed ? backward : forward)(table.f64, L, static_cast<std::ptrdiff_t>(d), X.data(), ld, columns);
+      for (std::ptrdiff_t c = 0; c < columns; ++c)
+        for (std::int64_t i = 0; i < d; ++i) B[i * m + first + c] = X[static_cast<std::size_t>(c * ld + i)];
+    }
+  });
+}
+
+}  // namespace nag

@@ -1,0 +1,16 @@
+// Small dense algebra in float64: what a Newton step needs of a d x d matrix. The same bits for every number of threads.
+#pragma once
+#include <functional>
+
+#include "kernels/table.h"
+
+namespace nag {
+
+// The lower triangle of A (d x d, C order) becomes L with A = L L', the strict upper triangle zeros. Returns the index of
+// the first pivot that is no positive finite number, or -1; A is unspecified after a bad one. -2 when interrupted.
+std::int64_t cholesky(const KernelTable& table, double* A, std::int64_t d, int n_threads, const std::function<bool()>& interrupted);
+
+// B (d x m, C order) becomes the solution of L X = B, or of L' X = B. Reads the lower triangle of L (d x d, C order) alone.
+void solve_triangular(const KernelTable& table, const double* L, std::int64_t d, double* B, std::int64_t m, bool transposed, int n_threads);
+
+}  // namespace nag
