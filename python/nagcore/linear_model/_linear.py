@@ -67,6 +67,8 @@ class LinearRegression(LinearRegressor):
         "positive": ["boolean"],
     }
 
+    _keeps_rows = True
+
     def __init__(
         self,
         *,

@@ -177,7 +177,7 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    coef_ : ndarray of shape (1, d) or (n_classes, d)
+    coef_ : ndarray of shape (d,) for two classes, else (n_classes, d)
     intercept_ : ndarray of shape (1,) or (n_classes,)
     classes_ : ndarray of shape (n_classes,)
     n_iter_, solver_, n_features_in_, feature_names_in_
@@ -220,6 +220,7 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
         self.positive = positive
         self.random_state = random_state
 
+    _keeps_rows = False
     _fit = RidgeBase._fit
     _set = RidgeBase._set
     _fit_columns = RidgeBase._fit_columns
