@@ -196,8 +196,10 @@ def test_ridge_cv_by_folds_and_its_errors():
     mine, other = (m.RidgeCV([0.01, 0.1, 1.0], cv=4).fit(X, y) for m in (ours, theirs))
     for name in RIDGE:
         agree(mine, other, name, 1e-8)
-    for wrong, message in (({"alphas": [1.0, 0.0]}, r"alphas\[1\]"), ({"cv": 3, "store_cv_results": True}, "incompat"),
-                           ({"cv": 3, "alpha_per_target": True}, "incompatible")):  # fmt: skip
+    for wrong, message in (
+        ({"alphas": [1.0, 0.0]}, r"alphas\[1\]"), ({"cv": 3, "store_cv_results": True}, "incompatible"),
+        ({"cv": 3, "alpha_per_target": True}, "incompatible"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             ours.RidgeCV(**wrong).fit(X, y)
 

@@ -49,10 +49,9 @@ class RidgeBase(LinearRegressor):
         if self.solver in _THEIRS and fits(X, self.positive):
             found = least_squares(X, y, sample_weight, alpha, fit_intercept=self.fit_intercept,
                                   positive=self.positive)
-            if found is not None:
-                self._set(X, y, found.coef, found.intercept)
-                self.solver_ = "cholesky"
-                return
+            self._set(X, y, found.coef, found.intercept)
+            self.solver_ = "cholesky"
+            return
         constraint = {"positive": True} if self.positive else {}
         penalties = [{"l2": float(a) / total, **constraint} for a in alpha]
         solver = "auto" if self.solver in _THEIRS else self.solver
