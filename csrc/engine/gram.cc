@@ -88,6 +88,8 @@ class SecondPass {
       for (std::ptrdiff_t i = 0; i < rows; ++i) {
         const std::int64_t from = q_.rows ? q_.rows[row + i] : row + i;
         c[i] = v && s ? v[from] * s[from] : v ? v[from] : s[from];
+        if (c[i] == 0)  // nothing of a row that does not count: zero times NaN would be NaN
+          for (std::ptrdiff_t u = 0; u < col_vectors_; ++u) std::fill_n(P + (u * ld_ + i) * lanes_, lanes_, T(0));
       }
     }
     T* Q = b.Q.data() + at * lanes_;

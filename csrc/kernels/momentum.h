@@ -23,6 +23,20 @@ struct SquareSum {
   }
   NAG_INLINE double total() const { return reduce_add(a + b); }
 };
+// Σ g·b in double lanes, for the alignment of a gradient with the step that is taken on it.
+struct DotSum {
+  Vd a;
+  static NAG_INLINE DotSum zero() { return {Vd::zero()}; }
+  NAG_INLINE void add(Vf g, Vf b) {
+    float gs[Vf::N], bs[Vf::N];
+    g.store(gs);
+    b.store(bs);
+    a = fma(widen(gs, Vd()), widen(bs, Vd()), a);
+    a = fma(widen(gs + Vd::N, Vd()), widen(bs + Vd::N, Vd()), a);
+  }
+  NAG_INLINE void add(Vd g, Vd b) { a = fma(g, b, a); }
+  NAG_INLINE double total() const { return reduce_add(a); }
+};
 static_assert(Vf::N == 2 * Vd::N, "SquareSum::add reads one float vector as two double vectors");
 
 // The rule with each scalar in every lane. A local copy, or the stores would force a reload at each step.
@@ -36,6 +50,13 @@ struct RuleLanes {
         gain(V::set1(r.gain)), decay(V::set1(r.decay)), keep(V::set1(r.keep)), ema_keep(V::set1(r.ema_keep)),
         ema_mix(V::set1(r.ema_mix)), unscale(V::set1(r.unscale)), clip(V::set1(r.clip)), decay_kind(r.decay_kind),
         scaled(r.scaled), clipped(r.clipped), averaged(r.averaged), ema_near(r.ema_mix < typename V::T(0.5)) {}
+};
+
+// What a run adds up on its way.
+struct RunSums {
+  SquareSum squares = SquareSum::zero();
+  DotSum dot = DotSum::zero();
+  bool aligned;  // whether dot is asked for
 };
 
 // A run of elements in the compute type.
@@ -78,10 +99,10 @@ NAG_INLINE V moving_average(const RuleLanes<V>& r, V e, V p) {
   return r.ema_near ? fma(r.ema_mix, p - e, e) : fma(r.ema_mix - V::set1(1), p - e, p);
 }
 
-// kGeneral also unscales, clips, decays decoupled, averages and takes first steps; its branches are the same for a whole
-// leaf. The common step is compiled without them. Returns θ.
+// kGeneral also unscales, clips, decays decoupled, averages, aligns and takes first steps; its branches are the same for a
+// whole leaf. The common step is compiled without them. Returns θ, and leaves in g the gradient as scaled and decayed.
 template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
-NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V g, V& b, V& e, bool first) {
+NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V& g, V& b, V& e, bool first) {
   if (kGeneral) {
     if (r.scaled) g = g / r.unscale;
     if (r.clipped) g = g * r.clip;
@@ -96,7 +117,7 @@ NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V g, V& b, V& e, bool firs
 
 template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
 NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                               SquareSum& squares) {
+                               RunSums& sums) {
   using T = typename V::T;
   const RuleLanes<V> r(rule);
   T* const ps = run.p;
@@ -104,7 +125,9 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
   T* const es = run.e;
   const T* const gs = run.g;
   const size_t count = run.n;
-  SquareSum sum = squares;
+  SquareSum sum = sums.squares;
+  DotSum dot = sums.dot;
+  const bool aligned = kGeneral && sums.aligned;
   const bool reads_b = kForm != UpdateForm::plain && !(kGeneral && first);
   const bool writes_e = kGeneral && r.averaged;
   const bool reads_e = writes_e && !first;
@@ -113,27 +136,35 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
     sum.add(gs + i);
     V b = reads_b ? V::load(bs + i) : V::zero();
     V e = reads_e ? V::load(es + i) : V::zero();
-    const V p = V::load(ps + i), g = V::load(gs + i);
+    const V p = V::load(ps + i);
+    V g = V::load(gs + i);
     update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store(ps + i);
     if (kForm != UpdateForm::plain) b.store(bs + i);
     if (writes_e) e.store(es + i);
+    if (aligned) dot.add(g, kForm == UpdateForm::plain ? g : b);
   }
   if (i < count) {
     const int n = static_cast<int>(count - i);
     sum.template add_n<V>(gs + i, n);
     V b = reads_b ? V::load_n(bs + i, n) : V::zero();
     V e = reads_e ? V::load_n(es + i, n) : V::zero();
-    const V p = V::load_n(ps + i, n), g = V::load_n(gs + i, n);
+    const V p = V::load_n(ps + i, n);
+    V g = V::load_n(gs + i, n);
     update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store_n(ps + i, n);
     if (kForm != UpdateForm::plain) b.store_n(bs + i, n);
     if (writes_e) e.store_n(es + i, n);
+    if (aligned) {
+      // Lanes beyond n hold zeros of g, p and b and so decay, scale and clip to zero.
+      dot.add(g, kForm == UpdateForm::plain ? g : b);
+    }
   }
-  squares = sum;
+  sums.squares = sum;
+  sums.dot = dot;
 }
 
 template <class V, UpdateConvention kConvention, bool kGeneral>
 void momentum_form(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                   SquareSum& sum) {
+                   RunSums& sum) {
   switch (rule.form) {
     case UpdateForm::plain: return momentum_run<V, kConvention, UpdateForm::plain, kGeneral>(run, rule, first, sum);
     case UpdateForm::heavy_ball:
@@ -144,9 +175,9 @@ void momentum_form(const MomentumRun<typename V::T>& run, const UpdateRule<typen
 
 template <class V>
 void momentum_any(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                  SquareSum& sum) {
-  const bool general =
-      first || rule.scaled || rule.clipped || rule.averaged || rule.decay_kind == UpdateDecay::decoupled;
+                  RunSums& sum) {
+  const bool general = first || rule.scaled || rule.clipped || rule.averaged || sum.aligned ||
+                       rule.decay_kind == UpdateDecay::decoupled;
   const bool keras = rule.convention == UpdateConvention::keras;
   if (keras) {
     general ? momentum_form<V, UpdateConvention::keras, true>(run, rule, first, sum)
@@ -169,27 +200,55 @@ NAG_INLINE const float* widened(UpdateNumber number, const void* from, size_t i,
   return block;
 }
 
+NAG_INLINE RunSums sums_of(const UpdateSpan& s) {
+  RunSums sums;
+  sums.aligned = s.alignment != nullptr;
+  return sums;
+}
+NAG_INLINE double finish(const UpdateSpan& s, const RunSums& sums) {
+  if (s.alignment != nullptr) *s.alignment = sums.dot.total();
+  return sums.squares.total();
+}
+
 template <class H>
-double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
-  float params[kNarrowBlock], grads[kNarrowBlock];
+NAG_INLINE void round_block(const float* from, uint16_t* to, size_t n, bool stochastic, RandomKey key, size_t first) {
+  stochastic ? round_stochastic<H>(from, to, n, key, first) : round_nearest<H>(from, to, n);
+}
+
+// Parameters or buffers that are narrower than the arithmetic, a block at a time. Wide ones are used where they lie.
+inline double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
+  float params[kNarrowBlock], grads[kNarrowBlock], buffers[kNarrowBlock];
   uint16_t* const out = static_cast<uint16_t*>(s.param);
-  const bool stochastic = rule.seed != 0 && s.master == nullptr;
+  uint16_t* const kept = s.bf16_buffer && rule.form != UpdateForm::plain ? static_cast<uint16_t*>(s.buffer) : nullptr;
+  const bool wide = s.param_number == UpdateNumber::f32, half = s.param_number == UpdateNumber::f16;
+  const bool stochastic = rule.seed != 0;
   const RandomKey key = random_key(rule.seed, s.tensor, s.leaf);
-  SquareSum sum = SquareSum::zero();
+  const RandomKey buffer_key = random_key(rule.seed, s.tensor, ~s.leaf);
+  RunSums sums = sums_of(s);
   for (size_t i = 0; i < s.count; i += kNarrowBlock) {
     const size_t n = s.count - i < kNarrowBlock ? s.count - i : kNarrowBlock;
     float* p = params;
-    if (s.master != nullptr) {
+    if (wide) {
+      p = static_cast<float*>(s.param) + i;
+    } else if (s.master != nullptr) {
       p = s.master + i;
     } else {
-      widen_block<H>(out + i, params, n);
+      half ? widen_block<Float16>(out + i, params, n) : widen_block<Bfloat16>(out + i, params, n);
     }
-    const MomentumRun<float> run = {p, widened(s.grad_number, s.grad, i, n, grads),
-                                    ahead(static_cast<float*>(s.buffer), i), ahead(static_cast<float*>(s.ema), i), n};
-    momentum_any<Vf>(run, rule, s.first, sum);
-    stochastic ? round_stochastic<H>(p, out + i, n, key, i) : round_nearest<H>(p, out + i, n);
+    float* b = ahead(static_cast<float*>(s.buffer), i);
+    if (kept != nullptr) {
+      b = buffers;
+      if (!s.first) widen_block<Bfloat16>(kept + i, buffers, n);
+    }
+    const MomentumRun<float> run = {p, widened(s.grad_number, s.grad, i, n, grads), b,
+                                    ahead(static_cast<float*>(s.ema), i), n};
+    momentum_any<Vf>(run, rule, s.first, sums);
+    if (kept != nullptr) round_block<Bfloat16>(buffers, kept + i, n, stochastic, buffer_key, i);
+    const bool dither = stochastic && s.master == nullptr;
+    if (half) round_block<Float16>(p, out + i, n, dither, key, i);
+    else if (!wide) round_block<Bfloat16>(p, out + i, n, dither, key, i);
   }
-  return sum.total();
+  return finish(s, sums);
 }
 
 template <class V>
@@ -197,17 +256,13 @@ double momentum_whole(const UpdateSpan& s, const UpdateRule<typename V::T>& rule
   using T = typename V::T;
   const MomentumRun<T> run = {static_cast<T*>(s.param), static_cast<const T*>(s.grad), static_cast<T*>(s.buffer),
                               static_cast<T*>(s.ema), s.count};
-  SquareSum sum = SquareSum::zero();
-  momentum_any<V>(run, rule, s.first, sum);
-  return sum.total();
+  RunSums sums = sums_of(s);
+  momentum_any<V>(run, rule, s.first, sums);
+  return finish(s, sums);
 }
 
 inline double momentum_f32(const UpdateSpan& s, const UpdateRule<float>& rule) {
-  switch (s.param_number) {
-    case UpdateNumber::bf16: return momentum_narrow<Bfloat16>(s, rule);
-    case UpdateNumber::f16: return momentum_narrow<Float16>(s, rule);
-    default: return momentum_whole<Vf>(s, rule);
-  }
+  return s.param_number == UpdateNumber::f32 && !s.bf16_buffer ? momentum_whole<Vf>(s, rule) : momentum_narrow(s, rule);
 }
 
 template <class V>

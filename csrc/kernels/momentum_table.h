@@ -44,15 +44,18 @@ struct UpdateRule {
 struct UpdateSpan {
   void* param;
   const void* grad;
-  void* buffer;         // state type: double for double, else float; unread when form is plain
-  void* ema;            // state type, or null
+  void* buffer;         // state type or bfloat16; unread when form is plain
+  void* ema;            // state type (double for double, else float), or null
   float* master;        // or null
+  double* alignment;    // where <g, b> of the leaf goes, g as decayed and b as it becomes; or null: not asked for
   std::size_t count;
   std::uint64_t tensor;  // with `leaf`, the counter of the random bits
   std::uint64_t leaf;
   UpdateNumber param_number;
   UpdateNumber grad_number;
   bool first;  // buffer and ema are written without being read
+  bool bf16_buffer;  // the buffer is bfloat16 instead of the state type
+  std::uint32_t rule;  // which of the call's rules is this tensor's
 };
 
 // Both return the sum of squares of the gradient as it came (not unscaled, not clipped): in double,

@@ -48,7 +48,7 @@ struct PanelKernels {
   void (*pack_csr[2][2])(const CsrPackBlock&, T* P);
   // z[i] = sum_j P(i, j) w[j]; chains of at most 32 products, whose sums are added in T.
   void (*dot)(const T* P, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t vectors, const T* w, T* z);
-  // Q(i, j) = c[i] P(i, j), and zero where c[i] is zero, whatever stands in P.
+  // Q(i, j) = c[i] P(i, j)
   void (*scale)(const T* P, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t vectors, const T* c, T* Q);
   // Sums: T over at most kChain rows, those in T over the block, blocks in double.
   void (*product)(const PanelProduct<T>&);

@@ -107,7 +107,7 @@ void panel_scale(const typename V::T* P, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t
     typename V::T* q = Q + v * ld * N;
     for (ptrdiff_t i = 0; i < rows; ++i) {
       const V s = V::set1(c[i]);
-      select(s == V::zero(), V::zero(), V::load(p + i * N) * s).store(q + i * N);
+      (V::load(p + i * N) * s).store(q + i * N);
     }
   }
 }

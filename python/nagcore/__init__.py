@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core
 
 if TYPE_CHECKING:
-    from . import callbacks, linear_model, losses, penalties, reference, solvers
+    from . import callbacks, linear_model, losses, penalties, reference, schedules, solvers
     from .checkup import doctor
     from .objective import Objective, value_and_grad
     from .solvers import Result, minimize
@@ -33,6 +33,7 @@ __all__ = [
     "nesterov_step_",
     "penalties",
     "reference",
+    "schedules",
     "solvers",
     "value_and_grad",
 ]
@@ -52,6 +53,7 @@ _HOME: dict[str, str | None] = {
     "losses": None,
     "penalties": None,
     "reference": None,
+    "schedules": None,
     "solvers": None,
 }
 

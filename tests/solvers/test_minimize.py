@@ -148,9 +148,9 @@ def test_nan_in_x_is_named_by_its_place(bad):
 
 def test_a_warm_start_is_left_alone_and_pays():
     case = fit_case("logistic", "correlated", "elasticnet")
-    cold = minimize(Objective(**case), tol=1e-9)
+    cold = minimize(Objective(**case), tol=1e-9, solver="fista")
     w0 = cold.w.copy()
-    warm = minimize(Objective(**case), w0, tol=1e-8)
+    warm = minimize(Objective(**case), w0, tol=1e-8, solver="fista")
     assert warm.converged
     assert warm.n_passes <= 6 < cold.n_passes
     np.testing.assert_array_equal(w0, cold.w)
@@ -187,7 +187,7 @@ def test_callbacks_see_the_state_and_stop_the_run():
         return state.n_iter == 7
 
     history = History()
-    found = minimize(Objective(**case), tol=1e-12, callbacks=(stop, history))
+    found = minimize(Objective(**case), tol=1e-12, callbacks=(stop, history), solver="fista")
     assert found.message == "stopped by a callback"
     assert not found.converged
     assert [s.n_iter for s in seen] == list(range(1, 8))

@@ -200,7 +200,8 @@ def test_variables_are_renewed_where_the_loss_bends():
         assert len(made) > 1
         assert made[-1] < 0.5 * made[0]
         made.clear()
-        straight = minimize(Objective(X, y.astype(float), loss="squared", l1=1e-3), tol=1e-6)
+        straight = minimize(Objective(X, y.astype(float), loss="squared", l1=1e-3), tol=1e-6,
+                            solver="fista")
         assert len(made) == 1
     assert bent.converged
     assert bent.n_passes < 60

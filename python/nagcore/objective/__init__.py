@@ -6,6 +6,7 @@ memory map, later a stream or a cluster) can stand behind it. The intercept is n
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -240,19 +241,22 @@ class Objective:
         self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
         self.X, self.read_as = X, (scale, shift, dtype)
 
-        def subset(rows: Any, weight: Any) -> Objective:
-            given = None if sample_weight is None else np.asarray(sample_weight, np.float64)[rows]
+        def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
+            def of(a: Any) -> Any:
+                return None if a is None else a if rows is None else np.asarray(a)[rows]
+
+            given = of(sample_weight)
             if weight is not None:
-                given = weight if given is None else given * weight
+                given = weight if given is None else np.asarray(given, np.float64) * weight
             return Objective(
-                X[rows], np.asarray(y)[rows], loss=loss, l2=l2, l1=l1, fit_intercept=fit_intercept,
-                sample_weight=given, offset=None if offset is None else np.asarray(offset)[rows],
-                delta=delta, scale=scale, shift=shift, compute=compute, n_threads=n_threads,
-                dtype=dtype, n_classes=core.k if loss_.targets == "class" else None,
+                X[rows] if columns is None else X[:, columns], of(y), loss=loss, l2=penalty.l2,
+                l1=penalty.l1, positive=penalty.positive, fit_intercept=fit_intercept,
+                sample_weight=given, offset=of(offset), delta=delta, scale=scale, shift=shift,
+                compute=compute, n_threads=n_threads, dtype=dtype,
+                n_classes=n_classes or (core.k if core.k > 1 else None),
             )
 
-        core, loss_ = self.problem.core, self.loss
-        self._subset = subset
+        core, self._subset = self.problem.core, subset
 
     @classmethod
     def from_problem(
@@ -296,12 +300,14 @@ class Objective:
         return self
 
     _subset: Any = None
+    kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
 
     def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
         if penalty.positive and core.k > 1:
             raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
                              "for losses of one margin. Use positive=False.")
         self.reads = Reads(core.n)
+        self.kept_hessian = {}
         self.problem = Counted(core, self.reads)
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
         self.positive = penalty.positive
@@ -323,7 +329,24 @@ class Objective:
         `weight` multiplies their sample weights: 1/probability where they were not drawn uniformly.
         Reads of the sample are its own; `reads.rows` of this objective is for the caller to raise.
         """
-        return None if self._subset is None else self._subset(rows, weight)
+        return None if self._subset is None else self._subset(rows, None, weight, self.penalty)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether `sample` and `restrict` can be had: the objective was made from X itself."""
+        return self._subset is not None
+
+    def restrict(self, columns: np.ndarray) -> Objective | None:
+        """The same objective over some columns of X, which are copied; None where they cannot be had."""
+        return None if self._subset is None else self._subset(None, columns, None, self.penalty)
+
+    def with_penalty(self, l2: float, l1: float) -> Objective:
+        """The same data under other strengths: nothing is copied, and reads are counted together."""
+        other = copy.copy(self)
+        other._wide = self.wide
+        other.penalty = Penalty(l2=l2, l1=l1, positive=self.positive)
+        other.l1, other.l2 = other.penalty.l1, other.penalty.l2
+        return other
 
     @property
     def n_passes(self) -> float:

@@ -1,7 +1,7 @@
 """The registry of solvers and `minimize`, which drives one until its gap is small enough.
 
 >>> names()
-('fista', 'acfgm', 'newton', 'normal', 'plbfgs')
+('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'prox_newton')
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 
 from nagcore.callbacks import State
+from nagcore.callbacks.state import in_use
 from nagcore.objective import Objective, check_w
-from nagcore.solvers import acfgm, fista, newton, normal, plbfgs
+from nagcore.solvers import acfgm, fista, newton, normal, plbfgs, proxnewton
 from nagcore.solvers.auto import choose
 from nagcore.solvers.base import Method, Result
 from nagcore.solvers.driver import Run
 
 __all__ = ["Method", "Result", "get", "minimize", "names"]
 
-_REGISTRY = {module.METHOD.name: module.METHOD for module in (fista, acfgm, newton, normal, plbfgs)}
+_MODULES = (fista, acfgm, newton, normal, plbfgs, proxnewton)
+_REGISTRY = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 
 def names() -> tuple[str, ...]:
@@ -31,7 +33,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('fista', 'acfgm', 'newton', 'normal', 'plbfgs')
+    ('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'prox_newton')
     """
     return tuple(_REGISTRY)
 
@@ -50,7 +52,7 @@ def get(solver: str, objective: Objective) -> Method:
     >>> import numpy as np
     >>> import nagcore
     >>> get("auto", nagcore.Objective(np.eye(3), np.ones(3), loss="squared", l1=0.1)).name
-    'fista'
+    'prox_newton'
     """
     if solver == "auto":
         solver, _ = choose(objective)
@@ -95,13 +97,16 @@ def minimize(
     objective : nagcore.Objective
     w0 : array of shape (p,) or (p, k), optional
         Where to start; by default at the null model.
-    solver : {"auto", "fista", "acfgm"}
-        "fista" takes every loss and penalty. "acfgm" searches no step length, and needs a loss of
-        bounded curvature. "auto" is "fista".
+    solver : {"auto", "fista", "acfgm", "newton", "normal", "plbfgs", "prox_newton"}
+        "auto" chooses, and the result says which and why. Smooth objectives: "newton" (Hessians),
+        "normal" (least squares, exact), "plbfgs" (L-BFGS in a sampled metric). With l1:
+        "prox_newton" (Hessians of a working set). "fista" takes every loss and penalty; "acfgm"
+        searches no step length, and needs a loss of bounded curvature.
     tol : float
         Relative suboptimality to reach.
     max_passes : int
-        Passes over X, all counted. The last ones are kept for the proof of the gap.
+        Passes over X, all counted; m sampled rows count as m/n of one. The last ones are kept for
+        the proof of the gap.
     max_seconds : float, optional
         Wall-clock limit, looked at after each pass.
     seed : int
@@ -112,7 +117,8 @@ def minimize(
     Returns
     -------
     Result
-        `w, coef, intercept, value, gap, gap_kind, n_passes, n_iter, converged, message, history`.
+        `w, coef, intercept, value, gap, gap_kind, n_passes, n_iter, converged, message, history,
+        solver, why`.
         On Ctrl-C it holds the best point so far, with message "interrupted".
 
     Raises
@@ -160,7 +166,7 @@ def run(
             d = objective.shape[1]
             w0[:d] = np.maximum(w0[:d], 0.0)
     this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
-               max_seconds=max_seconds, callbacks=tuple(callbacks))
+               max_seconds=max_seconds, callbacks=(*callbacks, *in_use()))
     try:
         this.go(w0, seed)
     except KeyboardInterrupt:

@@ -4,12 +4,13 @@
 >>> import nagcore
 >>> name, why = choose(nagcore.Objective(np.eye(3), np.ones(3), loss="logistic", l1=0.1))
 >>> name
-'fista'
+'prox_newton'
 """
 
 from __future__ import annotations
 
 from nagcore.objective import Objective
+from nagcore.solvers.proxnewton import ALL_COLUMNS
 
 __all__ = ["choose"]
 
@@ -19,16 +20,19 @@ _FEW_COLUMNS = 32
 _LITTLE_WORK = 5e7   # n·p² of a Hessian that is over before a pass's fixed costs count
 _GRAM_COLUMNS = 64   # a Gram matrix over all rows then costs about five reads of X
 _MOST_COLUMNS = 2048
+_WIDE = 4            # rows per column up to which copies of some columns are small beside X
 
 
 def choose(objective: Objective) -> tuple[str, str]:
     """Return the name of the solver for an objective, and why it was chosen."""
     n, p = objective.shape[0], objective.p
     work = n * p * p
-    if objective.l1:
-        return "fista", "l1: proximal gradient steps with momentum give exact zeros"
-    if objective.positive:
-        return "fista", "coefficients ≥ 0: proximal gradient steps with momentum stop at zero"
+    if not objective.penalty.smooth:
+        kind = "l1" if objective.l1 else "w ≥ 0"
+        few = p <= ALL_COLUMNS or (n <= _WIDE * p and objective.divisible)
+        if objective.problem.second_order and few:
+            return "prox_newton", f"{kind}: Hessians of a working set of columns cost less than more passes"
+        return "fista", f"{kind}: proximal gradient steps with momentum give exact zeros"
     if objective.problem.second_order and p <= _MOST_COLUMNS:
         if objective.loss.name == "squared":
             if not objective.l2:

@@ -6,7 +6,7 @@ import numpy as np
 
 from nagcore import _core
 
-__all__ = ["EquilibratedHessian", "MinimumNorm", "cholesky"]
+__all__ = ["EquilibratedHessian", "MinimumNorm", "cholesky", "cholesky_solve", "eliminate"]
 
 _MOST = 1e8  # times the diagonal: beyond this ridge a step is one of steepest descent
 
@@ -27,7 +27,17 @@ def cholesky(K: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
                              "square. Scale the columns of X.")
 
 
-def _eliminate(H: np.ndarray, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray | None, float]:
+def cholesky_solve(A: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A⁻¹b for a symmetric A of positive diagonal, with a ridge where it is not definite."""
+    scale = 1 / np.sqrt(A.diagonal())
+    K = A * scale * scale[:, None]
+    np.fill_diagonal(K, 1.0)
+    L, _ = cholesky(K, 0.0)
+    half = _core.solve_triangular(L, b * scale, False)
+    return _core.solve_triangular(L, half, True) * scale
+
+
+def eliminate(H: np.ndarray, fit_intercept: bool) -> tuple[np.ndarray, np.ndarray | None, float]:
     """C, the means m and the pivot h of H = [[C + h·mmᵀ, h·m], [h·mᵀ, h]]: the intercept eliminated."""
     d = len(H) - fit_intercept
     if not fit_intercept:
@@ -61,7 +71,7 @@ class EquilibratedHessian:
 
     def __init__(self, H: np.ndarray, fit_intercept: bool, ridge: float, l2: float) -> None:
         d = self._d = len(H) - fit_intercept
-        C, self.centre, self._pivot = _eliminate(H, fit_intercept)
+        C, self.centre, self._pivot = eliminate(H, fit_intercept)
         diagonal = C.diagonal()
         # A column that is constant up to rounding has no curvature of its own.
         constant = diagonal <= 64 * np.finfo(np.float64).eps * H.diagonal()[:d]
@@ -104,7 +114,7 @@ class MinimumNorm:
 
     def __init__(self, H: np.ndarray, fit_intercept: bool, eps: float) -> None:
         d = self._d = len(H) - fit_intercept
-        C, self._centre, self._pivot = _eliminate(H, fit_intercept)
+        C, self._centre, self._pivot = eliminate(H, fit_intercept)
         diagonal = C.diagonal()
         constant = diagonal <= 64 * eps * H.diagonal()[:d]
         self._scale = np.where(constant, 0.0, 1 / np.sqrt(np.where(constant, 1.0, diagonal)))

@@ -41,7 +41,7 @@ class Metric:
         self.objective, self.seed, self._turn = objective, seed, 0
         problem, d = objective.problem, objective.shape[1]
         self.sampler: Sampler | None = None
-        if problem.has_gram and objective.X is not None and d <= DENSE_LIMIT and objective.penalty.smooth:
+        if problem.has_gram and objective.X is not None and objective.penalty.smooth and d <= DENSE_LIMIT:
             self.sampler = Sampler(objective, seed)
         self.rows = np.zeros(0)
         self.by_class = objective.k > 1 and objective.k * d * d <= _CLASS_ENTRIES
