@@ -137,10 +137,9 @@ struct Draws {
   }
   static NAG_INLINE void put(Vf b, uint16_t* to, __m512i random) {
     const __m512i u = _mm512_castps_si512(b.v);
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, random), 16);
     const __mmask16 nan = _mm512_cmp_ps_mask(b.v, b.v, _CMP_UNORD_Q);
-    const __m512i kept = _mm512_mask_or_epi32(rounded, nan, _mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(kept));
+    const __m512i kept = _mm512_mask_or_epi32(_mm512_add_epi32(u, random), nan, u, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
   }
 };
 #elif NAG_SIMD == 256

@@ -124,10 +124,9 @@ NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V& g, V& b, V& e, bool fir
 constexpr size_t kAskedBytes = 2048;
 
 // Elements up to which a run asks: beyond the arrays' end there is nothing to ask for.
-template <class T> NAG_INLINE size_t asking_end(const MomentumRun<T>& run) {
-  constexpr size_t kAhead = kAskedBytes / sizeof(T);
+template <class T> NAG_INLINE size_t asking_end(const MomentumRun<T>& run, size_t ahead) {
   const size_t all = run.n + run.beyond;
-  return all < kAhead ? 0 : all - kAhead < run.n ? all - kAhead : run.n;
+  return all < ahead ? 0 : all - ahead < run.n ? all - ahead : run.n;
 }
 
 template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
@@ -158,7 +157,7 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
     if (aligned) dot.add(g, kForm == UpdateForm::plain ? g : b);
   };
   constexpr size_t kAhead = kAskedBytes / sizeof(T);
-  const size_t asking = asking_end(run);
+  const size_t asking = asking_end(run, kAhead);
   size_t i = 0;
   for (; i + V::N <= asking; i += V::N) {
     prefetch(ps + i + kAhead);
@@ -215,7 +214,7 @@ NAG_NOINLINE void momentum_run_half(const MomentumRun<float>& run, const UpdateR
     }
   };
   constexpr size_t kAhead = kAskedBytes / sizeof(float);
-  const size_t asking = asking_end(x);
+  const size_t asking = asking_end(x, kAhead);
   size_t i = 0;
   for (; i + kDitherBlock <= x.n; i += kDitherBlock) {
     if (i < asking) {

@@ -152,7 +152,7 @@ def _step_row(
     more: dict[str, Any] = {}
     if reach_roof is not None:
         n = sum(int(np.prod(s)) for s in shapes)
-        p, g, q = (np.zeros(n, np.float32) for _ in range(3))
+        p, g, q = (np.ones(n, np.float32) for _ in range(3))  # touched: no page of zeros
         work["stream"] = lambda: _core.stream_update(p, g, q, n_threads)
     times = race(work, effort)
     if reach_roof is not None:
