@@ -75,7 +75,7 @@ struct MomentumRun {
 
 template <class V, UpdateConvention kConvention>
 NAG_INLINE V decayed_parameter(const RuleLanes<V>& r, V p) {
-  if (kConvention == UpdateConvention::torch) return p * r.keep;
+  if (kConvention != UpdateConvention::keras) return p * r.keep;
   return p - (p * r.decay) * r.lr;
 }
 
@@ -90,6 +90,11 @@ NAG_INLINE V momentum_step(const RuleLanes<V>& r, V p, V g, V& b, bool first) {
     }
     return fma(r.minus_lr, step, p);
   }
+  if (kConvention == UpdateConvention::keras_torch) {
+    if (kForm == UpdateForm::plain) return fma(r.minus_lr, g, p);
+    b = fma(r.minus_lr, g, r.momentum * b);  // b is zero on a first step
+    return kForm == UpdateForm::nesterov ? fma(r.lookahead, b, fma(r.minus_lr, g, p)) : p + b;
+  }
   const V pull = g * r.lr;
   if (kForm == UpdateForm::plain) return p - pull;
   b = b * r.momentum - pull;  // b is zero on a first step
@@ -98,7 +103,7 @@ NAG_INLINE V momentum_step(const RuleLanes<V>& r, V p, V g, V& b, bool first) {
 
 template <class V, UpdateConvention kConvention>
 NAG_INLINE V moving_average(const RuleLanes<V>& r, V e, V p) {
-  if (kConvention == UpdateConvention::keras) return r.ema_keep * e + r.ema_mix * p;
+  if (kConvention != UpdateConvention::torch) return r.ema_keep * e + r.ema_mix * p;
   // torch.lerp: from the nearer end
   return r.ema_near ? fma(r.ema_mix, p - e, e) : fma(r.ema_mix - V::set1(1), p - e, p);
 }
@@ -266,18 +271,23 @@ void momentum_form(const MomentumRun<typename V::T>& run, const UpdateRule<typen
   }
 }
 
+template <class V, UpdateConvention kConvention>
+void momentum_chosen(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
+                     RunSums& sum, bool general) {
+  general ? momentum_form<V, kConvention, true>(run, rule, first, sum)
+          : momentum_form<V, kConvention, false>(run, rule, first, sum);
+}
+
 template <class V>
 void momentum_any(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
                   RunSums& sum) {
   const bool general = first || rule.scaled || rule.clipped || rule.averaged || sum.aligned ||
                        rule.decay_kind == UpdateDecay::decoupled;
-  const bool keras = rule.convention == UpdateConvention::keras;
-  if (keras) {
-    general ? momentum_form<V, UpdateConvention::keras, true>(run, rule, first, sum)
-            : momentum_form<V, UpdateConvention::keras, false>(run, rule, first, sum);
-  } else {
-    general ? momentum_form<V, UpdateConvention::torch, true>(run, rule, first, sum)
-            : momentum_form<V, UpdateConvention::torch, false>(run, rule, first, sum);
+  switch (rule.convention) {
+    case UpdateConvention::torch: return momentum_chosen<V, UpdateConvention::torch>(run, rule, first, sum, general);
+    case UpdateConvention::keras: return momentum_chosen<V, UpdateConvention::keras>(run, rule, first, sum, general);
+    case UpdateConvention::keras_torch:
+      return momentum_chosen<V, UpdateConvention::keras_torch>(run, rule, first, sum, general);
   }
 }
 
