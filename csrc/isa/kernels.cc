@@ -17,10 +17,12 @@
 #if defined(__GNUC__)
 #define NAG_INLINE inline __attribute__((always_inline))
 #define NAG_NOINLINE __attribute__((noinline))
+#define NAG_ALWAYS __attribute__((always_inline))  // behind the parameters of a lambda
 #define NAG_COPY(to, from, n) __builtin_memcpy(to, from, n)
 #else
 #define NAG_INLINE inline
 #define NAG_NOINLINE
+#define NAG_ALWAYS
 #define NAG_COPY(to, from, n) memcpy(to, from, n)
 #endif
 
