@@ -49,8 +49,9 @@ class SGD(KerasSGD):
     Every argument of keras.optimizers.SGD has keras's meaning; clipping, loss scaling, gradient
     accumulation, constraints and the overwriting by averages are keras's own code around the step.
     One step equals keras's own on the same backend to the bit, where the processor has fused
-    multiply-add and jax and tensorflow are left their own rule (docs/keras.md has the small print). Variables the kernel does not update (bfloat16 and float16,
-    another device, sparse gradients, XLA) are updated by keras's own rule, which is said once.
+    multiply-add and jax and tensorflow are left their own rule (docs/keras.md has the small print).
+    Variables the kernel does not update (bfloat16 and float16, another device, sparse gradients, XLA)
+    are updated by keras's own rule, which is said once.
 
     Parameters
     ----------
