@@ -1,4 +1,6 @@
-"""The penalties l1‖w‖₁ + (l2/2)‖w‖² as a checked handle with a name; the intercept is never penalised.
+"""The penalties l1‖w‖₁ + (l2/2)‖w‖², with w ≥ 0 or without, as a checked handle with a name.
+
+The intercept is neither penalised nor constrained.
 
 >>> Penalty(l2=0.1).name
 'l2'
@@ -42,11 +44,13 @@ class Penalty:
     ----------
     l2, l1 : float
         Finite and not negative.
+    positive : bool
+        Whether w ≥ 0 is asked for: Ω is infinite elsewhere.
 
     Raises
     ------
     TypeError, ValueError
-        A strength that is not a number, negative, NaN or infinite.
+        A strength that is not a number, negative, NaN or infinite; `positive` that is not a bool.
 
     >>> Penalty(l2=-1.0)
     Traceback (most recent call last):
@@ -58,8 +62,12 @@ number for a stronger one.
 
     l2: float = 0.0
     l1: float = 0.0
+    positive: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.positive, bool):
+            raise TypeError(f"positive is {self.positive!r}; nagcore takes True or False. "
+                            "Use positive=True for coefficients ≥ 0.")
         object.__setattr__(self, "l2", _strength("l2", self.l2))
         object.__setattr__(self, "l1", _strength("l1", self.l1))
 
@@ -67,3 +75,8 @@ number for a stronger one.
     def name(self) -> str:
         """One of `names()`: which of the two strengths are positive."""
         return names()[(self.l1 > 0) + 2 * (self.l2 > 0)]
+
+    @property
+    def smooth(self) -> bool:
+        """Whether there is nothing that needs a prox: neither l1 nor a constraint."""
+        return self.l1 == 0 and not self.positive

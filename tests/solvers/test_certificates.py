@@ -26,13 +26,21 @@ def test_converged_means_what_tol_says(loss, penalty, fit_intercept):
     for i, kind in enumerate((KINDS[turn % 4], KINDS[(turn + 2 + fit_intercept) % 4])):
         case = fit_case(loss, kind, penalty, fit_intercept, weights=i == 1, seed=i, n=80)
         best = minimum(case)
-        for solver, tol in (("fista", 1e-3), ("fista", 1e-8), ("acfgm", 1e-2)):
+        for solver, tol in (("fista", 1e-3), ("fista", 1e-8), ("acfgm", 1e-2), ("newton", 1e-3),
+                            ("newton", 1e-9), ("normal", 1e-9), ("plbfgs", 1e-3), ("plbfgs", 1e-9),
+                            ("prox_newton", 1e-3), ("prox_newton", 1e-9)):
             if solver == "acfgm" and not losses.get(loss).bounded_curvature:
+                continue
+            if solver in ("newton", "normal", "plbfgs") and penalty != "l2":
+                continue
+            if solver in ("newton", "prox_newton") and loss == "softmax":
+                continue
+            if solver == "normal" and loss != "squared":
                 continue
             found = minimize(Objective(**case), tol=tol, solver=solver, max_passes=5000)
             note = f"{kind} {solver} {tol} {found}"
             gained = found.null_value - min(best, found.value)
-            rounding = 50 * EPS * abs(found.null_value)
+            rounding = 50 * EPS * max(abs(found.null_value), abs(found.value))
             assert found.gap_kind == "certificate", note
             assert found.converged or solver == "acfgm" or kind == "scales", note
             assert abs(found.value - value(case, found.w)) <= rounding, note

@@ -122,7 +122,7 @@ def test_acfgm_refuses_unbounded_curvature_and_names_the_remedy():
     with pytest.raises(ValueError, match=r'"acfgm" needs .*"poisson".*solver="fista"'):
         minimize(objective, solver="acfgm")
     assert objective.n_passes == 0
-    assert get("fista", objective).name == get("auto", objective).name == "fista"
+    assert get("fista", objective).name == "fista"
 
 
 def test_fista_survives_an_exponential_that_overflows():

@@ -1,4 +1,4 @@
-"""Runs and their ends: limits kept to the pass, callbacks, starts, Ctrl-C, float32 and what it cannot prove."""
+"""Runs and their ends: limits kept to the pass, callbacks, starts, Ctrl-C, float32 and its limits."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from solvers.problems import fit_case, minimum, value
 EPS = 2.0**-52
 
 
-@pytest.mark.parametrize("solver", ["fista", "acfgm"])
+@pytest.mark.parametrize("solver", ["fista", "acfgm", "newton", "plbfgs"])
 @pytest.mark.parametrize("penalty", ["none", "l2", "l1", "elasticnet"])
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_max_passes_is_never_exceeded(solver, penalty, fit_intercept, dtype):
     """Every pass counts: the reading of rows, steps taken back, float64 passes, the closing proof."""
+    if solver in ("newton", "plbfgs") and penalty in ("l1", "elasticnet"):
+        return
     case = fit_case("logistic", "correlated", "l2" if penalty == "none" else penalty, fit_intercept)
     case |= {"X": case["X"].astype(dtype)} | ({"l2": 0.0} if penalty == "none" else {})
     for limit in (2, 3, 4, 5, 6, 7, 9, 12, 20):
@@ -57,9 +59,9 @@ def test_rows_come_from_where_from_problem_is_told():
     problem = NumpyProblem(case["X"], case["y"], fit_intercept=True)
     seen = Objective.from_problem(problem, l2=case["l2"], X=case["X"])
     blind = Objective.from_problem(problem, l2=case["l2"])
-    of_data = minimize(Objective(**case), tol=1e-6).n_passes
-    assert abs(minimize(seen, tol=1e-6).n_passes - of_data) <= 1
-    assert minimize(blind, tol=1e-6, max_passes=200).n_passes > 4 * of_data
+    of_data = minimize(Objective(**case), tol=1e-6, solver="fista").n_passes
+    assert abs(minimize(seen, tol=1e-6, solver="fista").n_passes - of_data) <= 1
+    assert minimize(blind, tol=1e-6, max_passes=200, solver="fista").n_passes > 4 * of_data
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic", "softmax", "poisson"])
@@ -108,11 +110,9 @@ def test_without_a_penalty_the_gap_is_called_an_estimate(loss):
     assert found.value - minimum(case) <= 1e-5 * (found.null_value - found.value)
 
 
-def test_auto_is_fista_and_unknown_names_get_the_choices():
-    case = fit_case("logistic")
-    assert minimize(Objective(**case)).solver == "fista"
+def test_unknown_names_get_the_choices():
     with pytest.raises(ValueError, match='"auto", "fista", "acfgm"'):
-        minimize(Objective(**case), solver="lbfgs")
+        minimize(Objective(**fit_case("logistic")), solver="lbfgs")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_bad_arguments_are_one_clear_error(how, words):
 
 
 def test_only_an_objective_is_minimised():
-    with pytest.raises(TypeError, match="nagcore.Objective"):
+    with pytest.raises(TypeError, match=r"nagcore\.Objective"):
         minimize(lambda w: 0.0)
 
 
@@ -148,9 +148,9 @@ def test_nan_in_x_is_named_by_its_place(bad):
 
 def test_a_warm_start_is_left_alone_and_pays():
     case = fit_case("logistic", "correlated", "elasticnet")
-    cold = minimize(Objective(**case), tol=1e-9)
+    cold = minimize(Objective(**case), tol=1e-9, solver="fista")
     w0 = cold.w.copy()
-    warm = minimize(Objective(**case), w0, tol=1e-8)
+    warm = minimize(Objective(**case), w0, tol=1e-8, solver="fista")
     assert warm.converged
     assert warm.n_passes <= 6 < cold.n_passes
     np.testing.assert_array_equal(w0, cold.w)
@@ -187,7 +187,7 @@ def test_callbacks_see_the_state_and_stop_the_run():
         return state.n_iter == 7
 
     history = History()
-    found = minimize(Objective(**case), tol=1e-12, callbacks=(stop, history))
+    found = minimize(Objective(**case), tol=1e-12, callbacks=(stop, history), solver="fista")
     assert found.message == "stopped by a callback"
     assert not found.converged
     assert [s.n_iter for s in seen] == list(range(1, 8))
@@ -236,12 +236,12 @@ def test_max_seconds_ends_the_run():
     assert found.n_iter < 20
 
 
-@pytest.mark.parametrize("solver", ["fista", "acfgm"])
+@pytest.mark.parametrize("solver", ["fista", "acfgm", "newton", "plbfgs"])
 def test_ctrl_c_returns_the_best_so_far(solver):
-    case = fit_case("logistic", "correlated", "l1")
+    case = fit_case("logistic", "correlated", "l1" if solver in ("fista", "acfgm") else "l2")
 
     def press(state):
-        if state.n_iter == 5:
+        if state.n_iter == 4:
             os.kill(os.getpid(), signal.SIGINT)
 
     objective = Objective(**case)
@@ -257,9 +257,9 @@ def test_ctrl_c_before_the_first_pass_returns_the_null_model(monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nagcore.solvers.driver.Columns, "of", interrupted)
+    monkeypatch.setattr(nagcore.solvers.driver.Metric, "at", interrupted)
     objective = Objective(**fit_case("logistic"))
-    found = minimize(objective)
+    found = minimize(objective, solver="fista")
     assert found.message == "interrupted"
     np.testing.assert_array_equal(found.w, objective.null_model()[1])
 
@@ -277,8 +277,9 @@ def test_ctrl_c_in_a_long_pass_stops_within_a_second():
         found = nagcore.minimize(objective, tol=0, max_passes=10**9, callbacks=[running])
         print(found.message, found.value < found.null_value, flush=True)
     """
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], text=True,
-                             stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+                             stdout=subprocess.PIPE, env=os.environ | path)
     try:
         assert child.stdout.readline() == "running\n"
         time.sleep(0.2)

@@ -21,8 +21,25 @@ except ImportError as error:
         'Use pip install "nagcore[sklearn]".', name="sklearn",
     ) from error
 
+from nagcore.linear_model._glm import PoissonRegressor
 from nagcore.linear_model._lasso import ElasticNet, Lasso
+from nagcore.linear_model._lasso_cv import ElasticNetCV, LassoCV
+from nagcore.linear_model._linear import LinearRegression
 from nagcore.linear_model._logistic import LogisticRegression
-from nagcore.linear_model._ridge import LinearRegression, Ridge
+from nagcore.linear_model._logistic_cv import LogisticRegressionCV
+from nagcore.linear_model._ridge import Ridge, RidgeClassifier
+from nagcore.linear_model._ridge_cv import RidgeCV
 
-__all__ = ["ElasticNet", "Lasso", "LinearRegression", "LogisticRegression", "Ridge"]
+__all__ = [
+    "ElasticNet",
+    "ElasticNetCV",
+    "Lasso",
+    "LassoCV",
+    "LinearRegression",
+    "LogisticRegression",
+    "LogisticRegressionCV",
+    "PoissonRegressor",
+    "Ridge",
+    "RidgeCV",
+    "RidgeClassifier",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -9,7 +11,16 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from nagcore.linear_model._base import LinearRegressor, raise_if_interrupted
+from nagcore.linear_model._active_set import Sparse, sparse_least_squares
+from nagcore.linear_model._base import (
+    LinearRegressor,
+    raise_if_interrupted,
+    seed_of,
+    warn_unconverged,
+)
+from nagcore.linear_model._least_squares import fits
+from nagcore.linear_model._moments import as_columns, moments, origin_of, raise_if_bad
+from nagcore.penalties import Penalty
 
 __all__ = ["ElasticNet", "Lasso"]
 
@@ -18,7 +29,8 @@ class ElasticNet(LinearRegressor):
     """Least squares with l1 and l2 penalties.
 
     Minimises (1/2S)‖y − Xw − b‖²_s + α·ρ‖w‖₁ + (α(1 − ρ)/2)‖w‖² over w and b, with ρ = `l1_ratio`
-    and S the sum of the weights.
+    and S the sum of the weights. Up to 512 columns, and up to 2048 where X has few rows, it is
+    solved exactly from one read of X; larger problems by `nagcore.minimize`.
 
     Parameters
     ----------
@@ -31,7 +43,7 @@ class ElasticNet(LinearRegressor):
     precompute : bool or array, default False
         Accepted for compatibility: no Gram matrix is used.
     max_iter : int, default 1000
-        Most iterations, of one pass over X each.
+        Most passes over X, where there are many columns; active sets are not limited.
     copy_X : bool, default True
         Accepted for compatibility: X is never copied nor written.
     tol : float, default 1e-4
@@ -39,7 +51,7 @@ class ElasticNet(LinearRegressor):
     warm_start : bool, default False
         Start from the coefficients of the last fit.
     positive : bool, default False
-        Only False is implemented.
+        Whether the coefficients must be ≥ 0.
     random_state : int, RandomState or None, default None
         Chooses the rows that are sampled to scale the columns; None is 0.
     selection : {"cyclic", "random"}, default "cyclic"
@@ -107,21 +119,58 @@ class ElasticNet(LinearRegressor):
         self.random_state = random_state
         self.selection = selection
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ElasticNet:
-        """Fit to X of shape (n, d) and y of shape (n,) or (n, n_targets); return self."""
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, check_input: bool = True
+    ) -> ElasticNet:
+        """Fit to X of shape (n, d) and y of shape (n,) or (n, n_targets); return self.
+
+        `check_input` is accepted for compatibility: the checks cost next to nothing.
+        """
         if np.isscalar(sample_weight):
             sample_weight = None  # equal weights: the objective is a mean
         X, y, sample_weight = self._check(X, y, sample_weight)
         k = 1 if y.ndim == 1 else y.shape[1]
         alpha, ratio = float(self.alpha), float(self.l1_ratio)
-        penalty = {"l1": alpha * ratio, "l2": alpha * (1 - ratio)}
-        results = self._fit_columns(X, y, sample_weight, [penalty] * k, max_iter=self.max_iter,
-                                    starts=self._starts(X, k), random_state=self.random_state)
+        if alpha == 0:
+            warnings.warn(
+                "With alpha=0, this algorithm does not converge well. You are advised to use the "
+                "LinearRegression estimator", stacklevel=2,
+            )
+        penalty = Penalty(l1=alpha * ratio, l2=alpha * (1 - ratio), positive=bool(self.positive))
+        starts = self._starts(X, k)
+        results: list[Any] | None = self._from_moments(X, y, sample_weight, penalty, starts)
+        if results is None:
+            results = self._fit_columns(
+                X, y, sample_weight, [vars(penalty)] * k, max_iter=self.max_iter, starts=starts,
+                random_state=self.random_state,
+            )
         n_iter, gaps = [r.n_iter for r in results], np.array([r.gap for r in results])
         self.n_iter_ = n_iter[0] if k == 1 else n_iter
         self.dual_gap_ = float(gaps[0]) if k == 1 else gaps
         raise_if_interrupted(results[-1])
         return self
+
+    def _from_moments(
+        self, X: Any, y: np.ndarray, s: Any, penalty: Penalty, starts: np.ndarray | None
+    ) -> list[Sparse] | None:
+        """Fit all targets from one read of X; None where that is not the cheaper way."""
+        if not fits(X, True):
+            return None
+        Y, d = as_columns(y), X.shape[1]
+        m = moments(X, Y, s, origin_of(X, Y, self.fit_intercept))
+        raise_if_bad(m.xx, X)
+        q, found = m.quadratic(self.fit_intercept), []
+        limit = math.inf if self.max_iter is None else self.max_iter
+        for j in range(Y.shape[1]):
+            w0 = None if starts is None else starts[j, :d].copy()
+            found.append(sparse_least_squares(q, j, penalty, w0, self.tol, limit,
+                                              seed_of(self.random_state)))
+            if not (found[-1].converged or found[-1].message == "interrupted"):
+                gap = found[-1].gap / gained if (gained := 0.5 * q.yy[j]) > 0 else math.inf
+                warn_unconverged(self, found[-1].message, gap)
+        coef = np.stack([sparse.w for sparse in found])
+        self._set(X, y, coef, q.intercepts(coef))
+        return found
 
     def _starts(self, X: Any, k: int) -> np.ndarray | None:
         """The last fit's coefficients and intercepts, one row per target, if they are asked for and fit."""

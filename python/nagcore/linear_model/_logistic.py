@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -9,28 +10,31 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import compute_class_weight
 from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 
 from nagcore.linear_model._base import (
     check_data,
-    check_new_data,
     check_weights,
     coef_dtype,
-    linear_scores,
     raise_if_interrupted,
-    solve,
-    threads_of,
+    validate_params,
+    warn_unconverged,
 )
-from nagcore.objective import Objective
+from nagcore.linear_model._classify import LinearClassifier
+from nagcore.linear_model._logistic_problem import (
+    THEIRS,
+    LogisticProblem,
+    check_solver,
+    class_weighted,
+    warn_if_separated,
+)
 from nagcore.solvers import names
 
 __all__ = ["LogisticRegression"]
 
 
-class LogisticRegression(ClassifierMixin, BaseEstimator):
+class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
     """Logistic regression for two classes, and multinomial (softmax) regression for more.
 
     Minimises C Σ s_i φ(z_i, y_i) + ρ‖w‖₁ + ((1 − ρ)/2)‖w‖² over w and b, with ρ = `l1_ratio`: in
@@ -45,18 +49,22 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
     l1_ratio : float, default 0.0
         ρ in [0, 1]: 0 is the l2 penalty, 1 the l1 penalty.
     dual : bool, default False
-        Only False is implemented.
+        liblinear alone takes True, which has the same solution.
     tol : float, default 1e-4
         Relative suboptimality to reach.
     fit_intercept : bool, default True
         Whether there is an intercept b; it is not penalised.
     intercept_scaling : float, default 1
-        Accepted for compatibility: it matters to liblinear alone.
+        With solver="liblinear" the intercept is this times the coefficient of a constant column, and
+        that coefficient is penalised.
     class_weight : dict or "balanced", optional
         Weights of the classes, multiplied with sample_weight.
     random_state : int, RandomState or None, default None
         Chooses the rows that are sampled to scale the columns; None is 0.
-    solver : {"auto", "fista", "acfgm"}, default "auto"
+    solver : str, default "lbfgs"
+        scikit-learn's names all mean nagcore's choice, which gives what they give; which penalties
+        each takes is as there ("saga" takes all), and "liblinear" penalises the intercept. "auto"
+        takes everything. A name of `nagcore.solvers.names()` runs that method.
     max_iter : int, default 100
         Most iterations, of one pass over X each.
     verbose : int, default 0
@@ -96,7 +104,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         "intercept_scaling": [Interval(Real, 0, None, closed="neither")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "random_state": ["random_state"],
-        "solver": [StrOptions({"auto", *names()})],
+        "solver": [StrOptions({"auto", *THEIRS, *names()})],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "verbose": ["verbose"],
         "warm_start": ["boolean"],
@@ -115,7 +123,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         intercept_scaling: float = 1,
         class_weight: Any = None,
         random_state: Any = None,
-        solver: str = "auto",
+        solver: str = "lbfgs",
         max_iter: int = 100,
         verbose: int = 0,
         warm_start: bool = False,
@@ -138,39 +146,42 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
 
     def _penalty(self) -> tuple[float, float]:
         """Return 1/C and ρ, with scikit-learn 1.8's reading of the deprecated `penalty`."""
-        ratio = 0.0 if self.l1_ratio is None else float(self.l1_ratio)
+        ratio = self.l1_ratio
         if self.penalty == "deprecated":
-            if self.l1_ratio is None:
-                warnings.warn("l1_ratio=None is deprecated; use 0 <= l1_ratio <= 1, 0 for the l2 "
-                              "penalty.", FutureWarning, stacklevel=3)
-            return 1 / float(self.C), ratio
-        warnings.warn(
-            "penalty is deprecated: leave it out, and use l1_ratio=0 for 'l2', l1_ratio=1 for 'l1', "
-            "l1_ratio between them for 'elasticnet', and C=np.inf for None.",
-            FutureWarning, stacklevel=3,
-        )
-        if self.penalty is None:
-            if self.C != 1.0:
-                warnings.warn("penalty=None ignores C and l1_ratio.", stacklevel=3)
+            if ratio is None:
+                warnings.warn("'l1_ratio=None' was deprecated in version 1.8 and will trigger an error in "
+                              "1.10. Use 0<=l1_ratio<=1 instead.", FutureWarning, stacklevel=3)
+            penalty: str | None = "l2" if not ratio else "l1" if ratio == 1 else "elasticnet"
+            if self.C == math.inf:
+                penalty = None
+        else:
+            penalty = self.penalty
+            warnings.warn(
+                "'penalty' was deprecated in version 1.8 and will be removed in 1.10. Leave it out, and "
+                "use l1_ratio=0 instead of penalty='l2', l1_ratio=1 instead of 'l1', l1_ratio between "
+                "them instead of 'elasticnet', and C=np.inf instead of None.",
+                FutureWarning, stacklevel=3,
+            )
+        check_solver(self.solver, penalty, self.dual)
+        if penalty != "elasticnet" and ratio is not None and 0 < ratio < 1:
+            warnings.warn(f"l1_ratio parameter is only used when penalty is 'elasticnet'. Got "
+                          f"(penalty={penalty})", stacklevel=3)
+        if (self.penalty == "l2" and ratio != 0) or (self.penalty == "l1" and ratio != 1):
+            warnings.warn(f"Inconsistent values: penalty={self.penalty} with l1_ratio={ratio}. penalty is "
+                          "deprecated. Please use l1_ratio only.", stacklevel=3)
+        if penalty == "elasticnet" and ratio is None:
+            raise ValueError("l1_ratio must be specified when penalty is elasticnet.")
+        if self.penalty is None and self.C != 1.0:
+            warnings.warn("Setting penalty=None will ignore the C and l1_ratio parameters", stacklevel=3)
+        if penalty is None:
             return 0.0, 0.0
-        if self.penalty == "elasticnet":
-            if self.l1_ratio is None:
-                raise ValueError("l1_ratio must be specified when penalty is elasticnet.")
-            return 1 / float(self.C), ratio
-        meant = float(self.penalty == "l1")
-        if ratio not in (0.0, meant):
-            warnings.warn(f"Inconsistent values: penalty={self.penalty} with l1_ratio={ratio}. "
-                          "The penalty's name decides; use l1_ratio only.", stacklevel=3)
-        return 1 / float(self.C), meant
+        return 1 / float(self.C), {"l2": 0.0, "l1": 1.0}.get(penalty, float(ratio or 0.0))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogisticRegression:
-        """Fit to X of shape (n, d) and class labels y of shape (n,); return self."""
-        self._validate_params()
+        """Fit to X of shape (n, d) and labels y of shape (n,); return self."""
+        validate_params(self)
         strength, ratio = self._penalty()
-        if self.dual:
-            raise ValueError("dual=True is not implemented by nagcore's LogisticRegression; "
-                             "use dual=False.")
-        X, y = check_data(self, X, y)
+        X, y = check_data(self, X, y, classes=True)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         k = len(self.classes_)
@@ -179,55 +190,28 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
                 "This solver needs samples of at least 2 classes in the data, but the data contains "
                 f"only one class: {self.classes_[0]!r}"
             )
-        sample_weight = self._weights(sample_weight, X, y, codes)
-        total = X.shape[0] if sample_weight is None else sample_weight.sum()
-        classes = {"loss": "logistic"} if k == 2 else {"loss": "softmax", "n_classes": k}
-        objective = Objective(
-            X, codes.astype(np.float64), sample_weight=sample_weight,
-            l1=strength * ratio / total, l2=strength * (1 - ratio) / total,
-            fit_intercept=self.fit_intercept, n_threads=threads_of(self), **classes,
-        )
-        result = solve(self, objective, self._start(k, X.shape[1]), solver=self.solver,
-                       max_iter=self.max_iter, random_state=self.random_state)
-        dtype = coef_dtype(X)
-        self.coef_ = np.ascontiguousarray(np.atleast_2d(result.coef.T), dtype)
-        self.intercept_ = np.atleast_1d(np.asarray(result.intercept, dtype))
+        weights = class_weighted(self.class_weight, check_weights(sample_weight, X), self.classes_, y, codes)
+        problem = LogisticProblem(self, X, codes, k)
+        result, coef, intercept = problem.solve(strength, ratio, weights, self._start(k, X.shape[1]),
+                                                quiet=True)
+        self.coef_, self.intercept_ = coef.astype(coef_dtype(X)), intercept.astype(coef_dtype(X))
         self.n_iter_ = np.array([result.n_iter], np.int32)
         raise_if_interrupted(result)
+        separated = strength == 0 and warn_if_separated(self, X, codes, weights)
+        if not (result.converged or separated):
+            gained = result.null_value - result.value
+            warn_unconverged(self, result.message, result.gap / gained if gained > 0 else math.inf,
+                             result.gap_kind, level=3)
         return self
-
-    def _weights(self, sample_weight: Any, X: Any, y: np.ndarray, codes: np.ndarray) -> Any:
-        weights = check_weights(sample_weight, X)
-        if self.class_weight is None:
-            return weights
-        given = np.ones(X.shape[0]) if weights is None else weights
-        per_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y,
-                                         sample_weight=given)
-        return given * per_class[codes]
 
     def _start(self, k: int, d: int) -> np.ndarray | None:
         """The last fit's coefficients, if they are asked for and fit."""
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
-        rows = 1 if k == 2 else k
-        if self.coef_.shape != (rows, d):
+        if self.coef_.shape != (1 if k == 2 else k, d):
             return None
-        w = np.asarray(self.coef_.T, np.float64)
-        if self.fit_intercept:
-            w = np.vstack([w, self.intercept_[None, :]])
-        return w[:, 0] if k == 2 else w
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Return the margins, shape (n,) for two classes, else (n, n_classes)."""
-        check_is_fitted(self)
-        scores = linear_scores(check_new_data(self, X), self.coef_, self.intercept_)
-        return scores[:, 0] if scores.shape[1] == 1 else scores
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each row, shape (n,)."""
-        scores = self.decision_function(X)
-        index = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[index]
+        w = np.asarray(self.coef_, np.float64)
+        return np.column_stack([w, self.intercept_]) if self.fit_intercept else w
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class, shape (n, n_classes), in the order of `classes_`."""
@@ -245,5 +229,6 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        if self.solver == "liblinear":
+            tags.classifier_tags.multi_class = False
         return tags

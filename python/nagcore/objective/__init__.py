@@ -6,12 +6,13 @@ memory map, later a stream or a cluster) can stand behind it. The intercept is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 from typing import Any
 
 import numpy as np
 
 from nagcore import losses
+from nagcore.objective.counted import Counted, Reads
 from nagcore.objective.duality import Certificate, best_intercept, certify, dot
 from nagcore.penalties import Penalty
 
@@ -155,28 +156,6 @@ def value_and_grad(
     return value, out
 
 
-class _Counted:
-    """A problem that adds each of its passes over X to its objective's count."""
-
-    def __init__(self, core: Any, objective: Objective) -> None:
-        self.core, self._objective = core, objective
-        self.n, self.d, self.p, self.k = core.n, core.d, core.p, core.k
-        self.compute = np.dtype(core.compute)
-        self.loss_from_margins: Callable[..., float] = core.loss_from_margins
-
-    def value_and_grad(self, w, grad=None, margins=None, residuals=None):
-        self._objective.n_passes += 1
-        return self.core.value_and_grad(w, grad, margins, residuals)
-
-    def margins(self, w, out=None):
-        self._objective.n_passes += 1
-        return self.core.margins(w, out)
-
-    def rmatvec(self, v):
-        self._objective.n_passes += 1
-        return self.core.rmatvec(v)
-
-
 class Objective:
     """A data set, a loss and penalties as one function of w, which counts its passes over X.
 
@@ -189,6 +168,8 @@ class Objective:
     loss : str or nagcore.losses.Loss
     l2, l1 : float
         Strengths of the penalties, ≥ 0.
+    positive : bool
+        Whether the coefficients must be ≥ 0 (not the intercept); not for several classes.
     fit_intercept : bool
         Whether w has an intercept as its last row.
     n_classes : int, optional
@@ -202,11 +183,12 @@ class Objective:
     shape : (n, d)
     p, k : int
         w has shape (p,), or (p, k) for k classes.
-    l1, l2, penalty, loss, fit_intercept
+    l1, l2, positive, penalty, loss, fit_intercept
     nbytes : int
         Bytes of X that one pass reads.
-    n_passes : int
-        Passes over X so far, of every kind: gradients, margins and Xᵀ.
+    n_passes : int or float
+        Passes over X so far, of every kind: gradients, margins, Hessians and Xᵀ; m sampled rows
+        count as m/n of one.
     gap_kind : {"certificate", "none"}
         What `gap` returns: a proven bound needs a penalty.
 
@@ -233,6 +215,7 @@ class Objective:
         loss: str | losses.Loss,
         l2: float = 0.0,
         l1: float = 0.0,
+        positive: bool = False,
         fit_intercept: bool = True,
         sample_weight: Any = None,
         offset: Any = None,
@@ -246,7 +229,7 @@ class Objective:
     ) -> None:
         from nagcore import _core
 
-        penalty = Penalty(l2=l2, l1=l1)
+        penalty = Penalty(l2=l2, l1=l1, positive=positive)
 
         def build(compute: str | None) -> Any:
             return _core.Problem(
@@ -258,6 +241,23 @@ class Objective:
         self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
         self.X, self.read_as = X, (scale, shift, dtype)
 
+        def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
+            def of(a: Any) -> Any:
+                return None if a is None else a if rows is None else np.asarray(a)[rows]
+
+            given = of(sample_weight)
+            if weight is not None:
+                given = weight if given is None else np.asarray(given, np.float64) * weight
+            return Objective(
+                X[rows] if columns is None else X[:, columns], of(y), loss=loss, l2=penalty.l2,
+                l1=penalty.l1, positive=penalty.positive, fit_intercept=fit_intercept,
+                sample_weight=given, offset=of(offset), delta=delta, scale=scale, shift=shift,
+                compute=compute, n_threads=n_threads, dtype=dtype,
+                n_classes=n_classes or (core.k if core.k > 1 else None),
+            )
+
+        core, self._subset = self.problem.core, subset
+
     @classmethod
     def from_problem(
         cls,
@@ -265,6 +265,7 @@ class Objective:
         *,
         l2: float = 0.0,
         l1: float = 0.0,
+        positive: bool = False,
         sample_weight: Any = None,
         offset: Any = None,
         wide: Any = None,
@@ -278,6 +279,7 @@ class Objective:
             Attributes n, d, k, p, compute, nbytes, loss; methods value_and_grad, margins,
             loss_from_margins and rmatvec.
         l2, l1 : float
+        positive : bool
         sample_weight, offset : array, optional
             What the problem was made with; the solvers take means over rows with them.
         wide : object, optional
@@ -292,15 +294,23 @@ class Objective:
         Objective
         """
         self = cls.__new__(cls)
-        self._set(problem, Penalty(l2=l2, l1=l1), sample_weight, offset,
+        self._set(problem, Penalty(l2=l2, l1=l1, positive=positive), sample_weight, offset,
                   None if wide is None else lambda: wide)
         self.X, self.read_as = X, (1.0, 0.0, None)
         return self
 
+    _subset: Any = None
+    kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
+
     def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
-        self.n_passes = 0
-        self.problem = _Counted(core, self)
+        if penalty.positive and core.k > 1:
+            raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
+                             "for losses of one margin. Use positive=False.")
+        self.reads = Reads(core.n)
+        self.kept_hessian = {}
+        self.problem = Counted(core, self.reads)
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
+        self.positive = penalty.positive
         self.loss = losses.get(core.loss)
         self.shape, self.p, self.k = (core.n, core.d), core.p, core.k
         self.fit_intercept, self.nbytes = core.p > core.d, core.nbytes
@@ -313,11 +323,41 @@ class Objective:
         self._wide = self.problem if core.compute == "float64" else None
         self._null: dict[Any, tuple[float, np.ndarray]] = {}
 
+    def sample(self, rows: np.ndarray, weight: np.ndarray | None = None) -> Objective | None:
+        """The same objective over some rows, their X copied; None where the rows cannot be had.
+
+        `weight` multiplies their sample weights: 1/probability where they were not drawn uniformly.
+        Reads of the sample are its own; `reads.rows` of this objective is for the caller to raise.
+        """
+        return None if self._subset is None else self._subset(rows, None, weight, self.penalty)
+
     @property
-    def wide(self) -> _Counted | None:
+    def divisible(self) -> bool:
+        """Whether `sample` and `restrict` can be had: the objective was made from X itself."""
+        return self._subset is not None
+
+    def restrict(self, columns: np.ndarray) -> Objective | None:
+        """The same objective over some columns of X, which are copied; None where they cannot be had."""
+        return None if self._subset is None else self._subset(None, columns, None, self.penalty)
+
+    def with_penalty(self, l2: float, l1: float) -> Objective:
+        """The same data under other strengths: nothing is copied, and reads are counted together."""
+        other = copy.copy(self)
+        other._wide = self.wide
+        other.penalty = Penalty(l2=l2, l1=l1, positive=self.positive)
+        other.l1, other.l2 = other.penalty.l1, other.penalty.l2
+        return other
+
+    @property
+    def n_passes(self) -> float:
+        """Passes over X so far; a fraction where rows were sampled."""
+        return self.reads.total
+
+    @property
+    def wide(self) -> Counted | None:
         """The same problem with float64 arithmetic on the same X (not a copy), or None."""
         if self._wide is None and self._make_wide is not None:
-            self._wide = _Counted(self._make_wide(), self)
+            self._wide = Counted(self._make_wide(), self.reads)
         return self._wide
 
     @property
@@ -331,7 +371,7 @@ class Objective:
         """F₀: the value at w = 0 with the best intercept. It costs no pass."""
         return self.null_model()[0]
 
-    def null_model(self, problem: _Counted | None = None) -> tuple[float, np.ndarray]:
+    def null_model(self, problem: Counted | None = None) -> tuple[float, np.ndarray]:
         """Return F₀ and the null model's w, from the targets alone."""
         problem = problem or self.problem
         if problem.compute not in self._null:
@@ -344,7 +384,7 @@ class Objective:
         value, w = self._null[problem.compute]
         return value, w.copy()
 
-    def _zero_margins(self, problem: _Counted) -> np.ndarray:
+    def _zero_margins(self, problem: Counted) -> np.ndarray:
         """The margins of w = 0 without an intercept: the offset."""
         z = np.zeros((problem.n, *self.w_shape[1:]), problem.compute)
         if self._offset is not None:

@@ -23,7 +23,8 @@ import numpy as np
 from nagcore.penalties import Penalty
 
 __all__ = [
-    "Certificate", "Intercept", "best_intercept", "certify", "dot", "imbalance", "penalty_gap",
+    "Certificate", "Intercept", "best_intercept", "certify", "dot", "imbalance", "infeasibility",
+    "penalty_gap",
     "row_mean",
 ]
 
@@ -157,10 +158,22 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
     With −u = soft + clip (soft threshold at l1), each coordinate adds (l2 w − soft)²/(2 l2) and
     l1|w| − w·clip, both without cancellation.
 
+    Under w ≥ 0, with q = −u − l1, it adds (l2 w − q₊)²/(2 l2) and w·q₋. The sum stands there for Ω
+    without its indicator, so that F − gap is the dual value at points outside the constraint too.
+
     >>> penalty_gap(np.array([1.0]), np.array([-0.5]), Penalty(l2=0.5))
+    0.0
+    >>> penalty_gap(np.array([0.0]), np.array([2.0]), Penalty(l2=0.5, positive=True))
     0.0
     """
     l1, l2 = penalty.l1, penalty.l2
+    if penalty.positive:
+        q = -u - l1
+        kept = dot(w, np.maximum(-q, 0))
+        if l2 == 0:
+            return kept if float(q.max(initial=0.0)) <= 4e-16 * l1 else np.inf
+        miss = l2 * w - np.maximum(q, 0)
+        return kept + dot(miss, miss) / (2 * l2)
     if l1 == 0:
         q = u + l2 * w
         return dot(q, q) / (2 * l2) if l2 else (0.0 if not q.any() else np.inf)
@@ -170,6 +183,11 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
         return kept if float(np.abs(u).max()) <= l1 * (1 + 4e-16) else np.inf
     q = l2 * w + u + clip
     return kept + dot(q, q) / (2 * l2)
+
+
+def infeasibility(u: np.ndarray, penalty: Penalty) -> float:
+    """What must be within l1 for u to be dual feasible at l2 = 0: max |u|, or max −u under w ≥ 0."""
+    return float(np.max(-u, initial=0.0) if penalty.positive else np.abs(u).max())
 
 
 def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
@@ -237,6 +255,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
     -------
     Certificate
     """
+    kept: np.ndarray | float
     d, kept, unbalanced = problem.d, 1.0, 0.0
     if problem.p > d:
         z = problem.margins(w) if z is None else z
@@ -260,7 +279,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
         best_value = data_value
     wd, ud = w[:d], u[:d]
     scales = [1.0] if penalty.l2 else []
-    largest = float(np.abs(ud).max())
+    largest = infeasibility(ud, penalty)
     if penalty.l1 and (largest > penalty.l1 or not scales):
         scales.append(min(1.0, penalty.l1 / largest) if largest else 1.0)
     gap = np.inf

@@ -1,27 +1,32 @@
 """The registry of solvers and `minimize`, which drives one until its gap is small enough.
 
 >>> names()
-('fista', 'acfgm')
+('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'prox_newton')
 """
 
 from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from nagcore.callbacks import State
+from nagcore.callbacks.state import in_use
 from nagcore.objective import Objective, check_w
-from nagcore.solvers import acfgm, fista
+from nagcore.solvers import acfgm, fista, newton, normal, plbfgs, proxnewton
+from nagcore.solvers.auto import choose
 from nagcore.solvers.base import Method, Result
 from nagcore.solvers.driver import Run
+from nagcore.solvers.paths import Path, largest_strength, path
 
-__all__ = ["Method", "Result", "get", "minimize", "names"]
+__all__ = ["Method", "Path", "Result", "get", "largest_strength", "minimize", "names", "path"]
 
-_REGISTRY = {module.METHOD.name: module.METHOD for module in (fista, acfgm)}
+_MODULES = (fista, acfgm, newton, normal, plbfgs, proxnewton)
+_REGISTRY = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 
 def names() -> tuple[str, ...]:
@@ -30,7 +35,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('fista', 'acfgm')
+    ('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'prox_newton')
     """
     return tuple(_REGISTRY)
 
@@ -48,11 +53,11 @@ def get(solver: str, objective: Objective) -> Method:
     --------
     >>> import numpy as np
     >>> import nagcore
-    >>> get("auto", nagcore.Objective(np.eye(3), np.ones(3), loss="squared")).name
-    'fista'
+    >>> get("auto", nagcore.Objective(np.eye(3), np.ones(3), loss="squared", l1=0.1)).name
+    'prox_newton'
     """
     if solver == "auto":
-        solver = "fista"
+        solver, _ = choose(objective)
     if solver not in _REGISTRY:
         raise ValueError(f'solver is "{solver}"; nagcore has "auto", '
                          + ", ".join(f'"{name}"' for name in _REGISTRY) + ".")
@@ -61,13 +66,13 @@ def get(solver: str, objective: Objective) -> Method:
 
 
 def _check_limits(tol: Any, max_passes: Any, max_seconds: Any) -> None:
-    if not (isinstance(tol, numbers.Real) and tol >= 0):
+    if not (isinstance(tol, numbers.Real) and float(tol) >= 0):
         raise ValueError(f"tol is {tol}; nagcore takes a number ≥ 0, the relative suboptimality to "
                          "reach. Use tol=1e-6.")
     if not ((isinstance(max_passes, numbers.Integral) or max_passes == math.inf) and max_passes >= 1):
         raise ValueError(f"max_passes is {max_passes}; nagcore takes a whole number ≥ 1. "
                          "Use max_passes=1000.")
-    if max_seconds is not None and not (isinstance(max_seconds, numbers.Real) and max_seconds > 0):
+    if max_seconds is not None and not (isinstance(max_seconds, numbers.Real) and float(max_seconds) > 0):
         raise ValueError(f"max_seconds is {max_seconds}; nagcore takes a positive number, or None "
                          "for no limit. Use max_seconds=None.")
 
@@ -94,13 +99,16 @@ def minimize(
     objective : nagcore.Objective
     w0 : array of shape (p,) or (p, k), optional
         Where to start; by default at the null model.
-    solver : {"auto", "fista", "acfgm"}
-        "fista" takes every loss and penalty. "acfgm" searches no step length, and needs a loss of
-        bounded curvature. "auto" is "fista".
+    solver : {"auto", "fista", "acfgm", "newton", "normal", "plbfgs", "prox_newton"}
+        "auto" chooses, and the result says which and why. Smooth objectives: "newton" (Hessians),
+        "normal" (least squares, exact), "plbfgs" (L-BFGS in a sampled metric). With l1:
+        "prox_newton" (Hessians of a working set). "fista" takes every loss and penalty; "acfgm"
+        searches no step length, and needs a loss of bounded curvature.
     tol : float
         Relative suboptimality to reach.
     max_passes : int
-        Passes over X, all counted. The last ones are kept for the proof of the gap.
+        Passes over X, all counted; m sampled rows count as m/n of one. The last ones are kept for
+        the proof of the gap.
     max_seconds : float, optional
         Wall-clock limit, looked at after each pass.
     seed : int
@@ -111,7 +119,8 @@ def minimize(
     Returns
     -------
     Result
-        `w, coef, intercept, value, gap, gap_kind, n_passes, n_iter, converged, message, history`.
+        `w, coef, intercept, value, gap, gap_kind, n_passes, n_iter, converged, message, history,
+        solver, why`.
         On Ctrl-C it holds the best point so far, with message "interrupted".
 
     Raises
@@ -130,8 +139,15 @@ def minimize(
     >>> result.converged, result.gap_kind
     (True, 'certificate')
     """
-    return run(objective, w0, solver=solver, tol=tol, max_passes=max_passes,
-               max_seconds=max_seconds, seed=seed, callbacks=callbacks)
+    result = run(objective, w0, solver=solver, tol=tol, max_passes=max_passes,
+                 max_seconds=max_seconds, seed=seed, callbacks=callbacks)
+    if result.separated:
+        warnings.warn(
+            "w separates the classes: without a penalty F has no minimum, and w would grow without "
+            "end. What is returned is finite and right on every row. Use l2=1e-6, or more.",
+            RuntimeWarning, stacklevel=2,
+        )
+    return result
 
 
 def run(
@@ -151,13 +167,17 @@ def run(
         raise TypeError(f"objective is {type(objective).__name__}; minimize takes a "
                         'nagcore.Objective. Use nagcore.Objective(X, y, loss="logistic").')
     method = get(solver, objective)
+    why = choose(objective)[1] if solver == "auto" else "asked for"
     _check_limits(tol, max_passes, max_seconds)
     if w0 is not None:
         w0 = np.array(check_w(w0, objective.problem, "w0"), np.float64, order="C")
+        if objective.positive:
+            d = objective.shape[1]
+            w0[:d] = np.maximum(w0[:d], 0.0)
     this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
-               max_seconds=max_seconds, callbacks=tuple(callbacks))
+               max_seconds=max_seconds, callbacks=(*callbacks, *in_use()))
     try:
         this.go(w0, seed)
     except KeyboardInterrupt:
         this.message = "interrupted"
-    return this.result()
+    return this.result(why)

@@ -8,6 +8,7 @@ callbacks and stops.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,12 +18,13 @@ import numpy as np
 from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, row_mean
-from nagcore.solvers.coordinates import Coordinates
-from nagcore.solvers.prox import best_shift, class_threshold, soft_threshold
+from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
+from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
 
+_PAIRS = 12           # steps remembered with their changes of gradient
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
 
-__all__ = ["Iterate", "Method", "Oracle", "Result"]
+__all__ = ["Iterate", "Known", "Method", "Oracle", "Result"]
 
 
 @dataclass(eq=False)
@@ -41,8 +43,9 @@ class Result:
     gap : float
         Absolute: F(w) − min F is at most (certificate) or about (estimate) this; NaN for none.
     gap_kind : {"certificate", "estimate", "none"}
-    n_passes, n_iter : int
-        Passes over X, all counted, and iterations.
+    n_passes : int or float
+        Passes over X, all counted; m sampled rows count as m/n of one.
+    n_iter : int
     converged : bool
         Whether gap ≤ tol·(F₀ − F(w)), F₀ the null model's value.
     message : str
@@ -50,9 +53,14 @@ class Result:
     history : nagcore.callbacks.History
         n_passes, seconds, value and gap per iteration.
     solver : str
+        Which method ran.
+    why : str
+        Why: what "auto" saw, or "asked for".
     null_value : float
         F₀.
     seconds : float
+    separated : bool
+        Whether w separates the classes and there is no penalty: F then has no minimum.
 
     Examples
     --------
@@ -71,14 +79,16 @@ class Result:
     value: float
     gap: float
     gap_kind: str
-    n_passes: int
+    n_passes: float
     n_iter: int
     converged: bool
     message: str
     history: History
     solver: str
+    why: str
     null_value: float
     seconds: float
+    separated: bool = False
 
 
 class Iterate(NamedTuple):
@@ -87,7 +97,8 @@ class Iterate(NamedTuple):
     `x` is the point it stands for, with smooth value `f` and margins `z`. The pass itself was at
     `y`, with smooth value `fy`, margins `zy` and smooth gradient `g`. The margins are buffers that
     the next pass may overwrite. `moved` is False when the pass went to a step that was taken back.
-    `resolved` is False when the step changes F by less than the arithmetic can tell.
+    `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
+    ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model.
     """
 
     x: np.ndarray
@@ -100,6 +111,16 @@ class Iterate(NamedTuple):
     L: float
     moved: bool = True
     resolved: bool = True
+    decrement: float = math.nan
+
+
+class Known(NamedTuple):
+    """What a pass at w gave: data value, data gradient and margins."""
+
+    w: np.ndarray
+    data_value: float
+    u: np.ndarray
+    z: np.ndarray
 
 
 class Oracle:
@@ -109,17 +130,27 @@ class Oracle:
     from which the driver gets a gap for free.
     """
 
-    def __init__(self, objective: Objective, coordinates: Coordinates, problem) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        coordinates: Coordinates | ClassCoordinates | OwnCoordinates,
+        problem: Any,
+        memory: deque | None = None,
+        known: Known | None = None,
+    ) -> None:
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
         self.real = np.dtype(problem.compute)
         self._eps = float(np.finfo(self.real).eps)
         self._d, self._l2 = objective.shape[1], objective.l2
         self._l1 = coordinates.thresholds if objective.l1 else None
+        self._positive = objective.positive
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
-        self.w = self.u = None
+        self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
         self._residual, self._residual_age = 0.0, 0
+        self._known = known
+        self._memory = deque(maxlen=_PAIRS) if memory is None else memory
 
     def new_margins(self) -> np.ndarray:
         """A buffer for margins, shape (n,) or (n, k), of the compute dtype."""
@@ -129,9 +160,49 @@ class Oracle:
         """f(v) and ∇f(v); margins and residuals are written. The one pass of an iteration."""
         self.w = w = self.coordinates.to_w(v)
         self.data_value, self.u = self.problem.value_and_grad(w, None, z, r)
+        return self._with_penalty(w)
+
+    def _with_penalty(self, w) -> tuple[float, np.ndarray]:
         wd = w[: self._d]
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
         return f, self.coordinates.pull_back(self.u, self._l2, w)
+
+    def start(self, v, z) -> tuple[float, np.ndarray]:
+        """`gradient` at a run's first point, without a pass where an earlier one was there."""
+        if self._known is None:
+            f, g = self.gradient(v, z)
+            if math.isfinite(f):
+                return f, g
+            raise ValueError("the objective is infinite at the starting point; start elsewhere, or "
+                             "use w0=None to start at the null model.")
+        self.w, self.data_value, self.u, z[...] = self._known
+        return self._with_penalty(self.w)
+
+    def known(self, it: Iterate) -> Known | None:
+        """What the last pass gave, if it was at the iterate itself."""
+        if it.x is not it.y or not self.w.size:
+            return None
+        return Known(self.w, self.data_value, self.u, it.z)
+
+    def remember(self, s, y) -> None:
+        """Keep a step and its change of gradient for later oracles: in w, so that they outlive v."""
+        self._memory.append((self.coordinates.to_w(s), self.coordinates.push(y)))
+
+    def pairs(self) -> deque:
+        """The remembered pairs (s, y) in these variables, oldest first."""
+        return deque(((self.coordinates.to_v(s), self.coordinates.pull_back(y, 0.0, s))
+                      for s, y in self._memory), maxlen=self._memory.maxlen)
+
+    def hessian(self, v, z) -> tuple[float, np.ndarray, np.ndarray]:
+        """f(v), ∇f(v) and ∇²f(v), in one pass; margins are written. In the problem's own variables."""
+        self.w = w = self.coordinates.to_w(v)
+        self.data_value, self.u, H = self.problem.hessian(w, z)
+        wd, d = w[: self._d], self._d
+        f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
+        if math.isfinite(f):
+            self.coordinates.look(H)  # type: ignore[union-attr]
+        H.reshape(-1)[: d * len(H) : len(H) + 1] += self._l2
+        return f, self.coordinates.pull_back(self.u, self._l2, w), H
 
     def smooth(self, v, z) -> float:
         """f(v) from its margins z, O(n)."""
@@ -142,10 +213,13 @@ class Oracle:
         return f
 
     def prox(self, v, step) -> np.ndarray:
-        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), the intercept left as it is."""
-        if self._l1 is None:
+        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), w(u) ≥ 0 if asked for, the intercept as it is."""
+        if self._l1 is None and not self._positive:
             return v
         out, d = v.copy(), self._d
+        if self._positive:
+            out[:d] = positive_threshold(v[:d], step * self.coordinates.thresholds)
+            return out
         if v.ndim == 1:
             out[:d] = soft_threshold(v[:d], step * self._l1)
         else:
@@ -155,7 +229,8 @@ class Oracle:
 
     def centred_classes(self, v) -> np.ndarray:
         """v with coefficients that sum to zero over the classes, where a penalty makes that free."""
-        if v.ndim == 2 and self.objective.penalty.name != "none":
+        shared = not isinstance(self.coordinates, ClassCoordinates)  # which sees to it itself
+        if v.ndim == 2 and shared and self.objective.penalty.name != "none":
             v = v.copy()
             v[: self._d] -= v[: self._d].mean(axis=1, keepdims=True)
         return v
@@ -229,6 +304,16 @@ class Method:
         Whether it needs a loss whose φ'' is bounded.
     averages : bool
         Whether its iterates are means of prox points, so that l1 leaves no exact zeros in them.
+    smooth : bool
+        Whether it takes no l1.
+    second_order : bool
+        Whether it needs Hessians: one margin per row, and data that can give them.
+    own_variables : bool
+        Whether it works in w itself, and not in the variables of `Coordinates`.
+    patience : int
+        Steps without progress, of a size that rounding hides, after which nothing more is expected.
+    losses : tuple of str
+        The losses it takes; empty for all.
 
     Examples
     --------
@@ -240,15 +325,31 @@ class Method:
     """
 
     name: str
-    run: Callable[[Oracle, np.ndarray, float], Iterator[Iterate]]
+    run: Callable[..., Iterator[Iterate]]
     bounded_curvature: bool = False
     averages: bool = False
+    smooth: bool = False
+    second_order: bool = False
+    own_variables: bool = False
+    patience: int = 300
+    losses: tuple[str, ...] = ()
 
     def check(self, objective: Objective) -> None:
         """Raise ValueError if the objective lacks what the solver needs; the error names both."""
-        loss = objective.loss
+        loss, name = objective.loss, f'solver="{self.name}"'
         if self.bounded_curvature and not loss.bounded_curvature:
             raise ValueError(
-                f'solver="{self.name}" needs a loss of bounded curvature; the curvature of '
+                f'{name} needs a loss of bounded curvature; the curvature of '
                 f'"{loss.name}" has no bound. Use solver="fista", which searches its step.'
             )
+        if self.smooth and not objective.penalty.smooth:
+            what = f"l1 is {objective.l1}" if objective.l1 else "positive is True"
+            raise ValueError(f"{name} needs a smooth objective; {what}. "
+                             'Use solver="fista", or "auto", which chooses.')
+        if self.losses and loss.name not in self.losses:
+            raise ValueError(f'{name} takes loss {" or ".join(self.losses)}; this one is '
+                             f'"{loss.name}". Use solver="auto", which chooses.')
+        if self.second_order and not objective.problem.second_order:
+            what = "has a Hessian of classes" if objective.k > 1 else "gives no Hessian"
+            raise ValueError(f'{name} needs one margin per row and data that give a Hessian; '
+                             f'this problem {what}. Use solver="auto", which chooses.')

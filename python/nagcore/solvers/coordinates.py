@@ -9,8 +9,8 @@ sample of the rows, and X itself is never touched. Centring makes the intercept 
 the rest; P makes the Hessian close to the identity, so that columns of any units need no scaling by
 the user.
 
-Under l1, or with many columns, P is diagonal: then the prox of l1 stays soft thresholding, with one
-threshold per coordinate. Otherwise T comes from a Cholesky factor, at O(d²) per pass.
+Under l1 or w ≥ 0, or with many columns, P is diagonal: then the prox stays soft thresholding or
+clipping, with one threshold per coordinate. Otherwise T comes from a Cholesky factor, at O(d²) per pass.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.objective import Objective
 from nagcore.objective.duality import row_mean
+from nagcore.solvers.dense import cholesky
 from nagcore.solvers.moments import sample_moments
 
-__all__ = ["Columns", "Coordinates", "curvature_rows"]
+__all__ = [
+    "CURVATURE_FLOOR", "DENSE_LIMIT", "ClassCoordinates", "Columns", "Coordinates", "OwnCoordinates",
+    "class_curvature_rows", "curvature_rows",
+]
 
 # Columns up to which P is a full matrix: its product then costs a twentieth of a pass or less.
-_DENSE_LIMIT = 1024
-_CURVATURE_FLOOR = 0.01  # of the mean, added to each row's: rows that are flat here need not be elsewhere
+DENSE_LIMIT = 1024
+CURVATURE_FLOOR = 0.01  # of the mean, added to each row's: rows that are flat here need not be elsewhere
 _HOP = 1e-2  # in margins, for differences of residuals
 
 
@@ -40,16 +45,32 @@ class Columns(NamedTuple):
     curvature: float  # the mean of φ''
 
     @classmethod
+    def of_gram(cls, G: np.ndarray, d: int, sampled: int | None, curvature: float) -> Columns:
+        """From (1/S) Σ s v x̃x̃ᵀ over all rows or `sampled` ones, `curvature` the mean of v."""
+        weight = float(G[d, d]) if len(G) > d else curvature
+        mean, scatter = np.zeros(d), G[:d, :d] / weight
+        if len(G) > d:
+            mean = G[d, :d] / weight
+            scatter = scatter - np.outer(mean, mean)
+        spread = np.maximum(scatter.diagonal(), 0.0)
+        inverse = np.divide(1, np.sqrt(spread), out=np.zeros(d), where=spread > 0)
+        correlation = inverse[:, None] * scatter * inverse
+        if sampled is not None:
+            # A direction that looks flat in the sample may vary in some of every `sampled` others.
+            correlation *= 1 - 3 / sampled
+        return cls(mean, spread, correlation, weight)
+
+    @classmethod
     def of(cls, objective: Objective, seed: int, rows: np.ndarray) -> Columns:
         """Look at a sample of the rows, whose `curvature_rows` are given."""
         d, s = objective.shape[1], objective.s
         curvature = float(row_mean(rows, s))
-        rows = rows + _CURVATURE_FLOOR * curvature
+        rows = rows + CURVATURE_FLOOR * curvature
         if s is not None:
             rows *= s
         moments = np.zeros(d), np.ones(d), None
         if objective.X is not None:
-            full = d <= _DENSE_LIMIT and not objective.l1
+            full = d <= DENSE_LIMIT and objective.penalty.smooth
             rng = np.random.default_rng(seed)
             with np.errstate(invalid="ignore", over="ignore"):
                 moments = sample_moments(objective, rng, full, rows / rows.sum())
@@ -66,17 +87,30 @@ def curvature_rows(objective: Objective, problem: Any, z: np.ndarray) -> np.ndar
 
     For classes it is ⟨e, φ'' e⟩/k along one e of alternating signs, about the mean of the diagonal.
     """
+    bound = objective.loss.curvature_bound
+    if problem.second_order:
+        rows = problem.curvature_from_margins(z).astype(np.float64)
+        if np.isfinite(rows).all() and rows.any():
+            return rows
+        return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
     signs = 1.0 if z.ndim == 1 else np.where(np.arange(z.shape[1]) % 2, -1.0, 1.0)
     ahead, behind = np.empty_like(z), np.empty_like(z)
     problem.loss_from_margins((z + _HOP * signs).astype(z.dtype), ahead)
     problem.loss_from_margins((z - _HOP * signs).astype(z.dtype), behind)
     ahead -= behind
     rows = ahead if z.ndim == 1 else (ahead * signs).mean(axis=1)
-    bound = objective.loss.curvature_bound
     rows = np.clip(rows.astype(np.float64) / (2 * _HOP), 0, bound)
     if np.isfinite(rows).all() and rows.any():
         return rows
     return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
+
+
+def class_curvature_rows(problem: Any, z: np.ndarray) -> np.ndarray:
+    """p_c(1 − p_c) of each row and class, (n, k): |r_c|(1 − |r_c|) for class numbers. O(nk), no pass."""
+    r = np.empty_like(z)
+    problem.loss_from_margins(z, r)
+    np.abs(r, out=r)
+    return r * (1 - r)
 
 
 class Coordinates:
@@ -86,7 +120,9 @@ class Coordinates:
     column, a narrow mean far from zero say, is not scaled up.
     """
 
-    def __init__(self, objective: Objective, columns: Columns, eps: float) -> None:
+    def __init__(
+        self, objective: Objective, columns: Columns, eps: float, one_class: bool = False
+    ) -> None:
         self._d = objective.shape[1]
         mean, spread, correlation, curvature = columns
         self.rms = np.sqrt(spread + mean**2 * objective.fit_intercept)
@@ -94,19 +130,23 @@ class Coordinates:
         P = curvature * np.maximum(spread, 64 * eps * self.rms**2) + objective.l2
         P[P == 0] = 1.0  # an all-zero column without l2: its gradient is zero too
         scale = 1 / np.sqrt(P)
-        self._T = None
+        self._L: np.ndarray | None = None
         if correlation is not None:
-            data_share = np.sqrt(curvature * spread / P)
-            R = _decorrelate(correlation * np.outer(data_share, data_share), eps)
-            self._T = scale[:, None] * R
-        self.scale = scale if objective.k == 1 else scale[:, None]
+            share = np.sqrt(curvature * spread / P)  # of the data in P's diagonal
+            K = correlation * share * share[:, None]
+            # A little towards the identity: directions that the sample shows as collinear are not
+            # stretched without limit.
+            K *= 1 - max(64 * eps, 1e-7)
+            np.fill_diagonal(K, 1.0)
+            self._L, _ = cholesky(K, 0.0)
+        self.scale = scale if one_class or objective.k == 1 else scale[:, None]
         self._scale_b = 1 / np.sqrt(curvature)
         self.thresholds = objective.l1 * self.scale
 
     def to_w(self, v: np.ndarray) -> np.ndarray:
         """w and b, as the problem takes them."""
         d, w = self._d, np.empty_like(v)
-        w[:d] = v[:d] * self.scale if self._T is None else _product(self._T, v[:d])
+        w[:d] = (v[:d] if self._L is None else _core.solve_triangular(self._L, v[:d], True)) * self.scale
         w[d:] = v[d:] * self._scale_b
         if self._mean is not None:
             w[d] -= np.einsum("i,i...->...", self._mean, w[:d])
@@ -115,7 +155,8 @@ class Coordinates:
     def to_v(self, w: np.ndarray) -> np.ndarray:
         """The inverse of `to_w`."""
         d, v = self._d, np.empty_like(w)
-        v[:d] = w[:d] / self.scale if self._T is None else np.linalg.solve(self._T, w[:d])
+        head = w[:d] / self.scale
+        v[:d] = head if self._L is None else _product(self._L.T, head)
         v[d:] = w[d:]
         if self._mean is not None:
             v[d] += np.einsum("i,i...->...", self._mean, w[:d])
@@ -134,8 +175,105 @@ class Coordinates:
         head = self.centred(u)
         if l2:
             head = head + l2 * w[:d]
-        g[:d] = head * self.scale if self._T is None else _product(self._T.T, head)
+        head = head * self.scale
+        g[:d] = head if self._L is None else _core.solve_triangular(self._L, head, False)
         g[d:] = u[d:] * self._scale_b
+        return g
+
+    def push(self, g: np.ndarray) -> np.ndarray:
+        """The gradient in w whose `pull_back` is g."""
+        d, u = self._d, np.empty_like(g)
+        u[d:] = g[d:] / self._scale_b
+        u[:d] = (g[:d] if self._L is None else _product(self._L, g[:d])) / self.scale
+        if self._mean is not None:
+            u[:d] += (self._mean if u.ndim == 1 else self._mean[:, None]) * u[d]
+        return u
+
+
+class ClassCoordinates:
+    """A metric for each class, w_c = T_c v_c less the mean over classes, for smooth objectives.
+
+    Rows weigh in the metric of class c by p_c(1 − p_c), the diagonal blocks of the Hessian. Margins
+    that shift alike for all classes leave the loss as it is and l2 wants their mean to be zero, so
+    the mean is taken out: gradients have none, and steps must not bring one in.
+    """
+
+    def __init__(self, objective: Objective, columns: list[Columns], eps: float) -> None:
+        self._parts = [Coordinates(objective, part, eps, one_class=True) for part in columns]
+        self.rms = np.max([part.rms for part in self._parts], axis=0)
+        self.scale = np.stack([part.scale for part in self._parts], axis=1)
+        self.thresholds = np.zeros_like(self.scale)
+
+    def _each(self, name: str, *arrays) -> np.ndarray:
+        parts = zip(self._parts, *(np.ascontiguousarray(a.T) for a in arrays), strict=True)
+        return np.stack([getattr(part, name)(*columns) for part, *columns in parts], axis=1)
+
+    def to_w(self, v: np.ndarray) -> np.ndarray:
+        """w and b, as the problem takes them."""
+        w = self._each("to_w", v)
+        return w - w.mean(axis=1, keepdims=True)
+
+    def to_v(self, w: np.ndarray) -> np.ndarray:
+        """Some v whose `to_w` is w, less its mean over classes."""
+        return self._each("to_v", w - w.mean(axis=1, keepdims=True))
+
+    def centred(self, u: np.ndarray) -> np.ndarray:
+        """As `Coordinates.centred`, each class about its own means."""
+        return self._each("centred", u)
+
+    def pull_back(self, u: np.ndarray, l2: float, w: np.ndarray) -> np.ndarray:
+        """The gradient in v of data term + (l2/2)‖w‖², from the data gradient u in w."""
+        if l2:
+            u = u.copy()
+            u[: len(self.scale)] += l2 * w[: len(self.scale)]
+        return self._each("pull_back", u, np.zeros(u.shape[1]), u)
+
+    def push(self, g: np.ndarray) -> np.ndarray:
+        """The gradient in w whose `pull_back` is g."""
+        return self._each("push", g)
+
+
+class OwnCoordinates:
+    """The problem's own variables, v = w, for methods that have a Hessian to step by."""
+
+    def __init__(self, objective: Objective) -> None:
+        d = self._d = objective.shape[1]
+        self.rms = np.ones(d)
+        self._centre: np.ndarray | None = None
+        self.scale = np.ones(d) if objective.k == 1 else np.ones((d, 1))
+        self.thresholds = objective.l1 * self.scale
+
+    def look(self, H: np.ndarray) -> None:
+        """Learn the columns' sizes and weighted means from a Hessian of the data term."""
+        d = self._d
+        weight = float(H[d, d]) if len(H) > d else 1.0
+        self._centre = H[d, :d] / weight if len(H) > d and weight > 0 else None
+        self.rms = np.sqrt(H.diagonal()[:d] / (weight or 1.0))
+
+    def to_w(self, v: np.ndarray) -> np.ndarray:
+        """v as it is."""
+        return v
+
+    def to_v(self, w: np.ndarray) -> np.ndarray:
+        """w as it is."""
+        return w
+
+    def centred(self, u: np.ndarray) -> np.ndarray:
+        """As `Coordinates.centred`, with means weighted by the curvature: those the intercept follows."""
+        if self._centre is None:
+            return u[: self._d]
+        return u[: self._d] - self._centre * u[self._d]
+
+    def push(self, g: np.ndarray) -> np.ndarray:
+        """g as it is."""
+        return g
+
+    def pull_back(self, u: np.ndarray, l2: float, w: np.ndarray) -> np.ndarray:
+        """The gradient of data term + (l2/2)‖w‖²."""
+        if not l2:
+            return u
+        g = u.copy()
+        g[: self._d] += l2 * w[: self._d]
         return g
 
 
@@ -144,13 +282,3 @@ def _product(A: np.ndarray, x: np.ndarray) -> np.ndarray:
     if x.ndim == 1:
         return np.einsum("ij,j->i", A, x)
     return np.stack([np.einsum("ij,j->i", A, column) for column in x.T.copy()], axis=1)
-
-
-def _decorrelate(K: np.ndarray, eps: float) -> np.ndarray:
-    """R⁻ᵀ for the Cholesky factor R Rᵀ of K with ones on its diagonal, K a little towards the identity.
-
-    That keeps directions which the sample shows as collinear from being stretched without limit.
-    """
-    K = K * (1 - max(64 * eps, 1e-7))
-    np.fill_diagonal(K, 1.0)
-    return np.linalg.inv(np.linalg.cholesky(K)).T

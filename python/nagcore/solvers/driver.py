@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -11,18 +12,20 @@ import numpy as np
 
 from nagcore.callbacks import History, State
 from nagcore.objective import Objective
-from nagcore.solvers.base import Iterate, Method, Oracle, Result
-from nagcore.solvers.coordinates import Columns, Coordinates, curvature_rows
+from nagcore.solvers.base import Iterate, Known, Method, Oracle, Result
+from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
+from nagcore.solvers.metric import Metric
 from nagcore.solvers.stopping import Judge
+from nagcore.solvers.warmstart import from_sample
 
 __all__ = ["Run"]
 
 _UNRESOLVED = 3  # steps in a row that float32 could not judge, before float64 takes over
-# Steps after which the variables are first renewed, and how this grows: least total passes over nine
-# data sets, among 4, 8, 16 and 2, 3, 4.
-_RENEW_AFTER = 8
-_RENEW_GROWTH = 3
-_BENT = 0.05  # mean change of curvature, in parts of its mean, that is worth a renewal
+# Steps after which the metric is first looked at, and how this grows: within one pass of each other over
+# seven data sets, among 3 to 8 and 1 to 3.
+_RENEW_AFTER = 6
+_RENEW_GROWTH = 2
+_SMALL = 1 << 22  # bytes of X that are as soon read in float64: methods of few passes start there
 
 
 class Run:
@@ -34,7 +37,7 @@ class Run:
         method: Method,
         *,
         tol: float,
-        max_passes: int,
+        max_passes: float,
         max_iter: float,
         max_seconds: float | None,
         callbacks: tuple[Callable[[State], Any], ...],
@@ -43,15 +46,19 @@ class Run:
         self.max_passes, self.max_iter = max_passes, max_iter
         self.max_seconds = math.inf if max_seconds is None else max_seconds
         self.history = History()
-        self.callbacks = (self.history, *callbacks)
+        self.callbacks: tuple[Callable[[State], Any], ...] = (self.history, *callbacks)
         self.begun, self._passes_before = time.perf_counter(), objective.n_passes
         self.n_iter, self.message = 0, ""
         self.judge = Judge(objective, method, tol)
         self.oracle: Oracle | None = None
+        self.metric: Metric | None = None
+        self._margins: np.ndarray | None = None
+        self._memory: deque = deque(maxlen=12)
 
     @property
-    def n_passes(self) -> int:
-        return self.objective.n_passes - self._passes_before
+    def n_passes(self) -> float:
+        passes = self.objective.n_passes - self._passes_before
+        return passes if isinstance(passes, int) else round(passes, 3)
 
     @property
     def seconds(self) -> float:
@@ -62,12 +69,21 @@ class Run:
         objective, judge = self.objective, self.judge
         judge.start(w0)
         narrow = objective.problem.compute != np.float64
-        self._rows = curvature_rows(objective, objective.problem, objective.null_margins())
-        columns = Columns.of(objective, seed, self._rows)
-        patience = _RENEW_AFTER
+        columns, patience = None, math.inf
+        if self.method.own_variables:
+            narrow = narrow and not (objective.nbytes <= _SMALL and objective.wide is not None)
+        else:
+            self.metric = metric = Metric(objective, seed)
+            patience = _RENEW_AFTER
+            start = from_sample(self, metric) if w0 is None else None
+            if start is None:
+                columns = metric.at(objective.problem, objective.null_margins())
+            else:
+                judge.best_w, columns = start
+        known = None
         while True:
-            self._enter(columns, narrow)
-            end = self._sweep(narrow, patience)
+            self._enter(columns, narrow, known)
+            end, known = self._sweep(narrow, patience), None
             if end == "stop":
                 return
             if end == "widen":
@@ -76,18 +92,24 @@ class Run:
                 judge.widen()
             else:
                 patience *= _RENEW_GROWTH
-                columns = Columns.of(objective, seed, self._rows)
+                columns = metric.at(self.oracle.problem, self._last.z)
+                known = self.oracle.known(self._last)
 
-    def _enter(self, columns: Columns, narrow: bool) -> None:
+    def _enter(self, columns: Columns | list[Columns] | None, narrow: bool, known: Known | None) -> None:
         """Set up the variables for what comes next, and keep the best point in the problem's own."""
         if self.oracle is not None:
             self.judge.best_w = self._best_w()
         problem = self.objective.problem if narrow else self.objective.wide
-        coordinates = Coordinates(self.objective, columns, float(np.finfo(problem.compute).eps))
-        self.oracle = Oracle(self.objective, coordinates, problem)
+        eps = float(np.finfo(problem.compute).eps)
+        coordinates: Coordinates | ClassCoordinates | OwnCoordinates = OwnCoordinates(self.objective)
+        if isinstance(columns, list):
+            coordinates = ClassCoordinates(self.objective, columns, eps)
+        elif columns is not None:
+            coordinates = Coordinates(self.objective, columns, eps)
+        self.oracle = Oracle(self.objective, coordinates, problem, self._memory, known)
         self.judge.renew()
 
-    def _sweep(self, narrow: bool, patience: int) -> str:
+    def _sweep(self, narrow: bool, patience: float) -> str:
         """Run the method in one set of variables. Return why it ended: "stop", "widen" or "renew"."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
         x = oracle.centred_classes(oracle.coordinates.to_v(self._best_w()))
@@ -96,8 +118,11 @@ class Run:
         reserve = self._closing_passes(narrow)
         begun = self.n_iter
         for it in self.method.run(oracle, x):
+            if self.n_iter == begun and self.metric is not None:
+                self.metric.look(oracle.problem, it.zy)
             if it.moved:
                 self.n_iter += 1
+                self._margins = it.z
                 value = judge.look(it, oracle, exact=not narrow)
                 if self._report(value, it, oracle):
                     self.message = "stopped by a callback"
@@ -119,21 +144,12 @@ class Run:
             if wide is not None and (judge.promising() or judge.unresolved >= _UNRESOLVED):
                 return "widen"
             if it.moved and self.n_iter - begun >= patience:
-                if self.n_passes + 3 + reserve <= self.max_passes and self._bent(it.z):
+                if (self.n_passes + 3 + reserve <= self.max_passes
+                        and self.metric.bent(oracle.problem, it.z)):
+                    self._last = it
                     return "renew"
                 patience *= _RENEW_GROWTH
         return "stop"
-
-    def _bent(self, z: np.ndarray) -> bool:
-        """Whether the loss's curvature at the margins z is no longer what the variables were made for."""
-        if self.objective.X is None:
-            return False
-        rows = curvature_rows(self.objective, self.oracle.problem, z)
-        change = float(np.abs(rows - self._rows).mean())
-        if change <= _BENT * float(self._rows.mean()):
-            return False
-        self._rows = rows
-        return True
 
     def _settled(self, it: Iterate, provable: bool, narrow: bool) -> bool:
         """Whether the gap is reached (with a proof where one exists), or out of reach."""
@@ -158,8 +174,9 @@ class Run:
         objective = self.objective
         if objective.gap_kind != "certificate":
             return 0
-        averaged = self.method.averages and objective.l1 > 0
-        return int(objective.fit_intercept) + int(narrow or averaged)
+        averaged = self.method.averages and not objective.penalty.smooth
+        extra = objective.fit_intercept or objective.positive
+        return int(extra) + int(narrow or averaged)
 
     def _close(self, it: Iterate, reserve: int, narrow: bool) -> None:
         """Spend the reserved passes on a proof for the best point."""
@@ -181,8 +198,9 @@ class Run:
 
     def _report(self, value: float, it: Iterate, oracle: Oracle) -> bool:
         judge = self.judge
+        passes: Any = self.n_passes
         state = State(
-            self.n_iter, self.n_passes, value, judge.gap, judge.kind, self.seconds,
+            self.n_iter, passes, value, judge.gap, judge.kind, self.seconds,
             judge.null_value, self.tol, self.objective.nbytes,
             lambda: oracle.coordinates.to_w(oracle.settled(it.x)),
         )
@@ -191,7 +209,16 @@ class Run:
             stop = callback(state) is True or stop
         return stop
 
-    def result(self) -> Result:
+    def _separated(self) -> bool:
+        """Whether nothing bounds w and each residual is below a half: the right side of every row."""
+        classes = self.objective.loss.name in ("logistic", "softmax")
+        if not classes or self.objective.penalty.name != "none" or self._margins is None:
+            return False
+        r = np.empty_like(self._margins)
+        self.oracle.problem.loss_from_margins(self._margins, r)
+        return bool(np.abs(r).max() < 0.5)
+
+    def result(self, why: str = "asked for") -> Result:
         judge, objective = self.judge, self.objective
         w, d = self._best_w(), objective.shape[1]
         intercept = w[d] if objective.fit_intercept else np.zeros(w.shape[1:])
@@ -200,5 +227,6 @@ class Run:
             value=judge.best_value if np.isfinite(judge.best_value) else np.nan,
             gap=judge.gap, gap_kind=judge.kind, n_passes=self.n_passes, n_iter=self.n_iter,
             converged=self.message == "converged", message=self.message, history=self.history,
-            solver=self.method.name, null_value=judge.null_value, seconds=self.seconds,
+            solver=self.method.name, why=why, null_value=judge.null_value, seconds=self.seconds,
+            separated=self._separated(),
         )

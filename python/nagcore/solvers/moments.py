@@ -74,7 +74,10 @@ def _block_moments(objective, s, rows, columns, correlations):
     """Mean, variance, how many rows differ from the first, and covariance, over some rows and columns."""
     X = objective.X
     n = len(rows) if rows is not None else objective.shape[0]
-    objective.n_passes += rows is None
+    if rows is None:
+        objective.reads.passes += 1
+    else:
+        objective.reads.rows += len(rows)
 
     def read(i, j):
         block = X[i:j] if rows is None else X[rows[i:j]]
@@ -109,7 +112,7 @@ def _block_moments(objective, s, rows, columns, correlations):
 
 def _csr_moments(objective, s):
     X, (n, d) = objective.X, objective.shape
-    objective.n_passes += 1
+    objective.reads.passes += 1
     sums, squares = np.zeros(d), np.zeros(d)
     step = max(int(_ENTRIES * n / max(X.nnz, 1)), 1)
     for i in range(0, n, step):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["best_shift", "class_threshold", "soft_threshold"]
+__all__ = ["best_shift", "class_threshold", "positive_threshold", "soft_threshold"]
 
 
 def soft_threshold(h: np.ndarray, tau: np.ndarray) -> np.ndarray:
@@ -24,6 +24,15 @@ def soft_threshold(h: np.ndarray, tau: np.ndarray) -> np.ndarray:
     array([-2.,  0.])
     """
     return h - np.clip(h, -tau, tau)
+
+
+def positive_threshold(h: np.ndarray, tau: np.ndarray) -> np.ndarray:
+    """argmin_{p ≥ 0} τ·p + ‖p − h‖²/2: soft thresholding that stops at zero.
+
+    >>> positive_threshold(np.array([-3.0, 0.5, 3.0]), np.array([1.0, 1.0, 1.0]))
+    array([0., 0., 2.])
+    """
+    return np.maximum(h - tau, 0.0)
 
 
 def class_threshold(h: np.ndarray, tau: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

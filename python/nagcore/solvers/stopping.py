@@ -13,7 +13,7 @@ from collections import deque
 import numpy as np
 
 from nagcore.objective import Objective
-from nagcore.objective.duality import dot, penalty_gap
+from nagcore.objective.duality import dot, infeasibility, penalty_gap
 from nagcore.solvers.base import Iterate, Method, Oracle
 
 __all__ = ["Judge"]
@@ -27,6 +27,7 @@ class Judge:
 
     def __init__(self, objective: Objective, method: Method, tol: float) -> None:
         self.objective, self.averages, self.tol = objective, method.averages, tol
+        self._patience = method.patience
         self.penalised = objective.penalty.name != "none"
         self.null_value = math.nan
         self.best_w: np.ndarray | None = np.zeros(objective.w_shape)
@@ -36,7 +37,7 @@ class Judge:
         self.lower = -math.inf      # a proven lower bound of min F
         self.estimate = math.nan    # of F(best) − min F, where nothing better is proven
         self.unresolved = 0       # steps in a row that the arithmetic could not judge
-        self._demand, self._next_attempt = 1.0, 0
+        self._demand, self._next_attempt = 1.0, 0.0
         self._slopes: deque[float] = deque(maxlen=_WINDOW)
         self._last: tuple[np.ndarray, np.ndarray] | None = None
         self._start: np.ndarray | None = None
@@ -87,13 +88,15 @@ class Judge:
         if value < self.best_value or self._stale:
             self.best_value, self.best_x, self.best_w = value, it.x, None
             self._stale = False
-        value_y = it.fy + self.objective.l1 * float(np.abs(oracle.w[: self.objective.shape[1]]).sum())
+        w = oracle.w[: self.objective.shape[1]]
+        # Without the indicator of w ≥ 0: y may lie outside, and F(y) − bound stays the dual value.
+        value_y = it.fy + self.objective.l1 * float((w if self.objective.positive else np.abs(w)).sum())
         if self.penalised:
             bound, free = self._penalised_gap(oracle)
             if exact and not self.objective.fit_intercept:
                 self.lower = max(self.lower, value_y - bound)
         else:
-            free = self._curvature_gap(it)
+            free = it.decrement if it.decrement >= 0 else self._curvature_gap(it, oracle)
         # F(y) − free is about min F; where that contradicts the best value, y was far off.
         ahead = self.best_value - value_y
         self.estimate = free + ahead if self.penalised and free + ahead > 0 else free + max(ahead, 0)
@@ -108,20 +111,23 @@ class Judge:
         d, penalty = self.objective.shape[1], self.objective.penalty
         w, u = oracle.w[:d], oracle.coordinates.centred(oracle.u)
         bound = penalty_gap(w, u, penalty)
-        largest = float(np.abs(u).max()) if penalty.l1 else 0.0
+        largest = infeasibility(u, penalty) if penalty.l1 else 0.0
         if largest <= penalty.l1:
             return bound, bound
         scale = penalty.l1 / largest
         shrunk = (1 - scale) ** 2 * abs(oracle.data_value)
         return bound, min(bound, penalty_gap(w, scale * u, penalty) + shrunk)
 
-    def _curvature_gap(self, it: Iterate) -> float:
+    def _curvature_gap(self, it: Iterate, oracle: Oracle) -> float:
         """‖∇f‖²/(2μ), μ the least curvature of late steps: an estimate, not a bound.
 
         Steps turn to the directions of least curvature, which hold what is left of the gap. Where
         those do not show, ‖∇f‖·(distance travelled) says more.
         """
-        slope = dot(it.g, it.g)
+        g = it.g
+        if self.objective.positive:  # what a step from y changes: zero at the solution, where ∇f is not
+            g = it.L * (it.y - oracle.prox(it.y - it.g / it.L, 1 / it.L))
+        slope = dot(g, g)
         if self._start is None:
             self._start = it.y
         if self._last is not None:
@@ -148,7 +154,7 @@ class Judge:
         """Whether the estimate is within the target."""
         return self.estimate <= self.target
 
-    def worth_proving(self, n_passes: int) -> bool:
+    def worth_proving(self, n_passes: float) -> bool:
         """Whether a proof, which may cost passes, is likely enough to succeed."""
         if n_passes < self._next_attempt:
             return False
@@ -159,9 +165,10 @@ class Judge:
         """Whether the arithmetic can tell steps no longer and the gap has stopped shrinking."""
         if self.estimate < 0.9 * self._record[0]:
             self._record = (self.estimate, n_iter)
-        return self.unresolved > _WINDOW and n_iter - self._record[1] > max(300, n_iter // 2)
+        still = n_iter - self._record[1]
+        return self.unresolved > min(_WINDOW, self._patience) and still > max(self._patience, n_iter // 2)
 
-    def prove(self, oracle: Oracle, it: Iterate, n_passes: int) -> None:
+    def prove(self, oracle: Oracle, it: Iterate, n_passes: float) -> None:
         """Try to prove the gap at an iterate; `oracle` is in float64.
 
         It costs one pass with an intercept and none without, and one more for an averaged iterate
@@ -169,13 +176,15 @@ class Judge:
         """
         objective, problem = self.objective, oracle.problem
         x, known = it.x, {"z": it.z}
-        if self.averages and objective.l1:
+        if self.averages and not objective.penalty.smooth:
             x = oracle.prox(it.y - it.g / it.L, 1 / it.L)
             known = {"z": problem.margins(oracle.coordinates.to_w(x))}
             value = oracle.value(x, oracle.smooth(x, known["z"]))
             if value - self.best_value <= 0.5 * self.target:
                 self.best_value, self.best_x, self.best_w = value, x, None
-        if objective.fit_intercept:
+        if objective.positive and not objective.fit_intercept:
+            certificate = objective.certify(oracle.coordinates.to_w(x))  # y may lie outside w ≥ 0
+        elif objective.fit_intercept:
             certificate = objective.certify(oracle.coordinates.to_w(oracle.settled(x)), **known)
         else:
             known = {"z": it.zy, "u": oracle.u}
@@ -185,11 +194,13 @@ class Judge:
             certificate = objective.certify(oracle.w, **known)
         self.accept(certificate, n_passes)
 
-    def accept(self, certificate, n_passes: int) -> None:
+    def accept(self, certificate, n_passes: float) -> None:
         """Take in a certificate: its bound, and its point if that is the best so far."""
         self.lower = max(self.lower, certificate.value - certificate.gap)
         if certificate.value <= self.best_value or self._stale:
             self.best_value, self.best_w = certificate.value, certificate.w
             self._stale = False
         self._demand = min(1.0, 0.5 * self.estimate / self.target) if self.target else 1.0
-        self._next_attempt = n_passes + 4 + n_passes // 20
+        # Methods of few steps gain digits with each; others should not spend a pass in five on proofs.
+        wait = 4 if self._patience > _WINDOW else 1
+        self._next_attempt = n_passes + wait + n_passes // 20

@@ -1,0 +1,97 @@
+"""The preconditioner of a run: made at the null model, and again where the loss has bent since.
+
+It comes from Gram matrices of sampled rows where the problem gives them, else from moments that
+NumPy takes (`Columns.of`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nagcore.objective import Objective
+from nagcore.objective.duality import row_mean
+from nagcore.solvers.coordinates import (
+    CURVATURE_FLOOR,
+    DENSE_LIMIT,
+    Columns,
+    class_curvature_rows,
+    curvature_rows,
+)
+from nagcore.solvers.rows import Sampler
+
+__all__ = ["Metric"]
+
+_BENT = 0.05        # mean change of curvature, in parts of its mean, that is worth a new metric
+_CLASS_ENTRIES = 1 << 23  # of the metrics of all classes together
+_OFFSET = 1e4       # mean squares beyond this many variances leave float32 too few digits
+
+
+class Metric:
+    """Makes the `Columns` of one run, and knows when they are out of date.
+
+    Parameters
+    ----------
+    objective : Objective
+    seed : int
+    """
+
+    def __init__(self, objective: Objective, seed: int) -> None:
+        self.objective, self.seed, self._turn = objective, seed, 0
+        problem, d = objective.problem, objective.shape[1]
+        self.sampler: Sampler | None = None
+        if problem.has_gram and objective.X is not None and objective.penalty.smooth and d <= DENSE_LIMIT:
+            self.sampler = Sampler(objective, seed)
+        self.rows = np.zeros(0)
+        self.by_class = objective.k > 1 and objective.k * d * d <= _CLASS_ENTRIES
+
+    def at(self, problem: Any, z: np.ndarray) -> Columns | list[Columns]:
+        """The columns with the curvature that the loss has at margins z; for each class if `by_class`."""
+        self.rows = curvature_rows(self.objective, problem, z)
+        if self.sampler is not None:
+            if self.by_class:
+                rows = class_curvature_rows(problem, z)
+                each = [self._of_gram(self.sampler, column) for column in np.ascontiguousarray(rows.T)]
+                if None not in each:
+                    return each
+            columns = self._of_gram(self.sampler, self.rows)
+            if columns is not None:
+                return columns
+        return Columns.of(self.objective, self.seed, self.rows)
+
+    def look(self, problem: Any, z: np.ndarray) -> None:
+        """Take the curvature at z as that which the columns, made elsewhere, are for."""
+        if not self.rows.size:
+            self.rows = curvature_rows(self.objective, problem, z)
+
+    def bent(self, problem: Any, z: np.ndarray) -> bool:
+        """Whether the curvature at margins z is no longer what the columns were made for."""
+        if self.objective.X is None:
+            return False
+        change = float(np.abs(curvature_rows(self.objective, problem, z) - self.rows).mean())
+        return change > _BENT * float(self.rows.mean())
+
+    def _of_gram(self, sampler: Sampler, curvature: np.ndarray) -> Columns | None:
+        objective, d = self.objective, self.objective.shape[1]
+        mean = float(row_mean(curvature, objective.s))
+        weights = curvature.astype(np.float64) + CURVATURE_FLOOR * mean
+        rows, factor = sampler.draw(weights, self._turn)
+        self._turn += 1
+        if rows is not None:
+            chosen = weights[rows] * factor
+            weights = np.zeros_like(weights)
+            weights[rows] = chosen
+        columns = None
+        for problem in (objective.problem, objective.wide):
+            if problem is None:
+                break
+            G = problem.gram(weights.astype(problem.compute), rows)
+            if not (np.isfinite(G).all() and G.any()):
+                return None
+            sampled = None if rows is None else len(rows)
+            columns = Columns.of_gram(G, d, sampled, (1 + CURVATURE_FLOOR) * mean)
+            square, spread = columns.mean**2, columns.spread
+            if problem.compute == np.float64 or not (square > _OFFSET * spread).any():
+                break
+        return columns

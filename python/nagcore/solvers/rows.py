@@ -1,0 +1,104 @@
+"""Which rows to sample for a Gram matrix, and what each then stands for.
+
+Rows are drawn with probabilities that follow their curvature, which the margins give for free:
+π_i = 0.9·s_i D_ii / Σ s D + 0.1/n (docs/maths.md, "Accelerated descent"). Columns that hardly ever
+leave their usual value would still be missed, and a preconditioner that misses a column takes steps
+along it that are far too long. So rows in which such a column has something to say are a stratum of
+their own, which is found in one pass: the margins of a w that is zero everywhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nagcore.objective import Objective
+
+__all__ = ["Sampler"]
+
+_READS = 3.0          # what a Gram matrix of the sample may cost, in reads of X
+_OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
+_FEWEST, _MOST = 5, 100  # rows per column: eigenvalues are then good to a factor of 2, or 10 %
+_LOOKED_AT = 2048     # rows in which usual values are looked for
+_FEW = 8              # a column with fewer entries off its usual value among them is rare
+
+
+class Sampler:
+    """Draws rows of one objective's X, again and again as the curvature changes.
+
+    Parameters
+    ----------
+    objective : Objective
+        Its `problem` has `gram`, and its X can be indexed by rows.
+    seed : int
+
+    Attributes
+    ----------
+    m : int
+        Rows that a draw aims at; n where all of them are wanted.
+    """
+
+    def __init__(self, objective: Objective, seed: int) -> None:
+        n, p = objective.shape[0], objective.p
+        self.objective, self.seed = objective, seed
+        affordable = int(_READS * _OPERATIONS * n / p)
+        self.m = min(n, max(_FEWEST * p, min(affordable, _MOST * p)))
+        if 2 * self.m > n:
+            self.m = n
+        self._rare: np.ndarray | None = None  # rows of the stratum, once they were looked for
+
+    def draw(self, curvature: np.ndarray, turn: int) -> tuple[np.ndarray | None, Any]:
+        """Rows (None for all), and factors by which each of them counts.
+
+        Parameters
+        ----------
+        curvature : ndarray of shape (n,)
+            φ'' of each row, or what shall weigh it.
+        turn : int
+            How many draws there were: each takes other rows.
+        """
+        n, m = self.objective.shape[0], self.m
+        if m == n:
+            return None, 1.0
+        if self._rare is None:
+            self._rare = self._look_for_rare()
+        rng = np.random.default_rng([self.seed, turn])
+        rare = self._rare
+        if len(rare) > m // 2:
+            rare = np.sort(rng.choice(rare, m // 2, replace=False))
+        share = np.full(len(rare), len(self._rare) / max(len(rare), 1))
+        importance = curvature.astype(np.float64)
+        if self.objective.s is not None:
+            importance = importance * self.objective.s
+        importance = importance / importance.sum()
+        importance *= 0.9
+        importance += 0.1 / n
+        importance[self._rare] = 0.0
+        total = float(importance.sum())
+        # Systematic sampling: one uniform number, equal steps along the sums of the probabilities.
+        left = m - len(rare)
+        points = (np.arange(left) + rng.random()) * (total / left)
+        rows = np.minimum(np.searchsorted(np.cumsum(importance), points), n - 1)
+        factor = total / (left * np.maximum(importance[rows], 1e-300))
+        return np.concatenate([rare, rows]), np.concatenate([share, factor])
+
+    def _look_for_rare(self) -> np.ndarray:
+        """Rows in which some rare column leaves its usual value. At most one pass."""
+        objective = self.objective
+        X, (n, d) = objective.X, objective.shape
+        rows = np.sort(np.random.default_rng(self.seed).choice(n, min(n, _LOOKED_AT), replace=False))
+        block = X[rows]
+        objective.reads.rows += len(rows)
+        if isinstance(block, np.ndarray):
+            off = np.count_nonzero(block != np.sort(block[:3], axis=0)[1], axis=0)
+        else:
+            off = np.bincount(block.indices, minlength=d)
+        rare = np.flatnonzero(off < _FEW)
+        if not rare.size:
+            return rare
+        probe = np.zeros(objective.w_shape)
+        probe[rare] = np.random.default_rng(self.seed).uniform(1, 2, (len(rare), *probe.shape[1:]))
+        z = objective.problem.margins(probe)
+        z = z if z.ndim == 1 else z[:, 0]
+        return np.flatnonzero(z != np.median(z))
