@@ -27,6 +27,11 @@ TOLERANCES = {
     "residual": 8,  #             .residuals: |r| + φ''·(margin's magnitude) + operands of r
     "loss": 8,  #                 |φ| + |r|·|z|: the loss of exact margins
     "rmatvec": 8,  #              (1/S) Σ_i s_i |x_ij v_i|
+    "gram": 8,  #                 (1/S) Σ_i s_i|v_i| |x_ij x_ik|, |x| = |scale·x| + |shift| as stored
+    "curvature": 8,  #            φ'' itself, at exact margins
+    "hessian_vector": 8,  #       (1/S) |X|ᵀ(s∘|weights|∘(|X||v|))
+    "cholesky": 8,  #             |L||L|ᵀ, of A − LLᵀ
+    "triangular": 4,  #           |L||x|, of b − Lx
     "update": 4,  #               |θ| + lr·(|g| + μ|b|): float64, or no fma
     "norm": 8,  #                 the norm itself
     "ema": 2,  #                  |ema| + |θ|

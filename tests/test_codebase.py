@@ -77,7 +77,7 @@ PYTHON_ROOMS = [
     ["bench"],
     ["cli", "__main__"],
 ]
-ANYWHERE = {"_extras"}  # imports nothing of nagcore
+ANYWHERE = {"_extras", "_files"}  # import nothing of nagcore
 PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {"_core"} | {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in PYTHON_FILES}
 

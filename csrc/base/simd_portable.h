@@ -200,6 +200,8 @@ template <class I> NAG_INLINE Vd gather_n(const double* base, const I* j, int n)
 #undef NAG_LANES
 #if defined(__GNUC__)
 NAG_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+NAG_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 #else
 NAG_INLINE void prefetch(const void*) {}
+NAG_INLINE void prefetch_far(const void*) {}
 #endif

@@ -173,7 +173,8 @@ py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int
   py::array_t<T, py::array::c_style | py::array::forcecast> typed(a);
   if (typed.data() == a.data()) typed = py::array_t<T, py::array::c_style | py::array::forcecast>(py::object(a.attr("copy")("C")));
   const T* p = typed.data();
-  for (py::ssize_t i = 0; i < typed.size(); ++i)
+  const py::ssize_t count = all_finite(p, typed.size()) ? 0 : typed.size();
+  for (py::ssize_t i = 0; i < count; ++i)
     if (!std::isfinite(p[i]))
       bad_value(std::string(name) + " holds NaN or infinity" + (sizeof(T) == 4 ? " (in float32)" : "") + " at index " +
                 std::to_string(ndim == 2 ? i / cols : i) + "; finite numbers are needed. Drop or impute those rows.");

@@ -25,6 +25,18 @@ void check_data(const pybind11::object& X, const std::string& dtype, ProblemView
 // Whether two arrays share a byte range; None and non-arrays share nothing.
 bool overlap(const pybind11::object& a, const pybind11::object& b);
 
+// Without a branch for each element, so that it takes whole vectors: x*0 is NaN where x is not finite.
+template <class T> bool all_finite(const T* x, std::int64_t m) {
+  T lanes[16] = {};
+  std::int64_t i = 0;
+  for (; i + 16 <= m; i += 16)
+    for (int u = 0; u < 16; ++u) lanes[u] += x[i + u] * T(0);
+  for (; i < m; ++i) lanes[0] += x[i] * T(0);
+  for (const T lane : lanes)
+    if (!(lane == T(0))) return false;
+  return true;
+}
+
 // A vector (ndim 1) or matrix (ndim 2) of finite numbers as a C-contiguous array of T of our own: what is checked here
 // cannot change afterwards.
 template <class T>

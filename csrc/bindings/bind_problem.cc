@@ -18,19 +18,17 @@ py::tuple Problem::value_and_grad(const py::object& w, const py::object& grad, c
   if (out.is_none()) out = new_weights();
   PassRequest q;
   q.w = weights.data();
-  double* to = output<double>(out, "grad", view_.w_rows(), view_.k, flat());
+  q.grad = output<double>(out, "grad", view_.w_rows(), view_.k, flat());
   q.z = optional_output(margins, "margins");
   q.r = optional_output(residuals, "residuals");
   check_apart({{"w", w}, {"grad", out}, {"margins", margins}, {"residuals", residuals}});
-  // The caller's array is written once the result is known to be one.
-  const std::size_t count = static_cast<std::size_t>(view_.w_rows() * view_.k);
-  Aligned<double> scratch(count);
-  q.grad = scratch.data();
-  const PassResult result = run(q);
-  bool finite = std::isfinite(result.value);
-  for (std::size_t j = 0; j < count && finite; ++j) finite = std::isfinite(scratch[j]);
-  if (!finite) explain_non_finite();
-  std::copy(scratch.data(), scratch.data() + count, to);
+  q.only_finite = true;  // an array of the caller's is not written where X turns out to be bad
+  PassResult result = run(q);
+  if (!result.finite) {
+    explain_non_finite();
+    q.only_finite = false;  // X is sound and the loss overflows: that is the answer
+    result = run(q);
+  }
   return py::make_tuple(result.value, out);
 }
 

@@ -3,7 +3,6 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <mutex>
@@ -13,6 +12,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/update_arrays.h"
+#include "bindings/update_scalars.h"
 #include "dispatch/dispatch.h"
 #include "engine/threads.h"
 #include "engine/update.h"
@@ -22,82 +22,19 @@ namespace py = pybind11;
 namespace nag {
 namespace {
 
-std::string text_of(py::handle h) { return py::str(py::repr(h)); }
-
-[[noreturn]] void fail(const std::string& what) { throw py::value_error(what); }
-
-double number(py::handle h, const char* name) {
-  if (PyFloat_CheckExact(h.ptr())) return PyFloat_AS_DOUBLE(h.ptr());
-  const double x = PyFloat_AsDouble(h.ptr());
-  if (x == -1.0 && PyErr_Occurred() != nullptr) {
-    PyErr_Clear();
-    throw py::type_error(std::string(name) + " is " + text_of(h) + "; it must be a real number, such as " + name +
-                         "=0.1.");
-  }
-  return x;
-}
-
-double finite(py::handle h, const char* name) {
-  const double x = number(h, name);
-  if (!std::isfinite(x)) fail(std::string(name) + " is " + text_of(h) + "; it must be finite.");
-  return x;
-}
-
-double at_least_zero(py::handle h, const char* name) {
-  const double x = finite(h, name);
-  if (x < 0) fail(std::string(name) + " is " + text_of(h) + "; it must not be negative.");
-  return x;
-}
-
-bool flag(py::handle h, const char* name) {
-  if (h.ptr() == Py_True) return true;
-  if (h.ptr() == Py_False) return false;
-  const int truth = !h.is_none() && py::hasattr(h, "__bool__") ? PyObject_IsTrue(h.ptr()) : -1;
-  if (truth >= 0) return truth != 0;
-  PyErr_Clear();
-  throw py::type_error(std::string(name) + " is " + text_of(h) + "; it must be True or False.");
-}
-
 // The scalars as they stand in the signature of nagcore.nesterov_step_.
 struct ScalarArguments {
   py::handle lr, momentum, lookahead, dampening, weight_decay, decoupled, nesterov, maximize, convention, check_finite,
       grad_scale, max_norm, ema_decay, seed;
 };
 
-void check_float_range(double x, const char* name) {
-  if (std::fabs(x) > static_cast<double>(FLT_MAX)) {
-    fail(std::string(name) + " is beyond float32, in which float32, bfloat16 and float16 parameters are updated.");
-  }
-}
-
 UpdateConvention read_convention(py::handle h) {
   if (PyUnicode_Check(h.ptr())) {
     if (PyUnicode_CompareWithASCIIString(h.ptr(), "torch") == 0) return UpdateConvention::torch;
     if (PyUnicode_CompareWithASCIIString(h.ptr(), "keras") == 0) return UpdateConvention::keras;
+    if (PyUnicode_CompareWithASCIIString(h.ptr(), "keras-torch") == 0) return UpdateConvention::keras_torch;
   }
-  fail("convention is " + text_of(h) + "; it is \"torch\" or \"keras\".");
-}
-
-std::uint64_t read_seed(py::handle h) {
-  const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(h.ptr()));
-  if (index) {
-    const unsigned long long seed = PyLong_AsUnsignedLongLong(index.ptr());
-    if (PyErr_Occurred() == nullptr) return seed;
-  }
-  PyErr_Clear();
-  fail("seed is " + text_of(h) + "; it must be an integer in [0, 2**64): 0 rounds to nearest, any other rounds "
-       "stochastically.");
-}
-
-int read_threads(py::handle h) {
-  if (h.is_none()) return default_threads();
-  const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(h.ptr()));
-  if (index) {
-    const long n = PyLong_AsLong(index.ptr());
-    if (PyErr_Occurred() == nullptr && n >= 1 && n <= 4096) return resolve_threads(static_cast<int>(n));
-  }
-  PyErr_Clear();
-  fail("n_threads is " + text_of(h) + "; it must be an integer from 1 to 4096, or None for all that this process may use.");
+  fail("convention is " + text_of(h) + "; it is \"torch\", \"keras\" or \"keras-torch\".");
 }
 
 // The rules of momentum are those of the library whose convention is asked for (docs/maths.md, Updates).
@@ -105,7 +42,7 @@ void check_momentum(const UpdateScalars& s, bool lookahead_given) {
   if (lookahead_given && !s.nesterov) {
     fail("lookahead was given with nesterov=False; only the Nesterov step looks ahead. Leave it out, or pass nesterov=True.");
   }
-  if (s.convention == UpdateConvention::keras) {
+  if (s.convention != UpdateConvention::torch) {
     if (s.dampening != 0) fail("dampening is not 0; the keras convention has none. Leave it out, or use convention=\"torch\".");
     return;
   }

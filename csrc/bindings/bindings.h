@@ -10,4 +10,5 @@ void bind_problem(pybind11::module_& m);
 void bind_second_order(pybind11::class_<Problem>& problem);  // called by bind_problem
 void bind_stream(pybind11::module_& m);
 void bind_update(pybind11::module_& m);
+void bind_tensors(pybind11::module_& m);
 }  // namespace nag

@@ -16,4 +16,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   nag::bind_problem(m);
   nag::bind_stream(m);
   nag::bind_update(m);
+  nag::bind_tensors(m);
 }

@@ -25,12 +25,6 @@ int loss_index(const std::string& name) {
   bad_value("loss is '" + name + "'; choose from " + names + ".");
 }
 
-template <class T> bool all_finite(const T* x, std::int64_t m) {
-  for (std::int64_t i = 0; i < m; ++i)
-    if (!std::isfinite(x[i])) return false;
-  return true;
-}
-
 }  // namespace
 
 const KernelTable& table_named(const std::optional<std::string>& isa) {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/update_layout.h"
 #include "bindings/update_overlap.h"
 
 namespace py = pybind11;
@@ -138,52 +139,22 @@ class Reader {
 
   void read_tensor(std::size_t i, UpdateList& list, OverlapCheck& overlaps) {
     View views[kUpdateRoles] = {};
-    bool c_order = true;
-    bool f_order = true;
+    ArrayView layout[kUpdateRoles] = {};
     for (const ArrayArgument& a : arguments_) {
       if (!a.present()) continue;
       const View v = view(a, i);
       views[a.role()] = v;
       check_number(a.role(), i, views);
       if (a.role() != kParam) check_shape(a.role(), i, views[kParam].array, v.array);
-      c_order = c_order && (v.array->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_) != 0;
-      f_order = f_order && (v.array->flags & py::detail::npy_api::NPY_ARRAY_F_CONTIGUOUS_) != 0;
+      layout[a.role()] = {v.array->data, v.array->nd, v.array->dimensions, v.array->strides, v.number, true};
     }
-    const auto* p = views[kParam].array;
     UpdateSpan span{};
-    span.count = 1;
-    for (int axis = 0; axis < p->nd; ++axis) span.count *= static_cast<std::size_t>(p->dimensions[axis]);
     span.tensor = i;
-    span.param_number = views[kParam].number;
-    span.grad_number = views[kGrad].number;
-    char* base[kUpdateRoles] = {};
-    if (c_order || f_order) {
-      for (int role = 0; role < kUpdateRoles; ++role) {
-        if (views[role].array == nullptr) continue;
-        base[role] = views[role].array->data;
-        add_extent(overlaps, i, role, base[role], base[role] + span.count * item_bytes(views[role].number), true);
-      }
-      place(span, base);
-      list.add(span);
-      return;
-    }
-    read_strided(i, views, span, list, overlaps);
-  }
-
-  void read_strided(std::size_t i, const View* views, UpdateSpan span, UpdateList& list, OverlapCheck& overlaps);
-
-  static void place(UpdateSpan& span, char* const* base) {
-    span.param = base[kParam];
-    span.grad = base[kGrad];
-    span.buffer = base[kBuffer];
-    span.ema = base[kEma];
-    span.master = reinterpret_cast<float*>(base[kMaster]);
-  }
-
-  void add_extent(OverlapCheck& overlaps, std::size_t i, int role, const char* begin, const char* end, bool dense) {
-    if (begin == end) return;
-    overlaps.add(begin, end, static_cast<std::uint32_t>(i * kUpdateRoles + static_cast<std::size_t>(role)),
-                 role != kGrad, dense);
+    const int folded = lay_out(layout, span, list, overlaps);
+    if (folded < 0) return;
+    const std::string name = arguments_[folded].name(i);
+    throw py::value_error(name + " overlaps itself: some of its elements share memory, as in a broadcast view. Use " + name +
+                          ".copy() and keep that array.");
   }
 
   View view(const ArrayArgument& a, std::size_t i) {
@@ -244,19 +215,12 @@ class Reader {
     return py::str(py::handle(array->descr).attr("name"));
   }
 
-  static const char* number_name(UpdateNumber n) {
-    constexpr const char* kNames[] = {"float64", "float32", "bfloat16", "float16"};
-    return kNames[static_cast<int>(n)];
-  }
-  static std::size_t item_bytes(UpdateNumber n) { return n == UpdateNumber::f64 ? 8 : n == UpdateNumber::f32 ? 4 : 2; }
-
   void check_number(UpdateRole role, std::size_t i, const View* views) const {
     const UpdateNumber p = views[kParam].number;
     const UpdateNumber x = views[role].number;
     const bool narrow = p == UpdateNumber::bf16 || p == UpdateNumber::f16;
     const UpdateNumber state = narrow ? UpdateNumber::f32 : p;
-    if (role == kParam) return;
-    if ((x == state && (role != kMaster || narrow)) || (role == kGrad && x == p)) return;
+    if (number_fits(role, p, x)) return;
     const std::string name = arguments_[role].name(i);
     if (role == kMaster && !narrow) {
       throw py::value_error(name + " was given for a parameter of dtype " + number_name(p) +
@@ -302,81 +266,6 @@ class Reader {
   PyObject* last_descr_ = nullptr;
   UpdateNumber last_number_ = UpdateNumber::f64;
 };
-
-// Arrays that are not all in C or all in Fortran order. Where they share one dense layout (a permutation of axes, such as
-// channels last, or a reversed view) they are still one run in memory; otherwise the engine walks them.
-void Reader::read_strided(std::size_t i, const View* views, UpdateSpan span, UpdateList& list, OverlapCheck& overlaps) {
-  const auto* p = views[kParam].array;
-  const int rank = p->nd;
-  // Axes of length one take no part; the others stand from the slowest of the parameter to its fastest.
-  std::vector<int> axes;
-  for (int axis = 0; axis < rank; ++axis) {
-    if (p->dimensions[axis] != 1) axes.push_back(axis);
-  }
-  const auto magnitude = [](ssize_t stride) { return stride < 0 ? -stride : stride; };
-  const auto slowest_first = [&](const py::detail::PyArray_Proxy* a, std::vector<int> order) {
-    std::stable_sort(order.begin(), order.end(), [&](int x, int y) {
-      return magnitude(a->strides[x]) > magnitude(a->strides[y]);
-    });
-    return order;
-  };
-  axes = slowest_first(p, axes);
-  bool one_run = true;
-  char* base[kUpdateRoles] = {};
-  for (const ArrayArgument& argument : arguments_) {
-    const UpdateRole role = argument.role();
-    if (!argument.present()) continue;
-    const auto* a = views[role].array;
-    const auto bytes = static_cast<ssize_t>(item_bytes(views[role].number));
-    const auto own = slowest_first(a, axes);
-    ssize_t extent = bytes;  // bytes from the lowest element's first to the highest one's last
-    ssize_t below = 0;       // how far the lowest element lies before data
-    bool dense = true;
-    bool folded = false;  // two indices may reach one element
-    for (std::size_t k = own.size(); k-- > 0;) {
-      const ssize_t stride = magnitude(a->strides[own[k]]);
-      const ssize_t reach = stride * (a->dimensions[own[k]] - 1);
-      dense = dense && stride == extent;
-      folded = folded || stride < extent;
-      extent += reach;
-      if (a->strides[own[k]] < 0) below += reach;
-    }
-    if (folded && role != kGrad && span.count > 0) {
-      throw py::value_error(argument.name(i) + " overlaps itself: some of its elements share memory, as in a broadcast "
-                            "view. Use " + argument.name(i) + ".copy() and keep that array.");
-    }
-    const auto item = static_cast<ssize_t>(item_bytes(views[kParam].number));
-    for (const int axis : axes) {
-      one_run = one_run && a->strides[axis] * item == p->strides[axis] * bytes;
-    }
-    one_run = one_run && dense;
-    base[role] = a->data;
-    if (span.count > 0) {
-      const char* lowest = a->data - below;
-      add_extent(overlaps, i, role, lowest, lowest + extent, dense);
-    }
-  }
-  if (span.count == 0 || one_run) {
-    for (int role = 0; role < kUpdateRoles && span.count > 0; ++role) {
-      if (views[role].array == nullptr) continue;
-      const auto* a = views[role].array;
-      for (const int axis : axes) {
-        if (a->strides[axis] < 0) base[role] += a->strides[axis] * (a->dimensions[axis] - 1);
-      }
-    }
-    place(span, base);
-    list.add(span);
-    return;
-  }
-  UpdateWalk walk;
-  for (const int axis : axes) walk.shape.push_back(p->dimensions[axis]);
-  for (int role = 0; role < kUpdateRoles; ++role) {
-    if (views[role].array == nullptr) continue;
-    for (const int axis : axes) walk.strides[role].push_back(views[role].array->strides[axis]);
-  }
-  place(span, base);
-  list.add(span, std::move(walk));
-}
 
 }  // namespace
 

@@ -26,6 +26,12 @@ class OverlapCheck {
     extents_.push_back({from, reinterpret_cast<std::uintptr_t>(end), id, written, dense});
   }
 
+  // Whether two extents meet, though their elements may interleave without touching.
+  bool find_extents(Pair* found) {
+    if (!sorted_) sort();
+    return sweep(found);
+  }
+
   // object_of(id) gives the array, for NumPy's exact test of two interleaved views.
   template <class ObjectOf>
   bool find(Pair* found, ObjectOf object_of) {

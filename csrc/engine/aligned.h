@@ -60,17 +60,19 @@ class HugeBlocks {
   std::size_t kept_ = 0;
 };
 
+struct Unset {};  // for memory that is written before it is read
+
 template <class T>
 class Aligned {
  public:
   Aligned() = default;
-  explicit Aligned(std::size_t count) {
+  explicit Aligned(std::size_t count) : Aligned(count, Unset{}) { std::memset(static_cast<void*>(data_), 0, count * sizeof(T)); }
+  Aligned(std::size_t count, Unset) {
     const std::size_t wanted = count * sizeof(T) + 64;
     huge_ = wanted >= HugeBlocks::kHuge / 8;
     const std::size_t unit = huge_ ? HugeBlocks::kHuge : 64;
     bytes_ = (wanted + unit - 1) / unit * unit;
     data_ = static_cast<T*>(huge_ ? HugeBlocks::take(bytes_) : ::operator new(bytes_, std::align_val_t(64)));
-    std::memset(static_cast<void*>(data_), 0, count * sizeof(T));
   }
   Aligned(Aligned&& o) noexcept : data_(std::exchange(o.data_, nullptr)), bytes_(o.bytes_), huge_(o.huge_) {}
   Aligned& operator=(Aligned&& o) noexcept {

@@ -13,7 +13,12 @@ namespace nag {
 namespace {
 
 // The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
-constexpr std::ptrdiff_t kLongRowBytes = 2048;  // from here on the next rows and the last ones share a sweep
+// In longer rows, the next ones and the last ones share a sweep. Narrow storage gains by that sooner: it spares the widened copy.
+constexpr std::int64_t kLongRowBytes = 2048, kLongNarrowRowBytes = 192;
+
+// How far ahead the sweep asks. Short rows: a fixed 16 KiB, past the rows it works on. Longer rows: 2 KiB of each.
+constexpr std::int64_t kFixedAheadRowBytes = 8192;
+constexpr std::ptrdiff_t kFixedAhead = 16384, kRowAhead = 2048;
 
 // Rows of a few pages break the hardware's streams at every page, so there software asks ahead; on longer rows, and where
 // widening is most of the work, it only costs.
@@ -26,10 +31,10 @@ struct Cut {
 Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, bool narrow) {
   Cut c{256, 512};
   const std::int64_t row_bytes = std::max<std::int64_t>(1, d * static_cast<std::int64_t>(item));
-  // C order: blocks of about 4 KiB, at least 16 rows (one vector of margins), so that the block and the next one, prefetched
+  // C order: blocks of about 6 KiB, at least 16 rows (one vector of margins), so that the block and the next one, prefetched
   // meanwhile, share the first-level cache. Narrow storage, widened first: a block of 32 KiB.
   // F order: a column's piece is at least two cache lines, and the block at most about 512 KiB.
-  const std::int64_t budget = transposed ? 512 * 1024 : narrow || k > 1 ? 32 * 1024 : 4096;
+  const std::int64_t budget = transposed ? 512 * 1024 : narrow || k > 1 ? 32 * 1024 : 6400;
   const std::ptrdiff_t least = transposed ? 32 : narrow || k > 1 ? 4 : 16;
   while (c.block > least && c.block * row_bytes > budget) c.block /= 2;
   // A leaf's sum is folded into double once: the leaf must dwarf that, and stay short enough for float32 (16 u a chain).
@@ -44,7 +49,7 @@ class DensePass {
  public:
   DensePass(const ProblemView& v, const PassRequest& q)
       : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v) {
-    const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)]);
+    const std::ptrdiff_t item = item_ = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)]);
     const bool same_type = item == static_cast<std::ptrdiff_t>(sizeof(T));
     const bool aligned = reinterpret_cast<std::uintptr_t>(v.X) % sizeof(T) == 0;
     transposed_ = v.col_stride != item && v.row_stride == item;
@@ -55,7 +60,7 @@ class DensePass {
     cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_, !same_type);
     const std::ptrdiff_t lanes = kernels_.lanes;
     // Strided or misaligned rows are copied a block at a time and take the same road to the same bits.
-    piped_ = !transposed_ && v.k == 1 && v.d * item >= kLongRowBytes;
+    piped_ = !transposed_ && v.k == 1 && v.d * item > (same_type ? kLongRowBytes : kLongNarrowRowBytes);
     in_place_ = near == item && far % item == 0 &&
                 reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
     if (piped_) {
@@ -100,7 +105,7 @@ class DensePass {
     if (result.interrupted) return result;
     combine_nodes(nodes.data(), static_cast<std::size_t>(subtrees), node_size);
     result.value = nodes[node_size - 1] / v_.weight_sum;
-    if (wants_grad()) unfold_gradient(v_, nodes.data(), dpad_, nodes.data() + v_.k * dpad_, q_.grad);
+    if (wants_grad()) unfold_gradient(v_, q_, nodes.data(), dpad_, nodes.data() + v_.k * dpad_, &result);
     return result;
   }
 
@@ -138,6 +143,7 @@ class DensePass {
     b.d = static_cast<std::ptrdiff_t>(v_.d);
     b.ldx = in_place_ ? ldx_ : dpad_;
     b.group = 4;
+    b.far = v_.d * item_ <= kFixedAheadRowBytes ? kFixedAhead : kRowAhead;
     b.ask_ahead = direct_ && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;
     b.w = weights_->w.data();
     b.z = w.z.data();
@@ -251,7 +257,7 @@ class DensePass {
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
   bool transposed_ = false, direct_ = false, piped_ = false, in_place_ = false;
-  std::ptrdiff_t ldx_ = 0, dpad_ = 0, ldz_ = 0;
+  std::ptrdiff_t item_ = 0, ldx_ = 0, dpad_ = 0, ldz_ = 0;
   Cut cut_{};
   std::size_t node_ = 0;
   std::optional<Weights<T>> weights_;

@@ -45,6 +45,7 @@ struct PassRequest {
   const void* v = nullptr;
   bool coupled = false;
   double* grad = nullptr;
+  bool only_finite = false;  // leave grad as it is where the value or the gradient is not finite
   void* z = nullptr;
   void* r = nullptr;
   int n_threads = 1;
@@ -53,7 +54,8 @@ struct PassRequest {
 };
 
 struct PassResult {
-  double value = 0.0;       // (1/S) sum s_i phi_i
+  double value = 0.0;  // (1/S) sum s_i phi_i
+  bool finite = true;  // value and gradient, where only_finite asks
   bool interrupted = false;
 };
 

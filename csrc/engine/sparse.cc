@@ -3,6 +3,8 @@
 // Either way the bits do not depend on the threads. Memory beyond X: n-vectors and, per thread, (small) 3 to 20 leaf
 // gradients or (large) nothing; the large gradient itself is d*k doubles.
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <vector>
 
 #include "engine/margins.h"
@@ -21,10 +23,9 @@ template <class T>
 class SparsePass {
  public:
   SparsePass(const ProblemView& v, const PassRequest& q)
-      : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v),
-        w_(static_cast<std::size_t>(v.d * v.k) + 16), bias_(static_cast<std::size_t>(v.k), T(0)) {
+      : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), bias_(static_cast<std::size_t>(v.k), T(0)) {
     if (q.w == nullptr) return;
-    for (std::int64_t j = 0; j < v.d * v.k; ++j) w_[static_cast<std::size_t>(j)] = static_cast<T>(q.w[j]);
+    take_weights();
     if (v.fit_intercept)
       for (std::int64_t c = 0; c < v.k; ++c) bias_[static_cast<std::size_t>(c)] = static_cast<T>(q.w[v.d * v.k + c]);
   }
@@ -41,6 +42,25 @@ class SparsePass {
   }
 
  private:
+  // With many columns the work on w and on the gradient is of the order of the pass itself, so the threads share it.
+  void each_part(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& body) const {
+    const int threads = count < 32768 ? 1 : q_.n_threads;
+    parallel_run(threads, [&](int thread, int of) { body(count * thread / of, count * (thread + 1) / of); });
+  }
+
+  void take_weights() {
+    const std::int64_t count = v_.d * v_.k;
+    if constexpr (sizeof(T) == sizeof(double)) {
+      w_ = q_.w;  // read where it lies
+    } else {
+      copy_ = Aligned<T>(static_cast<std::size_t>(count), Unset{});
+      each_part(count, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t j = begin; j < end; ++j) copy_[static_cast<std::size_t>(j)] = static_cast<T>(q_.w[j]);
+      });
+      w_ = copy_.data();
+    }
+  }
+
   bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
 
   struct Workspace {
@@ -52,7 +72,7 @@ class SparsePass {
   int storage() const { return static_cast<int>(v_.storage); }
 
   void dot(std::int64_t row, std::ptrdiff_t rows, T* z) const {
-    kernels_.csr_dot[storage()][v_.wide_index](v_.data, v_.indices, v_.indptr + row, rows, w_.data(),
+    kernels_.csr_dot[storage()][v_.wide_index](v_.data, v_.indices, v_.indptr + row, rows, w_,
                                                static_cast<std::ptrdiff_t>(v_.k), z, kBlockRows);
   }
   void outer(const std::int64_t* cuts, std::ptrdiff_t stride, std::ptrdiff_t rows, const T* sr, double* g) const {
@@ -81,7 +101,26 @@ class SparsePass {
     const double inverse = 1.0 / v_.weight_sum;
     result->value = sums[v_.k] * inverse;
     if (!wants_grad()) return;
-    for (std::int64_t j = 0; j < v_.d * v_.k; ++j) q_.grad[j] = g[j] * inverse;
+    const std::int64_t count = v_.d * v_.k;
+    if (q_.only_finite) {
+      std::atomic<bool> finite{std::isfinite(result->value)};
+      for (std::int64_t c = 0; c < v_.k && v_.fit_intercept; ++c)
+        if (!std::isfinite(sums[c] * inverse)) finite = false;
+      each_part(count, [&](std::int64_t begin, std::int64_t end) {
+        double lanes[8] = {};  // NaN as soon as one term is not finite
+        std::int64_t j = begin;
+        for (; j + 8 <= end; j += 8)
+          for (int u = 0; u < 8; ++u) lanes[u] += g[j + u] * inverse * 0.0;
+        for (; j < end; ++j) lanes[0] += g[j] * inverse * 0.0;
+        for (const double lane : lanes)
+          if (!(lane == 0.0)) finite = false;
+      });
+      result->finite = finite;
+      if (!finite) return;
+    }
+    each_part(count, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t j = begin; j < end; ++j) q_.grad[j] = g[j] * inverse;
+    });
     if (v_.fit_intercept)
       for (std::int64_t c = 0; c < v_.k; ++c) q_.grad[v_.d * v_.k + c] = sums[c] * inverse;
   }
@@ -125,7 +164,7 @@ class SparsePass {
   // not depend on them: a column is summed by one owner, in row order, wherever the boundaries fall.
   std::vector<std::int64_t> owner_bounds(int owners) const {
     const std::int64_t first = v_.indptr[0], nnz = v_.indptr[v_.n] - first;
-    const std::int64_t count = std::min<std::int64_t>(nnz, 4096);
+    const std::int64_t count = std::min<std::int64_t>(nnz, 1024);
     std::vector<std::int64_t> sample(static_cast<std::size_t>(count));
     for (std::int64_t q = 0; q < count; ++q) {
       const std::int64_t e = first + q * (nnz / count);
@@ -141,7 +180,7 @@ class SparsePass {
 
   void by_owners(int threads, InterruptCheck& check, PassResult* result) {
     const std::int64_t k = v_.k, blocks = (v_.n + kBlockRows - 1) / kBlockRows;
-    Aligned<double> g(static_cast<std::size_t>(v_.d * k));
+    Aligned<double> g(static_cast<std::size_t>(v_.d * k), Unset{});  // each owner clears its own part
     // Per block: k residual sums and the value, added in a fixed tree at the end.
     const std::size_t node = static_cast<std::size_t>(k) + 1;
     std::vector<double> sums(static_cast<std::size_t>(blocks) * node, 0.0);
@@ -159,6 +198,8 @@ class SparsePass {
     std::atomic<bool> stop{false};
     parallel_run(threads, [&](int thread, int count) {
       Workspace& w = works[static_cast<std::size_t>(thread)];
+      for (int owner = thread; owner < threads; owner += count)
+        std::fill(g.data() + bounds[static_cast<std::size_t>(owner)] * k, g.data() + bounds[static_cast<std::size_t>(owner) + 1] * k, 0.0);
       for (std::int64_t b0 = 0; b0 < blocks; b0 += round) {
         const std::int64_t b1 = std::min(blocks, b0 + round);
         for (std::int64_t b; (b = next++) < b1;) {
@@ -193,7 +234,8 @@ class SparsePass {
   const PassRequest& q_;
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
-  Aligned<T> w_;
+  const T* w_ = nullptr;  // d x k
+  Aligned<T> copy_;
   std::vector<T> bias_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "engine/threads.h"
@@ -39,13 +40,29 @@ UpdateSpan dense_leaf(const UpdateTensor& t, std::size_t start) {
   const std::size_t state = span.param_number == UpdateNumber::f64 ? 8 : 4;
   span.param = at(span.param, start, bytes_of(span.param_number));
   span.grad = static_cast<const char*>(span.grad) + start * bytes_of(span.grad_number);
-  span.buffer = at(span.buffer, start, state);
+  span.buffer = at(span.buffer, start, span.bf16_buffer ? 2 : state);
   span.ema = at(span.ema, start, state);
   span.master = reinterpret_cast<float*>(at(span.master, start, 4));
   span.count = std::min(kUpdateLeaf, t.whole.count - start);
   span.leaf = start / kUpdateLeaf;
   return span;
 }
+
+// The rules of a call in both compute types, with the clip factor in force.
+struct Rules {
+  std::vector<UpdateRule<float>> narrow;
+  std::vector<UpdateRule<double>> wide;
+
+  explicit Rules(const std::vector<UpdateScalars>& scalars) : narrow(scalars.size()), wide(scalars.size()) {
+    make(scalars, 1.0);
+  }
+  void make(const std::vector<UpdateScalars>& scalars, double clip) {
+    for (std::size_t i = 0; i < scalars.size(); ++i) {
+      narrow[i] = make_update_rule<float>(scalars[i], clip);
+      wide[i] = make_update_rule<double>(scalars[i], clip);
+    }
+  }
+};
 
 class Team {
  public:
@@ -57,7 +74,8 @@ class Team {
   }
 
   void norms(int thread, int threads) {
-    for_each_leaf(thread, threads, [&](const UpdateTensor& t, std::size_t start, double& sum) {
+    for_each_leaf(thread, threads, [&](const UpdateTensor& t, std::size_t start, std::size_t number) {
+      double& sum = list_.sums()[number];
       const UpdateWalk* walk = list_.walk(t);
       if (walk == nullptr) {
         const UpdateSpan leaf = dense_leaf(t, start);
@@ -72,12 +90,13 @@ class Team {
     });
   }
 
-  void steps(int thread, int threads, const UpdateRule<float>& narrow,
-             const UpdateRule<double>& wide) {
-    for_each_leaf(thread, threads, [&](const UpdateTensor& t, std::size_t start, double& sum) {
+  void steps(int thread, int threads, const Rules& rules) {
+    double* alignments = list_.alignments().empty() ? nullptr : list_.alignments().data();
+    for_each_leaf(thread, threads, [&](const UpdateTensor& t, std::size_t start, std::size_t number) {
       const UpdateWalk* walk = list_.walk(t);
-      sum = walk == nullptr ? step(dense_leaf(t, start), narrow, wide)
-                            : walked_step(thread, t, *walk, start, narrow, wide);
+      UpdateSpan leaf = dense_leaf(t, start);
+      leaf.alignment = alignments == nullptr ? nullptr : alignments + number;
+      list_.sums()[number] = walk == nullptr ? step(leaf, rules) : walked_step(thread, t, leaf, *walk, start, rules);
     });
   }
 
@@ -96,13 +115,12 @@ class Team {
     if (list_.elements() == 0) return;
     const auto [tensor, leaf] = find(share_begin(thread, threads));
     const auto [last_tensor, last_leaf] = find(share_begin(thread + 1, threads));
-    double* sums = list_.sums().data();
     std::size_t from = leaf;
     for (std::size_t i = tensor; i <= last_tensor && i < list_.size(); ++i, from = 0) {
       const UpdateTensor& t = list_.tensor(i);
       const std::size_t end = i == last_tensor ? last_leaf : leaves_of(t.whole.count);
       const std::size_t base = list_.first_leaf(i);
-      for (std::size_t l = from; l < end; ++l) visit(t, l * kUpdateLeaf, sums[base + l]);
+      for (std::size_t l = from; l < end; ++l) visit(t, l * kUpdateLeaf, base + l);
     }
   }
 
@@ -122,10 +140,9 @@ class Team {
     return {low, (element - list_.first_element(low)) / kUpdateLeaf};
   }
 
-  double step(const UpdateSpan& span, const UpdateRule<float>& narrow,
-              const UpdateRule<double>& wide) const {
-    return span.param_number == UpdateNumber::f64 ? table_.step_f64(span, wide)
-                                                  : table_.step_f32(span, narrow);
+  double step(const UpdateSpan& span, const Rules& rules) const {
+    return span.param_number == UpdateNumber::f64 ? table_.step_f64(span, rules.wide[span.rule])
+                                                  : table_.step_f32(span, rules.narrow[span.rule]);
   }
 
   char* slot(int thread, int role) {
@@ -134,15 +151,14 @@ class Team {
                kScratchLeaf;
   }
 
-  double walked_step(int thread, const UpdateTensor& t, const UpdateWalk& walk, std::size_t start,
-                     const UpdateRule<float>& narrow, const UpdateRule<double>& wide) {
-    UpdateSpan leaf = t.whole;
-    leaf.count = std::min(kUpdateLeaf, t.whole.count - start);
-    leaf.leaf = start / kUpdateLeaf;
+  // `leaf` as dense_leaf gives it; its pointers are not where a walked tensor's elements lie.
+  double walked_step(int thread, const UpdateTensor& t, UpdateSpan leaf, const UpdateWalk& walk, std::size_t start,
+                     const Rules& rules) {
+    const UpdateSpan& whole = t.whole;
     const std::size_t state = leaf.param_number == UpdateNumber::f64 ? 8 : 4;
-    const std::size_t bytes[kUpdateRoles] = {bytes_of(leaf.param_number),
-                                             bytes_of(leaf.grad_number), state, state, 4};
-    const void* base[kUpdateRoles] = {leaf.param, leaf.grad, leaf.buffer, leaf.ema, leaf.master};
+    const std::size_t bytes[kUpdateRoles] = {bytes_of(leaf.param_number), bytes_of(leaf.grad_number),
+                                             leaf.bf16_buffer ? 2 : state, state, 4};
+    const void* base[kUpdateRoles] = {whole.param, whole.grad, whole.buffer, whole.ema, whole.master};
     for (int role = 0; role < kUpdateRoles; ++role) {
       if (base[role] == nullptr) continue;
       gather(bytes[role], slot(thread, role), static_cast<const char*>(base[role]), walk.shape,
@@ -153,7 +169,7 @@ class Team {
     if (leaf.buffer != nullptr) leaf.buffer = slot(thread, kBuffer);
     if (leaf.ema != nullptr) leaf.ema = slot(thread, kEma);
     if (leaf.master != nullptr) leaf.master = reinterpret_cast<float*>(slot(thread, kMaster));
-    const double sum = step(leaf, narrow, wide);
+    const double sum = step(leaf, rules);
     for (int role = 0; role < kUpdateRoles; ++role) {
       if (base[role] == nullptr || role == kGrad) continue;
       scatter(bytes[role], slot(thread, role), static_cast<char*>(const_cast<void*>(base[role])),
@@ -266,6 +282,12 @@ void UpdateList::add(const UpdateSpan& whole, UpdateWalk walk) {
   walks_.push_back(std::move(walk));
 }
 
+void UpdateList::clear() {
+  tensors_.clear();
+  walks_.clear();
+  any_double_ = any_single_ = false;
+}
+
 void UpdateList::seal() {
   first_leaf_.assign(1, 0);
   first_element_.assign(1, 0);
@@ -290,9 +312,14 @@ UpdateRule<T> make_update_rule(const UpdateScalars& s, double clip) {
   r.gain = static_cast<T>(1.0 - s.dampening);
   r.decay = static_cast<T>(s.weight_decay);
   r.keep = static_cast<T>(1.0 - s.lr * s.weight_decay);
+  if (s.convention == UpdateConvention::keras_torch) {
+    // keras makes this factor from its float32 learning rate, for float64 variables too.
+    const float part = static_cast<float>(s.weight_decay) * static_cast<float>(s.lr);
+    r.keep = static_cast<T>(1.0F - part);
+  }
   r.ema_keep = static_cast<T>(s.ema_decay);
-  r.ema_mix = s.convention == UpdateConvention::keras ? T(1) - r.ema_keep
-                                                      : static_cast<T>(1.0 - s.ema_decay);
+  r.ema_mix = s.convention == UpdateConvention::torch ? static_cast<T>(1.0 - s.ema_decay)
+                                                      : T(1) - r.ema_keep;
   r.unscale = static_cast<T>(s.grad_scale);
   r.clip = static_cast<T>(s.maximize ? -clip : clip);
   r.seed = s.seed;
@@ -312,42 +339,72 @@ UpdateRule<T> make_update_rule(const UpdateScalars& s, double clip) {
 template UpdateRule<float> make_update_rule<float>(const UpdateScalars&, double);
 template UpdateRule<double> make_update_rule<double>(const UpdateScalars&, double);
 
-UpdateReport run_update(const UpdateTable& table, UpdateList& list, const UpdateScalars& scalars,
-                        int threads) {
+namespace {
+
+int useful_threads(const UpdateList& list, int threads) {
   const std::size_t useful = 1 + list.elements() / kElementsPerThread;
-  if (static_cast<std::size_t>(threads) > useful) threads = static_cast<int>(useful);
+  return static_cast<std::size_t>(threads) > useful ? static_cast<int>(useful) : threads;
+}
+
+double alignment_of(UpdateList& list, const std::vector<UpdateScalars>& rules) {
+  const double* sums = list.alignments().data();
+  double total = 0.0;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const std::size_t first = list.first_leaf(i);
+    total += rules[list.tensor(i).whole.rule].lr * tree_sum(sums + first, list.first_leaf(i + 1) - first);
+  }
+  return total;
+}
+
+}  // namespace
+
+UpdateReport run_update(const UpdateTable& table, UpdateList& list,
+                        const std::vector<UpdateScalars>& rules, int threads) {
+  const UpdateScalars& shared = rules[0];
+  threads = useful_threads(list, threads);
+  list.alignments().assign(shared.aligned ? list.leaves() : 0, 0.0);
   Team team(table, list, threads);
   UpdateReport report;
-  UpdateRule<float> narrow = make_update_rule<float>(scalars, 1.0);
-  UpdateRule<double> wide = make_update_rule<double>(scalars, 1.0);
+  Rules rounded(rules);
 
-  const auto judge = [&] {
-    const Norm norm = gradient_norm(list);
-    report.grad_norm = norm.value / scalars.grad_scale;
+  const auto judge = [&](Norm norm) {
+    report.grad_norm = norm.value;
     report.found_inf = !norm.finite;
     report.written = norm.finite;
-    report.clip_factor = norm.finite ? clip_factor(scalars, report.grad_norm) : 1.0;
-    narrow = make_update_rule<float>(scalars, report.clip_factor);
-    wide = make_update_rule<double>(scalars, report.clip_factor);
+    report.clip_factor = norm.finite ? clip_factor(shared, report.grad_norm) : 1.0;
+    rounded.make(rules, report.clip_factor);
   };
+  const auto scaled = [&](Norm norm) { return Norm{norm.value / shared.grad_scale, norm.finite}; };
+  const bool known = !(shared.known_norm < 0.0);
+  if (known) judge({shared.known_norm, std::isfinite(shared.known_norm)});
+  const bool reads = shared.read_first && !known;
 
   // One region for everything: the norm, the decision, the update.
   parallel_run(threads, [&](int thread, int count) {
-    if (scalars.read_first) {
+    if (reads) {
       team.norms(thread, count);
       if (count > 1) parallel_barrier();
-      if (thread == 0) judge();
+      if (thread == 0) judge(scaled(gradient_norm(list)));
       if (count > 1) parallel_barrier();
     }
-    if (report.written) team.steps(thread, count, narrow, wide);
+    if (report.written) team.steps(thread, count, rounded);
   });
 
-  if (!scalars.read_first) {
-    const Norm norm = gradient_norm(list);
+  if (!reads && !known) {
+    const Norm norm = scaled(gradient_norm(list));
     report.grad_norm = norm.value;
     report.found_inf = !norm.finite;
   }
+  if (shared.aligned && report.written) report.alignment = alignment_of(list, rules);
   return report;
+}
+
+double update_norm(const UpdateTable& table, UpdateList& list, int threads) {
+  threads = useful_threads(list, threads);
+  Team team(table, list, threads);
+  parallel_run(threads, [&](int thread, int count) { team.norms(thread, count); });
+  const Norm norm = gradient_norm(list);
+  return norm.finite ? norm.value : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace nag

@@ -32,6 +32,7 @@ class UpdateList {
   void add(const UpdateSpan& whole);
   void add(const UpdateSpan& whole, UpdateWalk walk);
   void seal();  // after the last add: numbers the leaves
+  void clear();
 
   std::size_t size() const { return tensors_.size(); }
   std::size_t elements() const { return elements_; }
@@ -48,6 +49,7 @@ class UpdateList {
   std::size_t first_leaf(std::size_t tensor) const { return first_leaf_[tensor]; }
   std::size_t first_element(std::size_t tensor) const { return first_element_[tensor]; }
   std::vector<double>& sums() { return sums_; }
+  std::vector<double>& alignments() { return alignments_; }  // one per leaf where asked for
 
  private:
   std::vector<UpdateTensor> tensors_;
@@ -55,6 +57,7 @@ class UpdateList {
   std::vector<std::size_t> first_leaf_;     // size() + 1
   std::vector<std::size_t> first_element_;  // size() + 1
   std::vector<double> sums_;                // one per leaf
+  std::vector<double> alignments_;
   std::size_t elements_ = 0;
   bool any_double_ = false;
   bool any_single_ = false;
@@ -77,6 +80,8 @@ struct UpdateScalars {
   bool maximize = false;
   bool averaged = false;
   bool read_first = false;  // read the gradients once before anything is written
+  bool aligned = false;     // report <g, b>
+  double known_norm = -1.0;  // the gradients' norm where the caller has measured it; negative: not known
   UpdateConvention convention = UpdateConvention::torch;
 };
 
@@ -85,13 +90,24 @@ struct UpdateReport {
   double clip_factor = 1.0;
   bool found_inf = false;
   bool written = true;
+  double alignment = 0.0;  // Σ lr·<g, b> over the tensors, where asked for: minus what a step of -lr·b gains at g
 };
 
 template <class T>
 UpdateRule<T> make_update_rule(const UpdateScalars& s, double clip_factor);
 
-// Runs the whole list. Needs no lock of Python; throws only std::bad_alloc, before the first write.
-UpdateReport run_update(const UpdateTable& table, UpdateList& list, const UpdateScalars& scalars,
-                        int threads);
+// Runs the whole list, each tensor by the rule that its span names. What concerns all tensors at once
+// (scale, clipping, moving average, seed, what to read first and report) stands in rules[0]. Needs no
+// lock of Python; throws only std::bad_alloc, before the first write.
+UpdateReport run_update(const UpdateTable& table, UpdateList& list,
+                        const std::vector<UpdateScalars>& rules, int threads);
+
+inline UpdateReport run_update(const UpdateTable& table, UpdateList& list,
+                               const UpdateScalars& scalars, int threads) {
+  return run_update(table, list, std::vector<UpdateScalars>(1, scalars), threads);
+}
+
+// The norm of the gradients as they lie, in one read of them.
+double update_norm(const UpdateTable& table, UpdateList& list, int threads);
 
 }  // namespace nag

@@ -30,12 +30,24 @@ struct Weights {
   }
 };
 
-// g is [k][ld], sums[k] the sums of s*r; grad is w_rows x k.
-inline void unfold_gradient(const ProblemView& v, const double* g, std::ptrdiff_t ld, const double* sums, double* grad) {
+// g is [k][ld], sums[k] the sums of s*r; the request's gradient is w_rows x k, and result.value is there already.
+inline void unfold_gradient(const ProblemView& v, const PassRequest& q, const double* g, std::ptrdiff_t ld, const double* sums,
+                            PassResult* result) {
   const double inverse = 1.0 / v.weight_sum;
+  if (q.only_finite) {
+    double not_finite = result->value * 0.0;  // NaN as soon as one term is not finite
+    for (std::int64_t c = 0; c < v.k; ++c) {
+      const double shifted = v.shift * sums[c];
+      not_finite += shifted * inverse * 0.0;
+      for (std::int64_t j = 0; j < v.d; ++j) not_finite += (v.scale * g[c * ld + j] + shifted) * inverse * 0.0;
+      if (v.fit_intercept) not_finite += sums[c] * inverse * 0.0;
+    }
+    result->finite = not_finite == 0.0;
+    if (!result->finite) return;
+  }
   for (std::int64_t c = 0; c < v.k; ++c) {
-    for (std::int64_t j = 0; j < v.d; ++j) grad[j * v.k + c] = (v.scale * g[c * ld + j] + v.shift * sums[c]) * inverse;
-    if (v.fit_intercept) grad[v.d * v.k + c] = sums[c] * inverse;
+    for (std::int64_t j = 0; j < v.d; ++j) q.grad[j * v.k + c] = (v.scale * g[c * ld + j] + v.shift * sums[c]) * inverse;
+    if (v.fit_intercept) q.grad[v.d * v.k + c] = sums[c] * inverse;
   }
 }
 

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::int64_t kWideRowBytes = 160 * 1024;  // of the compute type
 constexpr std::int64_t kLeafRows = 128;
+constexpr std::ptrdiff_t kAhead = 2048;  // bytes of each row to ask for ahead
 
 template <class T>
 class WidePass {
@@ -49,7 +50,7 @@ class WidePass {
     double sums[2];
     owners[0].sums.finish(sums);
     result.value = sums[1] / v_.weight_sum;
-    if (wants_grad()) unfold_gradient(v_, g.data(), dpad_, sums, q_.grad);
+    if (wants_grad()) unfold_gradient(v_, q_, g.data(), dpad_, sums, &result);
     return result;
   }
 
@@ -80,6 +81,7 @@ class WidePass {
     b.group = group_;
     b.ldx = v_.row_stride / item;
     b.r = sr.data();
+    b.far = kAhead;
     std::ptrdiff_t prev_rows = 0;
     int turn = 0;
     for (std::int64_t row = 0;; row += group_, turn ^= 1) {
@@ -94,6 +96,8 @@ class WidePass {
           b.d = std::min<std::ptrdiff_t>(kPanel, static_cast<std::ptrdiff_t>(v_.d) - column);
           b.next = next + column * item;
           b.prev = next + column * item - static_cast<std::ptrdiff_t>(group_) * v_.row_stride;
+          // The same rows' next panel, and after an owner's last one the next rows' first.
+          b.after = static_cast<const char*>(b.next) + (p + 1 < o->end_panel ? kPanel * item : static_cast<std::ptrdiff_t>(group_) * v_.row_stride - (column - o->first_column) * item);
           b.next_rows = rows;
           b.prev_rows = prev_rows;
           b.w = weights_.w.data() + column;

@@ -23,6 +23,20 @@ struct SquareSum {
   }
   NAG_INLINE double total() const { return reduce_add(a + b); }
 };
+// Σ g·b in double lanes, for the alignment of a gradient with the step that is taken on it.
+struct DotSum {
+  Vd a;
+  static NAG_INLINE DotSum zero() { return {Vd::zero()}; }
+  NAG_INLINE void add(Vf g, Vf b) {
+    float gs[Vf::N], bs[Vf::N];
+    g.store(gs);
+    b.store(bs);
+    a = fma(widen(gs, Vd()), widen(bs, Vd()), a);
+    a = fma(widen(gs + Vd::N, Vd()), widen(bs + Vd::N, Vd()), a);
+  }
+  NAG_INLINE void add(Vd g, Vd b) { a = fma(g, b, a); }
+  NAG_INLINE double total() const { return reduce_add(a); }
+};
 static_assert(Vf::N == 2 * Vd::N, "SquareSum::add reads one float vector as two double vectors");
 
 // The rule with each scalar in every lane. A local copy, or the stores would force a reload at each step.
@@ -38,7 +52,14 @@ struct RuleLanes {
         scaled(r.scaled), clipped(r.clipped), averaged(r.averaged), ema_near(r.ema_mix < typename V::T(0.5)) {}
 };
 
-// A run of elements in the compute type.
+// What a run adds up on its way.
+struct RunSums {
+  SquareSum squares = SquareSum::zero();
+  DotSum dot = DotSum::zero();
+  bool aligned;  // whether dot is asked for
+};
+
+// A run of elements in the compute type. Where `half` is not null the buffer is read there, as bfloat16, and b is written only.
 template <class T>
 struct MomentumRun {
   T* p;
@@ -46,11 +67,21 @@ struct MomentumRun {
   T* b;
   T* e;
   size_t n;
+  const uint16_t* half;
 };
+
+NAG_INLINE Vf load_buffer(const float* b, const uint16_t* half, size_t i) {
+  return half == nullptr ? Vf::load(b + i) : widen(reinterpret_cast<const bf16*>(half + i), Vf());
+}
+NAG_INLINE Vf load_buffer_n(const float* b, const uint16_t* half, size_t i, int n) {
+  return half == nullptr ? Vf::load_n(b + i, n) : widen_n(reinterpret_cast<const bf16*>(half + i), n, Vf());
+}
+NAG_INLINE Vd load_buffer(const double* b, const uint16_t*, size_t i) { return Vd::load(b + i); }
+NAG_INLINE Vd load_buffer_n(const double* b, const uint16_t*, size_t i, int n) { return Vd::load_n(b + i, n); }
 
 template <class V, UpdateConvention kConvention>
 NAG_INLINE V decayed_parameter(const RuleLanes<V>& r, V p) {
-  if (kConvention == UpdateConvention::torch) return p * r.keep;
+  if (kConvention != UpdateConvention::keras) return p * r.keep;
   return p - (p * r.decay) * r.lr;
 }
 
@@ -65,6 +96,11 @@ NAG_INLINE V momentum_step(const RuleLanes<V>& r, V p, V g, V& b, bool first) {
     }
     return fma(r.minus_lr, step, p);
   }
+  if (kConvention == UpdateConvention::keras_torch) {
+    if (kForm == UpdateForm::plain) return fma(r.minus_lr, g, p);
+    b = fma(r.minus_lr, g, r.momentum * b);  // b is zero on a first step
+    return kForm == UpdateForm::nesterov ? fma(r.lookahead, b, fma(r.minus_lr, g, p)) : p + b;
+  }
   const V pull = g * r.lr;
   if (kForm == UpdateForm::plain) return p - pull;
   b = b * r.momentum - pull;  // b is zero on a first step
@@ -73,15 +109,15 @@ NAG_INLINE V momentum_step(const RuleLanes<V>& r, V p, V g, V& b, bool first) {
 
 template <class V, UpdateConvention kConvention>
 NAG_INLINE V moving_average(const RuleLanes<V>& r, V e, V p) {
-  if (kConvention == UpdateConvention::keras) return r.ema_keep * e + r.ema_mix * p;
+  if (kConvention != UpdateConvention::torch) return r.ema_keep * e + r.ema_mix * p;
   // torch.lerp: from the nearer end
   return r.ema_near ? fma(r.ema_mix, p - e, e) : fma(r.ema_mix - V::set1(1), p - e, p);
 }
 
-// kGeneral also unscales, clips, decays decoupled, averages and takes first steps; its branches are the same for a whole
-// leaf. The common step is compiled without them. Returns θ.
+// kGeneral also unscales, clips, decays decoupled, averages, aligns and takes first steps; its branches are the same for a
+// whole leaf. The common step is compiled without them. Returns θ, and leaves in g the gradient as scaled and decayed.
 template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
-NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V g, V& b, V& e, bool first) {
+NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V& g, V& b, V& e, bool first) {
   if (kGeneral) {
     if (r.scaled) g = g / r.unscale;
     if (r.clipped) g = g * r.clip;
@@ -94,71 +130,99 @@ NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V g, V& b, V& e, bool firs
   return p;
 }
 
-template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
+template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral, bool kHalf>
 NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                               SquareSum& squares) {
+                               RunSums& sums) {
   using T = typename V::T;
   const RuleLanes<V> r(rule);
   T* const ps = run.p;
   T* const bs = run.b;
   T* const es = run.e;
   const T* const gs = run.g;
+  const uint16_t* const hs = kHalf ? run.half : nullptr;
   const size_t count = run.n;
-  SquareSum sum = squares;
+  SquareSum sum = sums.squares;
+  DotSum dot = sums.dot;
+  const bool aligned = kGeneral && sums.aligned;
   const bool reads_b = kForm != UpdateForm::plain && !(kGeneral && first);
   const bool writes_e = kGeneral && r.averaged;
   const bool reads_e = writes_e && !first;
   size_t i = 0;
   for (; i + V::N <= count; i += V::N) {
     sum.add(gs + i);
-    V b = reads_b ? V::load(bs + i) : V::zero();
+    V b = reads_b ? load_buffer(bs, hs, i) : V::zero();
     V e = reads_e ? V::load(es + i) : V::zero();
-    const V p = V::load(ps + i), g = V::load(gs + i);
+    const V p = V::load(ps + i);
+    V g = V::load(gs + i);
     update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store(ps + i);
     if (kForm != UpdateForm::plain) b.store(bs + i);
     if (writes_e) e.store(es + i);
+    if (aligned) dot.add(g, kForm == UpdateForm::plain ? g : b);
   }
   if (i < count) {
     const int n = static_cast<int>(count - i);
     sum.template add_n<V>(gs + i, n);
-    V b = reads_b ? V::load_n(bs + i, n) : V::zero();
+    V b = reads_b ? load_buffer_n(bs, hs, i, n) : V::zero();
     V e = reads_e ? V::load_n(es + i, n) : V::zero();
-    const V p = V::load_n(ps + i, n), g = V::load_n(gs + i, n);
+    const V p = V::load_n(ps + i, n);
+    V g = V::load_n(gs + i, n);
     update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store_n(ps + i, n);
     if (kForm != UpdateForm::plain) b.store_n(bs + i, n);
     if (writes_e) e.store_n(es + i, n);
+    if (aligned) {
+      // Lanes beyond n hold zeros of g, p and b and so decay, scale and clip to zero.
+      dot.add(g, kForm == UpdateForm::plain ? g : b);
+    }
   }
-  squares = sum;
+  sums.squares = sum;
+  sums.dot = dot;
+}
+
+template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
+void momentum_buffered(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
+                       RunSums& sum) {
+  if constexpr (V::N == Vf::N) {
+    if (run.half != nullptr) return momentum_run<V, kConvention, kForm, kGeneral, true>(run, rule, first, sum);
+  }
+  momentum_run<V, kConvention, kForm, kGeneral, false>(run, rule, first, sum);
 }
 
 template <class V, UpdateConvention kConvention, bool kGeneral>
 void momentum_form(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                   SquareSum& sum) {
+                   RunSums& sum) {
   switch (rule.form) {
-    case UpdateForm::plain: return momentum_run<V, kConvention, UpdateForm::plain, kGeneral>(run, rule, first, sum);
+    case UpdateForm::plain:
+      return momentum_run<V, kConvention, UpdateForm::plain, kGeneral, false>(run, rule, first, sum);
     case UpdateForm::heavy_ball:
-      return momentum_run<V, kConvention, UpdateForm::heavy_ball, kGeneral>(run, rule, first, sum);
-    case UpdateForm::nesterov: return momentum_run<V, kConvention, UpdateForm::nesterov, kGeneral>(run, rule, first, sum);
+      return momentum_buffered<V, kConvention, UpdateForm::heavy_ball, kGeneral>(run, rule, first, sum);
+    case UpdateForm::nesterov:
+      return momentum_buffered<V, kConvention, UpdateForm::nesterov, kGeneral>(run, rule, first, sum);
   }
+}
+
+template <class V, UpdateConvention kConvention>
+void momentum_chosen(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
+                     RunSums& sum, bool general) {
+  general ? momentum_form<V, kConvention, true>(run, rule, first, sum)
+          : momentum_form<V, kConvention, false>(run, rule, first, sum);
 }
 
 template <class V>
 void momentum_any(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                  SquareSum& sum) {
-  const bool general =
-      first || rule.scaled || rule.clipped || rule.averaged || rule.decay_kind == UpdateDecay::decoupled;
-  const bool keras = rule.convention == UpdateConvention::keras;
-  if (keras) {
-    general ? momentum_form<V, UpdateConvention::keras, true>(run, rule, first, sum)
-            : momentum_form<V, UpdateConvention::keras, false>(run, rule, first, sum);
-  } else {
-    general ? momentum_form<V, UpdateConvention::torch, true>(run, rule, first, sum)
-            : momentum_form<V, UpdateConvention::torch, false>(run, rule, first, sum);
+                  RunSums& sum) {
+  const bool general = first || rule.scaled || rule.clipped || rule.averaged || sum.aligned ||
+                       rule.decay_kind == UpdateDecay::decoupled;
+  switch (rule.convention) {
+    case UpdateConvention::torch: return momentum_chosen<V, UpdateConvention::torch>(run, rule, first, sum, general);
+    case UpdateConvention::keras: return momentum_chosen<V, UpdateConvention::keras>(run, rule, first, sum, general);
+    case UpdateConvention::keras_torch:
+      return momentum_chosen<V, UpdateConvention::keras_torch>(run, rule, first, sum, general);
   }
 }
 
 // Narrow arrays pass through float blocks of this many elements: small enough to stay in the first-level cache.
 constexpr size_t kNarrowBlock = 512;
+static_assert(kNarrowBlock == kDitherBlock, "a block is rounded with its own draws");
 
 template <class T> NAG_INLINE T* ahead(T* p, size_t i) { return p == nullptr ? nullptr : p + i; }
 
@@ -169,45 +233,75 @@ NAG_INLINE const float* widened(UpdateNumber number, const void* from, size_t i,
   return block;
 }
 
+NAG_INLINE RunSums sums_of(const UpdateSpan& s) {
+  RunSums sums;
+  sums.aligned = s.alignment != nullptr;
+  return sums;
+}
+NAG_INLINE double finish(const UpdateSpan& s, const RunSums& sums) {
+  if (s.alignment != nullptr) *s.alignment = sums.dot.total();
+  return sums.squares.total();
+}
+
+template <class H>
+NAG_INLINE void round_block(const float* from, uint16_t* to, size_t n, bool stochastic, RandomKey key, size_t first) {
+  stochastic ? round_stochastic<H>(from, to, n, key, first) : round_nearest<H>(from, to, n);
+}
+
+// The elements [i, i + n) of a span, n at most kNarrowBlock where the buffer is bfloat16, with p and g in float32.
+NAG_INLINE void momentum_block(const UpdateSpan& s, const UpdateRule<float>& rule, size_t i, float* p, const float* g,
+                               size_t n, RunSums& sums) {
+  float* const e = ahead(static_cast<float*>(s.ema), i);
+  if (!s.bf16_buffer || rule.form == UpdateForm::plain) {
+    return momentum_any<Vf>({p, g, ahead(static_cast<float*>(s.buffer), i), e, n, nullptr}, rule, s.first, sums);
+  }
+  float kept[kNarrowBlock];
+  uint16_t* const half = static_cast<uint16_t*>(s.buffer) + i;
+  momentum_any<Vf>({p, g, kept, e, n, half}, rule, s.first, sums);
+  if (rule.seed == 0) return round_nearest<Bfloat16>(kept, half, n);
+  dither_block(kept, half, n, random_key(rule.seed, s.tensor, ~s.leaf), i);  // not the parameter's key
+}
+
+// Parameters or buffers that are narrower than the arithmetic, a block at a time.
 template <class H>
 double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
   float params[kNarrowBlock], grads[kNarrowBlock];
   uint16_t* const out = static_cast<uint16_t*>(s.param);
   const bool stochastic = rule.seed != 0 && s.master == nullptr;
   const RandomKey key = random_key(rule.seed, s.tensor, s.leaf);
-  SquareSum sum = SquareSum::zero();
+  RunSums sums = sums_of(s);
   for (size_t i = 0; i < s.count; i += kNarrowBlock) {
     const size_t n = s.count - i < kNarrowBlock ? s.count - i : kNarrowBlock;
-    float* p = params;
-    if (s.master != nullptr) {
-      p = s.master + i;
-    } else {
-      widen_block<H>(out + i, params, n);
-    }
-    const MomentumRun<float> run = {p, widened(s.grad_number, s.grad, i, n, grads),
-                                    ahead(static_cast<float*>(s.buffer), i), ahead(static_cast<float*>(s.ema), i), n};
-    momentum_any<Vf>(run, rule, s.first, sum);
-    stochastic ? round_stochastic<H>(p, out + i, n, key, i) : round_nearest<H>(p, out + i, n);
+    float* const p = s.master != nullptr ? s.master + i : params;
+    if (s.master == nullptr) widen_block<H>(out + i, params, n);
+    momentum_block(s, rule, i, p, widened(s.grad_number, s.grad, i, n, grads), n, sums);
+    round_block<H>(p, out + i, n, stochastic, key, i);
   }
-  return sum.total();
+  return finish(s, sums);
 }
 
-template <class V>
-double momentum_whole(const UpdateSpan& s, const UpdateRule<typename V::T>& rule) {
-  using T = typename V::T;
-  const MomentumRun<T> run = {static_cast<T*>(s.param), static_cast<const T*>(s.grad), static_cast<T*>(s.buffer),
-                              static_cast<T*>(s.ema), s.count};
-  SquareSum sum = SquareSum::zero();
-  momentum_any<V>(run, rule, s.first, sum);
-  return sum.total();
+inline double momentum_f64(const UpdateSpan& s, const UpdateRule<double>& rule) {
+  RunSums sums = sums_of(s);
+  momentum_any<Vd>({static_cast<double*>(s.param), static_cast<const double*>(s.grad), static_cast<double*>(s.buffer),
+                    static_cast<double*>(s.ema), s.count, nullptr},
+                   rule, s.first, sums);
+  return finish(s, sums);
 }
 
 inline double momentum_f32(const UpdateSpan& s, const UpdateRule<float>& rule) {
   switch (s.param_number) {
     case UpdateNumber::bf16: return momentum_narrow<Bfloat16>(s, rule);
     case UpdateNumber::f16: return momentum_narrow<Float16>(s, rule);
-    default: return momentum_whole<Vf>(s, rule);
+    default: break;
   }
+  float* const p = static_cast<float*>(s.param);
+  const float* const g = static_cast<const float*>(s.grad);
+  RunSums sums = sums_of(s);
+  const size_t block = s.bf16_buffer ? kNarrowBlock : s.count;
+  for (size_t i = 0; i < s.count; i += block) {
+    momentum_block(s, rule, i, p + i, g + i, s.count - i < block ? s.count - i : block, sums);
+  }
+  return finish(s, sums);
 }
 
 template <class V>

@@ -12,6 +12,7 @@ enum class UpdateNumber : std::uint8_t { f64, f32, bf16, f16 };
 enum class UpdateConvention : std::uint8_t {
   torch,  // lr outside the buffer, one fma where torch has one
   keras,  // lr inside the buffer, every operation rounded on its own
+  keras_torch,  // the same on keras' torch backend, whose foreach operations are an fma each
 };
 
 enum class UpdateForm : std::uint8_t { plain, heavy_ball, nesterov };  // plain: no buffer at all
@@ -44,15 +45,18 @@ struct UpdateRule {
 struct UpdateSpan {
   void* param;
   const void* grad;
-  void* buffer;         // state type: double for double, else float; unread when form is plain
-  void* ema;            // state type, or null
+  void* buffer;         // state type or bfloat16; unread when form is plain
+  void* ema;            // state type (double for double, else float), or null
   float* master;        // or null
+  double* alignment;    // where <g, b> of the leaf goes, g as decayed and b as it becomes; or null: not asked for
   std::size_t count;
   std::uint64_t tensor;  // with `leaf`, the counter of the random bits
   std::uint64_t leaf;
   UpdateNumber param_number;
   UpdateNumber grad_number;
   bool first;  // buffer and ema are written without being read
+  bool bf16_buffer;  // the buffer is bfloat16 instead of the state type
+  std::uint32_t rule;  // which of the call's rules is this tensor's
 };
 
 // Both return the sum of squares of the gradient as it came (not unscaled, not clipped): in double,

@@ -11,13 +11,14 @@ constexpr int kSweep = 4;  // column vectors in flight: 4 rows x 4 sums in 32 re
 constexpr int kSweep = 2;
 #endif
 
-constexpr ptrdiff_t kAhead = 512;  // bytes; the best of {512, 1024, 2048, 4096} at d = 1000
+constexpr ptrdiff_t kNear = 512;  // bytes; the best of {512, 1024, 2048, 4096} at d = 1000
 
 // RN rows of margins and RC rows of gradient over d columns.
 template <class V, class S, int RN, int RC>
 NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T* w, double* z, const typename V::T* r,
-                      typename V::T* g, ptrdiff_t d, bool ask_ahead) {
+                      typename V::T* g, ptrdiff_t d, const S* after, ptrdiff_t ahead, bool ask_ahead) {
   constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1;
+  constexpr ptrdiff_t kLine = 64 / static_cast<ptrdiff_t>(sizeof(S));
   V rc[C];
   for (int i = 0; i < C; ++i) rc[i] = V::set1(RC > 0 ? r[i] : 0);
   for (ptrdiff_t j0 = 0; j0 < d; j0 += kDotPanel) {
@@ -28,10 +29,15 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T
     ptrdiff_t j = j0;
     for (; j + kSweep * V::N <= end; j += kSweep * V::N) {
       if (RN > 0 && ask_ahead) {
-        const ptrdiff_t far = j + kAhead / static_cast<ptrdiff_t>(sizeof(S));
-        const S* x = X + (far < d ? far : far - d + N * ldx);
+        const ptrdiff_t near = j + kNear / static_cast<ptrdiff_t>(sizeof(S));
+        const S* x = near < d ? X + near : after + (near - d);
         for (int i = 0; i < N; ++i)
-          for (ptrdiff_t b = 0; b < kSweep * V::N; b += 64 / static_cast<ptrdiff_t>(sizeof(S))) prefetch(x + i * ldx + b);
+          for (ptrdiff_t b = 0; b < kSweep * V::N; b += kLine) prefetch(x + i * ldx + b);
+      }
+      if (RN > 0) {
+        const S* x = j + ahead < d ? X + j + ahead : after + (j + ahead - d);
+        for (int i = 0; i < N; ++i)
+          for (ptrdiff_t b = 0; b < kSweep * V::N; b += kLine) prefetch_far(x + i * ldx + b);
       }
       for (int u = 0; u < kSweep; ++u) {
         const ptrdiff_t at = j + u * V::N;
@@ -74,10 +80,13 @@ NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, p
     const S* x = static_cast<const S*>(b.next) + i * b.ldx;
     const S* p = static_cast<const S*>(b.prev) + q * b.ldx;
     const bool n = i + R <= b.next_rows, c = q + R <= b.prev_rows;
+    // By default, rows follow rows.
+    const S* after = b.after ? static_cast<const S*>(b.after) + i * b.ldx : x + R * b.ldx;
+    const ptrdiff_t ahead = b.far / static_cast<ptrdiff_t>(sizeof(S));
     double sums[R] = {};
-    if (n && c) sweep<V, S, R, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, b.ask_ahead);
-    else if (n) sweep<V, S, R, 0>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, b.ask_ahead);
-    else sweep<V, S, 0, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, b.ask_ahead);
+    if (n && c) sweep<V, S, R, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
+    else if (n) sweep<V, S, R, 0>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
+    else sweep<V, S, 0, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
     if (n)
       for (int u = 0; u < R; ++u) b.z[i++] = static_cast<typename V::T>(sums[u]);
     if (c) q += R;

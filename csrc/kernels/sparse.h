@@ -1,6 +1,16 @@
 // CSR rows: margins by gathers, gradients by scatters. Included inside the per-ISA namespace.
 // Accumulators: T lanes for a row's margin; double for the gradient, whose scatter has no block to sum in first.
 
+constexpr int64_t kRowsAhead = 12;  // entries
+
+// The lines of k elements at p.
+template <class T> NAG_INLINE void ask_row(const T* p, ptrdiff_t k) {
+  const char* at = reinterpret_cast<const char*>(p);
+  const ptrdiff_t bytes = k * static_cast<ptrdiff_t>(sizeof(T));
+  for (ptrdiff_t b = 0; b < bytes; b += 64) prefetch(at + b);
+  prefetch(at + bytes - 1);
+}
+
 template <class V, class S, class I>
 void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const typename V::T* W,
              ptrdiff_t k, typename V::T* Z, ptrdiff_t ldz) {
@@ -33,12 +43,16 @@ void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdif
     }
     return;
   }
+  const int64_t stored = ptr[rows];
   for (ptrdiff_t i = 0; i < rows; ++i)
     for (ptrdiff_t c = 0; c < k; c += V::N) {  // W's row j holds the k columns side by side
       const int n = k - c < V::N ? static_cast<int>(k - c) : V::N;
       V a = V::zero();
-      for (int64_t e = ptr[i]; e < ptr[i + 1]; ++e)
+      for (int64_t e = ptr[i]; e < ptr[i + 1]; ++e) {
+        // Rows of W are too many for the caches, and the entries say early which come next.
+        if (c == 0 && e + kRowsAhead < stored) ask_row(W + static_cast<ptrdiff_t>(idx[e + kRowsAhead]) * k, k);
         a = fma(V::set1(static_cast<T>(data[e])), load_tail<V>(W + static_cast<ptrdiff_t>(idx[e]) * k + c, n), a);
+      }
       alignas(64) T lanes[V::N];
       a.store(lanes);
       for (int q = 0; q < n; ++q) Z[(c + q) * ldz + i] = lanes[q];
@@ -77,6 +91,14 @@ void csr_outer(const void* data_at, const void* idx_at, const int64_t* cuts, ptr
     const int64_t end = cuts[i * stride + 1];
     if (k == 1) {
       const double r = static_cast<double>(R[i]);
+      // A row's columns differ, so the sums of four entries need not wait for each other's stores.
+      for (; e + 4 <= end; e += 4) {
+        double* g[4];
+        double t[4];
+        for (int u = 0; u < 4; ++u) g[u] = G + idx[e + u];
+        for (int u = 0; u < 4; ++u) t[u] = *g[u] + r * static_cast<double>(data[e + u]);
+        for (int u = 0; u < 4; ++u) *g[u] = t[u];
+      }
       for (; e < end; ++e) G[idx[e]] += r * static_cast<double>(data[e]);
     } else {
       double r[64];
@@ -84,6 +106,7 @@ void csr_outer(const void* data_at, const void* idx_at, const int64_t* cuts, ptr
         const ptrdiff_t m = k - c0 < 64 ? k - c0 : 64;
         for (ptrdiff_t c = 0; c < m; ++c) r[c] = static_cast<double>(R[(c0 + c) * ldr + i]);
         for (int64_t q = e; q < end; ++q) {
+          if (c0 == 0 && q + kRowsAhead < end) ask_row(G + static_cast<ptrdiff_t>(idx[q + kRowsAhead]) * k, k);
           double* g = G + static_cast<ptrdiff_t>(idx[q]) * k + c0;
           const Vd x = Vd::set1(static_cast<double>(data[q]));
           ptrdiff_t c = 0;

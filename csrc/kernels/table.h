@@ -49,7 +49,9 @@ struct PipeBlock {
   T* z;
   const T* r;
   T* g;  // padded to whole vectors
-  bool ask_ahead;  // prefetch the next rows by software
+  const void* after;        // what will be read after the next rows, row for row; or null
+  std::ptrdiff_t far;       // bytes of each row to ask for ahead, into the second-level cache
+  bool ask_ahead;           // and a few lines into the first
 };
 
 template <class T>

@@ -1,8 +1,9 @@
 """nagcore: the numerical core that trains with Nesterov's accelerated gradient at the speed of memory.
 
-Large linear models (logistic, least squares, softmax and more) with one pass over the data per gradient, the fused
-Nesterov update for any parameter list, and estimators with scikit-learn's names. Importing the package imports NumPy and
-the compiled core alone; everything else is imported when it is first used.
+Large linear models (logistic, least squares, softmax and more) with one pass over the data per gradient,
+the fused Nesterov update for any parameter list and for PyTorch and Keras, and estimators with scikit-learn's
+names. Importing the package imports NumPy and the compiled core alone; everything else is imported when it is
+first used.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _core  # noqa: F401  (a broken build shows at once)
 
 if TYPE_CHECKING:
-    from . import callbacks, linear_model, losses, penalties, reference, solvers
+    from . import callbacks, linear_model, losses, penalties, reference, schedules, solvers
     from .checkup import doctor
     from .objective import Objective, value_and_grad
     from .solvers import Result, minimize
@@ -33,6 +34,7 @@ __all__ = [
     "nesterov_step_",
     "penalties",
     "reference",
+    "schedules",
     "solvers",
     "value_and_grad",
 ]
@@ -52,6 +54,7 @@ _HOME: dict[str, str | None] = {
     "losses": None,
     "penalties": None,
     "reference": None,
+    "schedules": None,
     "solvers": None,
 }
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from ._files import atomic_write
 
 FORMAT = "nagcore-model"
 VERSION = 1
@@ -116,49 +116,6 @@ class Model:
             z = np.stack([np.zeros_like(z), z], axis=1)
         e = np.exp(z - z.max(axis=1, keepdims=True))
         return e / e.sum(axis=1, keepdims=True)
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Any:
-    """A stream that becomes ``path`` when the block ends well, and nothing when it does not.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "a.txt")
-    >>> with atomic_write(path, "w") as stream:
-    ...     _ = stream.write("whole")
-    >>> path.read_text()
-    'whole'
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file to write.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; make it first.")
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    # open() and not mkstemp: a result gets the permissions that the user's umask gives it.
-    try:
-        with open(temporary, "x" + mode[1:], encoding=None if "b" in mode else "utf-8") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name survives a power cut only once its folder is on disk; not all systems do that."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    with suppress(OSError):
-        os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:

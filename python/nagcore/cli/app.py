@@ -287,22 +287,39 @@ def predict(
 def plot(
     histories: Annotated[
         list[Path],
-        typer.Argument(metavar="HISTORY…", help="Models, or what fit --json or bench --json gave."),
+        typer.Argument(
+            metavar="HISTORY…",
+            help="Histories as JSON lines, models, or what fit --json or bench --json gave.",
+        ),
     ],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="FILE", help="The picture: .png, .svg or .pdf."),
     ] = Path("nagcore.png"),
+    x: Annotated[
+        str | None, typer.Option("--x", help="steps, passes, seconds, or another column.")
+    ] = None,
+    y: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--y",
+            help="loss, gap, grad_norm, lr, momentum, or another column (may be repeated, a panel "
+            "each); default all of these that are recorded.",
+        ),
+    ] = None,
+    smooth: Annotated[
+        float, typer.Option(help="β in [0, 1) of a moving average over noisy curves.")
+    ] = 0.0,
     title: Annotated[str | None, typer.Option(help="A line above the picture.")] = None,
 ) -> None:
-    """Draw histories of fits, or a benchmark.
+    """Draw runs over each other, or a benchmark.
 
-    Fits are drawn together, objective and gap against passes and seconds; what bench --json wrote
-    is drawn as bandwidths.
+    Histories of training loops are drawn as curves of what they record. Fits are drawn together,
+    objective and gap against passes and seconds; what bench --json wrote is drawn as bandwidths.
     """
-    from .predict import draw
+    from .plot import draw
 
-    draw(histories, output, title)
+    draw(histories, output, title, x=x, y=tuple(y or ()), smooth=smooth)
     Console(highlight=False).print(Text(f"picture written to {output}"))
 
 
@@ -338,6 +355,14 @@ def doctor(
 @app.command()
 @clean_errors
 def bench(
+    sections: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SECTION…]",
+            help="dense, narrow, softmax, sparse, update, accuracy, threads, import (all of them "
+            "by default), torch.",
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")
     ] = None,
@@ -353,7 +378,7 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="A section: dense, narrow, softmax, sparse, update, accuracy, threads, import."
+            help="A section, as the argument."
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="For nagcore and its rivals alike.")] = 2,
@@ -379,7 +404,7 @@ def bench(
 
     try:
         report = benchmark.run(
-            tuple(only or ()), quick=quick, n_threads=threads, data=data, on_row=on_row
+            (*(sections or ()), *(only or ())), quick=quick, n_threads=threads, data=data, on_row=on_row
         )
     except AssertionError as error:
         print(f"nagcore: {one_line(str(error))}", file=sys.stderr)

@@ -1,8 +1,7 @@
-"""``nagcore predict`` and ``nagcore plot`` without their options."""
+"""``nagcore predict`` without its options."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,44 +99,3 @@ def _report_score(model: Model, table: Table, quiet: bool) -> None:
     found = score(model.loss, model.margins(table.X), y)
     words = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
     print(f"{len(y):,} rows: {words}", file=sys.stderr if quiet else sys.stdout)
-
-
-def draw(paths: Sequence[Path], output: Path, title: str | None) -> None:
-    """Draw histories (of models, or of ``fit --json``) together, or one ``bench --json``.
-
-    Raises ValueError for a file that holds neither.
-    """
-    from .. import plots
-
-    plots.check_path(output)
-    histories: dict[str, Any] = {}
-    for path in paths:
-        content = _json_content(path)
-        if content is not None and "rows" in content and isinstance(content["rows"], list):
-            if len(paths) > 1:
-                raise ValueError(f"{path} is a benchmark; draw it alone.")
-            plots.bandwidth(content["rows"], output, title=title)
-            return
-        name = path.stem
-        while name in histories:
-            name += "′"
-        if content is None:
-            histories[name] = load_model(path).history
-        elif isinstance(content.get("history"), list):
-            histories[name] = content["history"]
-        else:
-            raise ValueError(f"{path} holds no history; give what nagcore fit --json printed.")
-    plots.convergence(histories, output, title=title)
-
-
-def _json_content(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None for a file that is not JSON text, which may be a model."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. Give models or JSON of fit or bench.")
-    start = path.read_bytes()[:64].lstrip()
-    if not start.startswith(b"{"):
-        return None
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not whole JSON ({error}).") from None

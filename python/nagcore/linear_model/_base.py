@@ -208,6 +208,8 @@ class SparseInput:
 class LinearRegressor(SparseInput, MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Squared loss with penalties, for one target or several."""
 
+    _keeps_rows = False  # whether coef_ has a row for the one column of y of shape (n, 1)
+
     def _check(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, Any]:
         validate_params(self)
         X, y = check_data(self, X, y, multi_output=True, y_numeric=True)
@@ -216,10 +218,11 @@ class LinearRegressor(SparseInput, MultiOutputMixin, RegressorMixin, BaseEstimat
         return X, y, check_weights(sample_weight, X)
 
     def _set(self, X: Any, y: np.ndarray, coef: np.ndarray, intercept: np.ndarray) -> None:
-        """coef_ and intercept_ of y's shape from (k, d) and (k,), in X's dtype."""
-        dtype, single = coef_dtype(X), y.ndim == 1
-        self.coef_ = (coef[0] if single else coef).astype(dtype)
-        self.intercept_ = (intercept[0] if single else intercept).astype(dtype)
+        """coef_ and intercept_ from (k, d) and (k,), in X's dtype and of scikit-learn's shapes."""
+        dtype = coef_dtype(X)
+        flat = y.ndim == 1 or (y.shape[1] == 1 and not self._keeps_rows)
+        self.coef_ = (coef[0] if flat else coef).astype(dtype)
+        self.intercept_ = (intercept[0] if y.ndim == 1 else intercept).astype(dtype)
         if not self.fit_intercept:
             self.intercept_ = 0.0
 

@@ -23,7 +23,7 @@ class LinearClassifier(SparseInput):
         """Return the margins, shape (n,) for two classes, else (n, n_classes)."""
         check_is_fitted(self)
         scores = linear_scores(check_new_data(self, X), self.coef_, self.intercept_)
-        return scores[:, 0] if scores.shape[1] == 1 else scores
+        return scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of the largest margin of each row, shape (n,)."""

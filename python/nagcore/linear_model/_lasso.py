@@ -158,8 +158,7 @@ class ElasticNet(LinearRegressor):
             return None
         Y, d = as_columns(y), X.shape[1]
         m = moments(X, Y, s, origin_of(X, Y, self.fit_intercept))
-        if raise_if_bad(m, X):
-            return None
+        raise_if_bad(m.xx, X)
         q, found = m.quadratic(self.fit_intercept), []
         limit = math.inf if self.max_iter is None else self.max_iter
         for j in range(Y.shape[1]):

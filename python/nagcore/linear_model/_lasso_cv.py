@@ -59,8 +59,8 @@ class _Path:
         n, fit_intercept = self.X.shape[0], self.estimator.fit_intercept
         origin = origin_of(self.X, self.Y, fit_intercept)
         tests = [moments(self.X, self.Y, self.s, origin, np.arange(n)[test]) for _, test in self.folds]
-        if any(raise_if_bad(m, self.X) for m in tests):
-            return
+        for m in tests:
+            raise_if_bad(m.xx, self.X)
         self.tests, self.trains = tests, []
         held = np.concatenate([np.arange(n)[test] for _, test in self.folds])
         parted = len(held) == n and len(np.unique(held)) == n

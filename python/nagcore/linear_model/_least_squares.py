@@ -27,7 +27,6 @@ from nagcore.linear_model._moments import (
     origin_of,
     raise_if_bad,
 )
-from nagcore.objective import value_and_grad
 
 __all__ = ["Solution", "fits", "least_squares", "mean_x_of", "row_products"]
 
@@ -62,8 +61,8 @@ def least_squares(
     fit_intercept: bool,
     positive: bool = False,
     spectrum: bool = False,
-) -> Solution | None:
-    """min_w ‖y_j − Xw − b‖²_s + alpha_j‖w‖² for every target j; None where squares overflow.
+) -> Solution:
+    """min_w ‖y_j − Xw − b‖²_s + alpha_j‖w‖² for every target j.
 
     Parameters
     ----------
@@ -80,8 +79,7 @@ def least_squares(
     if n < d and not positive:
         return _wide(X, Y, s, alpha, fit_intercept, spectrum)
     m = moments(X, Y, s, origin_of(X, Y, fit_intercept))
-    if raise_if_bad(m, X):
-        return None
+    raise_if_bad(m.xx, X)
     q = m.quadratic(fit_intercept)
     lam = np.broadcast_to(alpha / q.total, Y.shape[1])
     singular = np.linalg.eigvalsh(q.G)[::-1] if spectrum else None
@@ -193,24 +191,22 @@ def row_products(X: Any, mean_x: np.ndarray, root: np.ndarray) -> np.ndarray:
     for j in range(0, d, step):
         A = columns[:, j : j + step]
         A = (A.toarray() if issparse(A) else A).astype(np.float64)
-        A -= mean_x[j : j + step]
-        A *= root
-        K += A @ A.T
+        with np.errstate(invalid="ignore", over="ignore"):
+            A -= mean_x[j : j + step]
+            A *= root
+            K += A @ A.T
+    raise_if_bad(K, X)
     return K
 
 
-def _wide(X, Y, s, alpha, fit_intercept, spectrum) -> Solution | None:
+def _wide(X, Y, s, alpha, fit_intercept, spectrum) -> Solution:
     n, d = X.shape
     alpha = np.broadcast_to(alpha, Y.shape[1])
     mean_x = mean_x_of(X, s, fit_intercept)
     mean_y = np.average(Y, axis=0, weights=s) if fit_intercept else np.zeros(Y.shape[1])
     root = np.ones((n, 1)) if s is None else np.sqrt(s)[:, None]
     rhs = (Y - mean_y) * root
-    with np.errstate(invalid="ignore", over="ignore"):
-        K = row_products(X, mean_x, root)
-    if not np.isfinite(K).all():
-        value_and_grad(X, np.zeros(n), np.zeros(d), loss="squared")  # raises, naming the place
-        return None
+    K = row_products(X, mean_x, root)
     if not alpha.all() and n * d <= _COPIED:
         A = np.vstack([block for _, block in blocks(X)])
         A -= mean_x

@@ -67,6 +67,8 @@ class LinearRegression(LinearRegressor):
         "positive": ["boolean"],
     }
 
+    _keeps_rows = True
+
     def __init__(
         self,
         *,
@@ -95,13 +97,12 @@ class LinearRegression(LinearRegressor):
             dense = not (issparse(X) or self.positive)
             found = least_squares(X, y, sample_weight, np.zeros(k), positive=self.positive,
                                   fit_intercept=self.fit_intercept, spectrum=dense)
-            if found is not None:
-                self._set(X, y, found.coef, found.intercept)
-                if found.singular is not None:
-                    self.singular_ = found.singular[: min(X.shape)]
-                    least = max(X.shape) * _EPS * found.singular[0]
-                    self.rank_ = int(np.count_nonzero(found.singular > least))
-                return self
+            self._set(X, y, found.coef, found.intercept)
+            if found.singular is not None:
+                self.singular_ = found.singular[: min(X.shape)]
+                least = max(X.shape) * _EPS * found.singular[0]
+                self.rank_ = int(np.count_nonzero(found.singular > least))
+            return self
         penalty = {"positive": True} if self.positive else {}
         results = self._fit_columns(X, y, sample_weight, [penalty] * k, max_iter=_MAX_ITER)
         raise_if_interrupted(results[-1])

@@ -114,6 +114,11 @@ class LogisticProblem:
         )
         coef = np.atleast_2d(result.coef.T)
         intercept = np.atleast_1d(np.asarray(result.intercept, np.float64))
+        if self.k > 2:
+            # Shifted alike for every class, intercepts predict alike; unpenalised coefficients too.
+            intercept = intercept - intercept.mean()
+            if strength == 0:
+                coef = coef - coef.mean(axis=0)
         if self.scaling:
             coef, intercept = coef[:, :-1], coef[:, -1] * self.scaling
         return result, np.ascontiguousarray(coef), intercept

@@ -143,9 +143,12 @@ def moments(
     return m
 
 
-def raise_if_bad(m: Moments, X: Any) -> bool:
-    """Raise naming the place of NaN or infinity in X. True if X is finite and its squares are not."""
-    if np.isfinite(m.xx.diagonal()).all() and np.isfinite(m.xy).all():
-        return False
+def raise_if_bad(sums: np.ndarray, X: Any) -> None:
+    """Raise if sums of squares show X to hold NaN, infinity (naming its place) or what overflows."""
+    if np.isfinite(sums).all():
+        return
     value_and_grad(X, np.zeros(X.shape[0]), np.zeros(X.shape[1]), loss="squared")
-    return True
+    raise ValueError(
+        "X holds numbers whose squares overflow float64, which ends at 1.8e308. Use columns of a "
+        "smaller unit: X / np.abs(X).max(axis=0)."
+    )

@@ -49,10 +49,9 @@ class RidgeBase(LinearRegressor):
         if self.solver in _THEIRS and fits(X, self.positive):
             found = least_squares(X, y, sample_weight, alpha, fit_intercept=self.fit_intercept,
                                   positive=self.positive)
-            if found is not None:
-                self._set(X, y, found.coef, found.intercept)
-                self.solver_ = "cholesky"
-                return
+            self._set(X, y, found.coef, found.intercept)
+            self.solver_ = "cholesky"
+            return
         constraint = {"positive": True} if self.positive else {}
         penalties = [{"l2": float(a) / total, **constraint} for a in alpha]
         solver = "auto" if self.solver in _THEIRS else self.solver
@@ -177,7 +176,7 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    coef_ : ndarray of shape (1, d) or (n_classes, d)
+    coef_ : ndarray of shape (d,) for two classes, else (n_classes, d)
     intercept_ : ndarray of shape (1,) or (n_classes,)
     classes_ : ndarray of shape (n_classes,)
     n_iter_, solver_, n_features_in_, feature_names_in_
@@ -220,6 +219,7 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
         self.positive = positive
         self.random_state = random_state
 
+    _keeps_rows = False
     _fit = RidgeBase._fit
     _set = RidgeBase._set
     _fit_columns = RidgeBase._fit_columns

@@ -41,9 +41,7 @@ def _leave_one_out(
     if n < d:
         return _from_rows(X, Y, s, root, alphas, fit_intercept)
     m = moments(X, Y, s, origin_of(X, Y, fit_intercept))
-    if raise_if_bad(m, X):
-        raise ValueError("X holds numbers whose squares overflow float64. Scale its columns, as "
-                         "StandardScaler does.")
+    raise_if_bad(m.xx, X)
     q = m.quadratic(fit_intercept)
     values, V = np.linalg.eigh(q.G * q.total)
     inverse = 1 / (np.maximum(values, 0)[:, None] + alphas)
@@ -55,7 +53,8 @@ def _leave_one_out(
         P = A @ V
         leverage = P**2 @ inverse + own * root[part] ** 2
         rest = ((Y[part] - q.mean_y) * root[part])[:, :, None] - np.tensordot(P, turned, 1)
-        errors[part] = rest / (1 - leverage)[:, None, :]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a row that alone decides its fit
+            errors[part] = rest / (1 - leverage)[:, None, :]
     coef = np.einsum("dj,jka->akd", V, turned)
     return errors, coef, q.mean_x, q.mean_y
 
@@ -65,8 +64,6 @@ def _from_rows(X, Y, s, root, alphas, fit_intercept):
     mean_x = mean_x_of(X, s, fit_intercept)
     mean_y = np.average(Y, axis=0, weights=s) if fit_intercept else np.zeros(Y.shape[1])
     K = row_products(X, mean_x, root)
-    if not np.isfinite(K).all():
-        raise_if_bad(moments(X[:, :1], Y, s, origin_of(X[:, :1], Y, False)), X)
     mean_part = np.zeros(n, bool)
     if fit_intercept:
         # The direction of the mean is in the null space of K; lifted out of it, it can be left out.
@@ -78,7 +75,8 @@ def _from_rows(X, Y, s, root, alphas, fit_intercept):
     inverse = np.where(mean_part[:, None], 0.0, 1 / (np.maximum(values, 0)[:, None] + alphas))
     rhs = (Y - mean_y) * root
     dual = np.einsum("ij,jka->ika", U, (U.T @ rhs)[:, :, None] * inverse[:, None, :])
-    errors = dual / (U**2 @ inverse)[:, None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = dual / (U**2 @ inverse)[:, None, :]
     coef = np.zeros((len(alphas), Y.shape[1], d))
     for part, A in blocks(X):
         A -= mean_x

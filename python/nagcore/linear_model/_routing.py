@@ -36,7 +36,10 @@ def route(
         given["sample_weight"] = sample_weight
     if not _routing_enabled():
         return {}, given
-    routed = process_routing(owner, method, **given)
+    if "other_params" in inspect.signature(process_routing).parameters:  # scikit-learn 1.3
+        routed = process_routing(owner, method, other_params=given)
+    else:
+        routed = process_routing(owner, method, **given)
     return dict(getattr(routed, "splitter", {}).get("split", {})), dict(
         getattr(routed, "scorer", {}).get("score", {}))
 

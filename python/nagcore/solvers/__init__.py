@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nagcore.callbacks import State
+from nagcore.callbacks.state import in_use
 from nagcore.objective import Objective, check_w
 from nagcore.solvers import acfgm, fista, newton, normal, plbfgs, pnag, proxnewton
 from nagcore.solvers.auto import choose
@@ -174,7 +175,7 @@ def run(
             d = objective.shape[1]
             w0[:d] = np.maximum(w0[:d], 0.0)
     this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
-               max_seconds=max_seconds, callbacks=tuple(callbacks))
+               max_seconds=max_seconds, callbacks=(*callbacks, *in_use()))
     try:
         this.go(w0, seed)
     except KeyboardInterrupt:

@@ -1,19 +1,17 @@
-"""Callbacks of `nagcore.minimize`: any callable that takes a `State`; returning True stops the run.
-
->>> from nagcore.callbacks import History
->>> history = History()      # pass it as callbacks=(history,), then read history.value
-"""
+"""What `nagcore.minimize` tells its callbacks, and what a callback is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Callback", "History", "Progress", "State"]
+__all__ = ["Callback", "State", "in_use", "use"]
 
 
 @dataclass(frozen=True)
@@ -92,63 +90,39 @@ class Callback(Protocol):
     def __call__(self, state: State) -> bool | None: ...
 
 
-class History:
-    """Records a run; `minimize` returns one as `result.history`.
+_IN_USE: ContextVar[tuple[Callable[[State], Any], ...]] = ContextVar("nagcore_callbacks", default=())
 
-    Attributes
-    ----------
-    n_passes, seconds, value, gap : list
-        One entry per iteration; `value` is the lowest so far.
 
-    >>> len(History())
-    0
+@contextmanager
+def use(*callbacks: Callable[[State], Any]) -> Iterator[None]:
+    """Have every `nagcore.minimize` of the block call these, those inside estimators as well.
+
+    scikit-learn's `fit` takes no callbacks, and an estimator that carried them could be neither cloned nor
+    compared; so they are given round it. A fit that has a closed form, or needs no iteration, calls
+    nothing. The block holds for its own thread and process: `n_jobs` elsewhere does not see it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nagcore import callbacks, linear_model
+    >>> X = np.random.default_rng(0).standard_normal((100, 3))
+    >>> history = callbacks.History()
+    >>> with callbacks.use(history):
+    ...     model = linear_model.LogisticRegression().fit(X, X[:, 0] > 0)
+    >>> len(history) > 0
+    True
     """
-
-    def __init__(self) -> None:
-        self.n_passes: list[int] = []
-        self.seconds: list[float] = []
-        self.value: list[float] = []
-        self.gap: list[float] = []
-
-    def __call__(self, state: State) -> None:
-        self.n_passes.append(state.n_passes)
-        self.seconds.append(state.seconds)
-        self.value.append(min(state.value, self.value[-1]) if self.value else state.value)
-        self.gap.append(state.gap)
-
-    def __len__(self) -> int:
-        return len(self.n_passes)
-
-    def __repr__(self) -> str:
-        if not self.n_passes:
-            return "History(empty)"
-        return (f"History({len(self)} iterations, {self.n_passes[-1]} passes, "
-                f"{self.seconds[-1]:.3g} s, value {self.value[-1]:.6g}, gap {self.gap[-1]:.3g})")
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"A callback is {type(callback).__name__}; use takes callables of a State. "
+                            "Use nagcore.callbacks.use(History()).")
+    token = _IN_USE.set((*_IN_USE.get(), *callbacks))
+    try:
+        yield
+    finally:
+        _IN_USE.reset(token)
 
 
-class Progress:
-    """Calls `report` with the state at most once every `every` seconds, and once at the first.
-
-    Parameters
-    ----------
-    report : callable
-        Takes a State, say to move a bar; what it returns is ignored.
-    every : float
-        Seconds between reports.
-
-    >>> Progress(lambda state: print(state.value), every=0.5)
-    Progress(every=0.5)
-    """
-
-    def __init__(self, report: Callable[[State], object], every: float = 0.1) -> None:
-        self._report, self.every, self._next = report, every, -math.inf
-
-    def __call__(self, state: State) -> None:
-        if state.n_iter <= 1:
-            self._next = -math.inf
-        if state.seconds >= self._next:
-            self._next = state.seconds + self.every
-            self._report(state)
-
-    def __repr__(self) -> str:
-        return f"Progress(every={self.every})"
+def in_use() -> tuple[Callable[[State], Any], ...]:
+    """The callbacks of the `use` blocks that we are in, outermost first."""
+    return _IN_USE.get()

@@ -1,0 +1,180 @@
+"""`python -m bench.peers [--data DIR] [--only NAME ...] [--json FILE] [--plot FILE]`: table and Pareto plot.
+
+For each problem and contestant: seconds of the first whole fit whose objective, evaluated in float64 by
+this program, is within 1e-3, 1e-6 and 1e-9 of the minimum, the same in reads of X, and nagcore's ratio to
+the best peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .contestants import contestants
+from .harness import GOALS, Outcome, objective, race, read_seconds, reference
+from .problems import PROBLEMS, Problem, make
+
+
+def run(problem: Problem, budget: float, n_threads: int) -> dict[str, Any]:
+    """Race all contestants on one problem."""
+    exact = reference(problem)
+    best = None if exact is None else exact[0]
+    zero = np.zeros((int(problem.y.max()) + 1, problem.d) if problem.kind == "softmax" else problem.d)
+    start, read = objective(problem, zero), read_seconds(problem, n_threads)
+    outcomes: list[Outcome] = []
+    for name, fit, ladder in contestants(problem):
+        outcomes.append(race(problem, name, fit, ladder, best, budget))
+        gc.collect()
+    # Where there is no exact minimum, and where a contestant went lower: the least that anybody reached.
+    least = min([value for o in outcomes for *_, value in o.rungs] + ([] if best is None else [best]))
+    rows = {
+        o.contestant: {
+            "seconds": [o.seconds_to(g, least, start) for g in GOALS],
+            "note": o.note,
+            "rungs": [(t, s, (v - least) / (start - least)) for t, s, v in o.rungs],
+        }
+        for o in outcomes
+    }
+    return {
+        "problem": problem.name,
+        "dtype": str(problem.X.dtype),
+        "n": problem.n,
+        "d": problem.d,
+        "l2": problem.l2,
+        "l1": problem.l1,
+        "bytes": problem.nbytes,
+        "read": read,
+        "minimum": least,
+        "exact": exact is not None,
+        "rows": rows,
+    }
+
+
+def _number(seconds: float, read: float) -> str:
+    return "never" if math.isinf(seconds) else f"{seconds:.3g} s ({seconds / read:.0f})"
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print one problem's table in Markdown."""
+    read, shape = result["read"], f"{result['n']:,} × {result['d']:,}"
+    print(f"\n### {result['problem']}, {result['dtype']}, {shape}, one read {read * 1e3:.3g} ms\n")
+    print("| contestant | to 1e-3: seconds (reads) | to 1e-6 | to 1e-9 | |\n|---|---|---|---|---|")
+    for name, row in sorted(result["rows"].items(), key=lambda item: item[1]["seconds"][1]):
+        print(f"| {name} | " + " | ".join(_number(s, read) for s in row["seconds"]) + f" | {row['note']} |")
+    parts = [
+        f"{'–' if ratio is None else f'{ratio:.2g}×'} to {goal:.0e}"
+        for ratio, goal in zip(ratios(result), GOALS)
+    ]
+    print("\nThe best peer's seconds over nagcore's: " + "; ".join(parts), flush=True)
+
+
+def ratios(result: dict[str, Any]) -> list[float | None]:
+    """Best peer's seconds over nagcore's for each goal: None if neither arrives, 0 if only a peer does."""
+    out: list[float | None] = []
+    for i in range(len(GOALS)):
+        own = result["rows"]["nagcore"]["seconds"][i]
+        others = [row["seconds"][i] for name, row in result["rows"].items() if name != "nagcore"]
+        peer = min(others, default=math.inf)
+        if math.isinf(own):
+            out.append(None if math.isinf(peer) else 0.0)
+        else:
+            out.append(peer / own)
+    return out
+
+
+def plot(results: list[dict[str, Any]], path: str) -> None:
+    """Relative suboptimality against seconds of whole fits, a panel for each problem."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = sorted({name for r in results for name in r["rows"]}, key=lambda s: (s != "nagcore", s))
+    colours = dict(zip(names, ["#D55E00", *plt.get_cmap("tab20").colors]))
+    columns = min(3, len(results))
+    lines = -(-len(results) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(4.2 * columns, 3.2 * lines), squeeze=False, layout="constrained"
+    )
+    for ax, r in zip(axes.flat, results):
+        for name, row in r["rows"].items():
+            points = [(s, max(v, 1e-13)) for _, s, v in row["rungs"]]
+            if points:
+                ax.plot(
+                    *zip(*points),
+                    marker="o",
+                    markersize=3,
+                    linewidth=2.2 if name == "nagcore" else 1,
+                    color=colours[name],
+                    label=name,
+                    zorder=3 if name == "nagcore" else 2,
+                )
+        ax.set(
+            xscale="log",
+            yscale="log",
+            title=f"{r['problem']} ({r['dtype']})",
+            xlabel="seconds of the whole fit",
+            ylabel="relative suboptimality",
+        )
+        ax.grid(alpha=0.3)
+    for ax in list(axes.flat)[len(results) :]:
+        ax.set_axis_off()
+    handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    """Parse the command line, race, print, and write what is asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data", default=os.environ.get("NAGCORE_DATA"), help="folder whose load.py loads the real sets"
+    )
+    parser.add_argument(
+        "--only", nargs="*", default=list(PROBLEMS), help="problems, by name: " + ", ".join(PROBLEMS)
+    )
+    parser.add_argument("--dtype", nargs="*", default=["float32"], choices=["float32", "float64"])
+    parser.add_argument("--lambda-n", nargs="*", type=float, default=[1.0], help="l2 times n")
+    parser.add_argument("--budget", type=float, default=30.0, help="seconds for each contestant and problem")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", help="write every rung to this file")
+    parser.add_argument("--plot", help="draw suboptimality against seconds to this file")
+    args = parser.parse_args()
+    results = []
+    for name in args.only:
+        if name not in PROBLEMS:
+            parser.error(f"{name!r} is no problem; choose from {', '.join(PROBLEMS)}")
+        for dtype in args.dtype:
+            for lambda_n in args.lambda_n:
+                try:
+                    problem = make(name, dtype, lambda_n, args.data)
+                except FileNotFoundError as error:
+                    print(f"\n{name}: skipped, {error}")
+                    continue
+                results.append(run(problem, args.budget, args.threads) | {"lambda_n": lambda_n})
+                show(results[-1])
+                del problem
+    logistic = [r for r in results if PROBLEMS[r["problem"]] == "logistic"]
+    known = [ratio for r in logistic if (ratio := ratios(r)[1]) not in (None, 0.0) and math.isfinite(ratio)]
+    if known:
+        mean = math.exp(sum(map(math.log, known)) / len(known))
+        print(f"\nGeometric mean over {len(known)} of {len(logistic)} logistic problems to 1e-6: {mean:.3g}×")
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=1))
+    if args.plot and results:
+        plot(results, args.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What contestants are judged by: the objective in float64, its minimum, times of whole fits, a read of X."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nagcore import _core
+
+from .problems import Problem
+
+__all__ = ["GOALS", "Outcome", "objective", "race", "read_seconds", "reference"]
+
+GOALS = (1e-3, 1e-6, 1e-9)  # relative suboptimality: (F − min F) / (F(0) − min F)
+
+
+def _blocks(problem: Problem) -> Iterable[slice]:
+    step = max(1, 64_000_000 // max(1, problem.d * 8)) if not problem.sparse else problem.n
+    return (slice(i, min(problem.n, i + step)) for i in range(0, problem.n, step))
+
+
+def objective(problem: Problem, w: np.ndarray) -> float:
+    """F(w) in float64, by NumPy and scipy alone. w is (d,), or (k, d) for softmax."""
+    w = np.asarray(w, np.float64)
+    if not np.isfinite(w).all():
+        return math.inf
+    total = 0.0
+    for rows in _blocks(problem):
+        X, y = problem.X[rows].astype(np.float64), problem.y[rows]
+        z = X @ w.T
+        if problem.kind == "logistic":
+            total += float(np.logaddexp(0, np.where(y > 0, -z, z)).sum())
+        elif problem.kind == "squared":
+            total += 0.5 * float(((z - y) ** 2).sum())
+        else:
+            top = z.max(axis=1)
+            lse = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
+            total += float((lse - z[np.arange(len(y)), y]).sum())
+    penalty = 0.5 * problem.l2 * float((w**2).sum()) + problem.l1 * float(np.abs(w).sum())
+    return total / problem.n + penalty
+
+
+def reference(problem: Problem) -> tuple[float, np.ndarray] | None:
+    """min F where plain NumPy finds it: Newton on dense logistic and ridge problems, up to 1000 columns."""
+    if problem.sparse or problem.kind == "softmax" or problem.l1 or problem.d > 1000:
+        return None
+    d, n = problem.d, problem.n
+    w, best = np.zeros(d), objective(problem, np.zeros(d))
+    for _ in range(100):
+        g, H = problem.l2 * w, problem.l2 * np.eye(d)
+        for rows in _blocks(problem):
+            X, y = problem.X[rows].astype(np.float64), problem.y[rows]
+            z = X @ w
+            if problem.kind == "logistic":
+                mu = 1 / (1 + np.exp(-np.clip(z, -700, 700)))
+                r, c = mu - y, mu * (1 - mu)
+            else:
+                r, c = z - y, np.ones(len(y))
+            g += X.T @ r / n
+            H += (X.T * (c / n)) @ X
+        step = np.linalg.lstsq(H, g, rcond=1e-15)[0]
+        t = 1.0
+        while (value := objective(problem, w - t * step)) > best - 1e-4 * t * float(g @ step) and t > 1e-6:
+            t *= 0.5
+        if not value < best:
+            break
+        done = best - value < 1e-15 * abs(best)
+        w, best = w - t * step, value
+        if done:
+            break
+    return best, w
+
+
+def read_seconds(problem: Problem, n_threads: int) -> float:
+    """One read of X: the median of seven plain reads of its bytes."""
+    parts = [problem.X.data, problem.X.indices] if problem.sparse else [problem.X]
+    times = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        for part in parts:
+            _core.stream_read(part.reshape(-1).view(np.uint8), n_threads)
+        times.append(time.perf_counter() - begin)
+    return sorted(times)[3]
+
+
+@dataclass
+class Outcome:
+    """A contestant's ladder: for each of its own tolerances, seconds of the whole fit and the objective."""
+
+    contestant: str
+    rungs: list[tuple[float, float, float]] = field(default_factory=list)
+    note: str = ""
+
+    def seconds_to(self, goal: float, best: float, start: float) -> float:
+        """Seconds of the first whole fit within `goal`, or infinity."""
+        for _, seconds, value in self.rungs:
+            if (value - best) / (start - best) <= goal:
+                return seconds
+        return math.inf
+
+
+Fit = Callable[[Problem, float], np.ndarray]
+
+
+def race(
+    problem: Problem, name: str, fit: Fit, ladder: Iterable[float], best: float | None, budget: float
+) -> Outcome:
+    """Climb a contestant's ladder to the last goal, or until the next fit would pass the budget.
+
+    Short fits are repeated until half a second has gone (five times at most) and count with their median.
+    """
+    outcome = Outcome(name)
+    start, spent = (
+        objective(
+            problem,
+            np.zeros((int(problem.y.max()) + 1, problem.d) if problem.kind == "softmax" else problem.d),
+        ),
+        0.0,
+    )
+    for tol in ladder:
+        times: list[float] = []
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                while not times or (sum(times) < 0.5 and len(times) < 5):
+                    begin = time.perf_counter()
+                    w = fit(problem, tol)
+                    times.append(time.perf_counter() - begin)
+        except Exception as error:
+            outcome.note = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+            break
+        value = objective(problem, w)
+        outcome.rungs.append((tol, sorted(times)[len(times) // 2], value))
+        spent += sum(times)
+        if best is not None and (value - best) / (start - best) <= GOALS[-1]:
+            break
+        if spent + 2 * times[-1] > budget:
+            outcome.note = f"stopped after {spent:.0f} s"
+            break
+    return outcome

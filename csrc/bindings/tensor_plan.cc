@@ -1,0 +1,349 @@
+#include "bindings/tensor_plan.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace py = pybind11;
+
+// What dict lookups come down to in CPython. Tensors hash by address, in a function written in Python that costs more than
+// all else that is done with one of them here.
+extern "C" PyObject* _PyDict_GetItem_KnownHash(PyObject* dict, PyObject* key, Py_hash_t hash)
+#if defined(__GNUC__)
+    __attribute__((weak))
+#endif
+    ;
+
+namespace nag {
+namespace {
+
+struct Words {
+  PyObject* params = PyUnicode_InternFromString("params");
+  PyObject* grad = PyUnicode_InternFromString("grad");
+  PyObject* is_neg = PyUnicode_InternFromString("is_neg");
+  PyObject* is_conj = PyUnicode_InternFromString("is_conj");
+  PyObject* roles[kUpdateRoles] = {nullptr, nullptr, PyUnicode_InternFromString("momentum_buffer"),
+                                   PyUnicode_InternFromString("ema"), PyUnicode_InternFromString("master")};
+};
+constexpr Py_ssize_t kBlock = 16;
+
+// Asks for what a tensor object wraps. Its address is one of the two words behind the object's header; a wrong guess asks for
+// memory that is not needed, and does no harm.
+void prefetch_wrapped(PyObject* tensor) {
+  const char* words[2];
+  std::memcpy(words, reinterpret_cast<const char*>(tensor) + sizeof(PyObject), sizeof words);
+  for (const char* word : words) {
+    __builtin_prefetch(word);
+    __builtin_prefetch(word + 64);
+    __builtin_prefetch(word + 128);
+  }
+}
+
+const Words& words() {
+  static const Words all;
+  return all;
+}
+
+bool is_complex(std::uint8_t code) { return code == exchange::kComplex; }
+
+bool number_of(std::uint8_t code, std::uint8_t bits, UpdateNumber* number) {
+  if (code == exchange::kFloat && bits == 32) return *number = UpdateNumber::f32, true;
+  if (code == exchange::kFloat && bits == 64) return *number = UpdateNumber::f64, true;
+  if (code == exchange::kFloat && bits == 16) return *number = UpdateNumber::f16, true;
+  if (code == exchange::kBfloat && bits == 16) return *number = UpdateNumber::bf16, true;
+  if (code == exchange::kComplex && bits == 64) return *number = UpdateNumber::f32, true;
+  if (code == exchange::kComplex && bits == 128) return *number = UpdateNumber::f64, true;
+  return false;
+}
+
+}  // namespace
+
+TensorList::TensorList(py::handle capsule, py::object describe)
+    : reader_(exchange::reader_of(capsule)), describe_(std::move(describe)) {}
+
+void TensorList::release() {
+  for (PyObject* object : held_) Py_DECREF(object);
+  held_.clear();
+}
+
+// False where the tensor has no memory here to be read: another device, sparse, no storage.
+bool TensorList::read(PyObject* object, exchange::Tensor* out) {
+  if (reader_ != nullptr) {
+    if (reader_(object, out) != 0) {
+      PyErr_Clear();
+      return false;
+    }
+    out->data = static_cast<char*>(out->data) + out->byte_offset;
+    return out->device_type == exchange::kCpu && out->lanes == 1;
+  }
+  // (address, code, bits, shape, strides), or None
+  const py::object facts = describe_(py::handle(object));
+  if (facts.is_none()) return false;
+  const auto tuple = py::reinterpret_borrow<py::tuple>(facts);
+  const auto shape = tuple[3].cast<std::vector<std::int64_t>>(), strides = tuple[4].cast<std::vector<std::int64_t>>();
+  described_ = shape;
+  described_.insert(described_.end(), strides.begin(), strides.end());
+  out->data = reinterpret_cast<void*>(tuple[0].cast<std::uintptr_t>());
+  out->code = tuple[1].cast<std::uint8_t>();
+  out->bits = tuple[2].cast<std::uint8_t>();
+  out->rank = static_cast<std::int32_t>(shape.size());
+  out->shape = described_.data();
+  out->strides = described_.data() + shape.size();
+  return true;
+}
+
+// Reads one array of a record; where it differs from what is known, the layout is stale.
+bool TensorList::take(Record& record, UpdateRole role, PyObject* object) {
+  exchange::Tensor t{};
+  if (!read(object, &t)) return false;
+  Reading& r = record.readings[role];
+  const auto rank = static_cast<std::size_t>(t.rank);
+  const std::size_t bytes = rank * sizeof(std::int64_t);
+  if (rank > 0 && t.strides == nullptr) return false;
+  const auto has_dims = [&](const std::vector<std::int64_t>& dims) {
+    return dims.size() == 2 * rank && (rank == 0 || (std::memcmp(dims.data(), t.shape, bytes) == 0 &&
+                                                     std::memcmp(dims.data() + rank, t.strides, bytes) == 0));
+  };
+  if (r.present && r.data == t.data && r.code == t.code && r.bits == t.bits && has_dims(dims_of(record, role))) return true;
+  stale_ = true;
+  if (role == kParam) {  // what the others were compared with goes
+    for (int other = kGrad; other < kUpdateRoles; ++other) record.readings[other].present = false;
+  }
+  r.present = true;
+  r.data = t.data;
+  r.code = t.code;
+  r.bits = t.bits;
+  r.like_param = role != kParam && has_dims(record.readings[kParam].dims);
+  if (r.like_param) return true;
+  r.dims.assign(t.shape, t.shape + rank);
+  r.dims.insert(r.dims.end(), t.strides, t.strides + rank);
+  return true;
+}
+
+void TensorList::drop(Record& record, UpdateRole role) {
+  if (!record.readings[role].present) return;
+  stale_ = true;
+  record.readings[role].present = false;
+  record.state[role] = py::object();
+}
+
+PyObject* TensorList::state_of(PyObject* state, PyObject* param) const {
+  if (_PyDict_GetItem_KnownHash != nullptr) {
+    const auto hash = static_cast<Py_hash_t>(reinterpret_cast<std::uintptr_t>(param));
+    PyObject* found = _PyDict_GetItem_KnownHash(state, param, hash);
+    if (found != nullptr) return found;
+    PyErr_Clear();
+  }
+  PyObject* found = PyDict_GetItemWithError(state, param);
+  if (found == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  return found;
+}
+
+// Negation and conjugation may be a mark on a tensor, not yet carried out on its memory.
+bool TensorList::holds_a_lazy_bit(PyObject* grad, std::uint8_t code) {
+  for (PyObject* name : {words().is_neg, words().is_conj}) {
+    if (name == words().is_conj && !is_complex(code)) break;
+    const auto answer = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(grad, name));
+    if (!answer) throw py::error_already_set();
+    if (answer.ptr() == Py_True) return true;
+  }
+  return false;
+}
+
+const char* TensorList::visit(Record& record, PyObject* grad, PyObject* state, bool buffered, TensorRoles roles) {
+  if (!record.active) {
+    record.active = true;
+    stale_ = true;
+  }
+  if (!take(record, kParam, record.param.ptr())) return "parameter";
+  if (!take(record, kGrad, grad)) return "gradient";
+  // The question costs as much as all else here, and a tensor that lives on does not change its answer. A weak reference:
+  // a strong one would keep the memory of gradients that zero_grad has let go.
+  if (!record.asked || PyWeakref_GET_OBJECT(record.asked.ptr()) != grad) {
+    if (holds_a_lazy_bit(grad, record.readings[kGrad].code)) return "lazy";
+    record.asked = py::reinterpret_steal<py::object>(PyWeakref_NewRef(grad, nullptr));
+    if (!record.asked) throw py::error_already_set();
+  }
+  const bool wanted[kUpdateRoles] = {false, false, buffered, roles.ema, roles.master && record.readings[kParam].bits == 16};
+  PyObject* own = nullptr;
+  if (wanted[kBuffer] || wanted[kEma] || wanted[kMaster]) {
+    own = state_of(state, record.param.ptr());
+    if (own == nullptr || !PyDict_Check(own)) return "state";
+  }
+  for (const UpdateRole role : {kBuffer, kEma, kMaster}) {
+    if (!wanted[role]) {
+      drop(record, role);
+      continue;
+    }
+    PyObject* value = PyDict_GetItemWithError(own, words().roles[role]);
+    if (value == nullptr || value == Py_None) return "state";
+    if (!take(record, role, value)) return "state";
+    if (record.state[role].ptr() != value) record.state[role] = py::reinterpret_borrow<py::object>(value);
+  }
+  return nullptr;
+}
+
+TensorList::Record& TensorList::record_at(std::size_t place, PyObject* param, std::size_t group) {
+  if (place == records_.size()) records_.emplace_back();
+  Record& record = records_[place];
+  if (record.param.ptr() != param) {
+    record = Record{};
+    record.param = py::reinterpret_borrow<py::object>(param);
+    stale_ = true;
+  }
+  if (record.group != group) stale_ = true;
+  record.group = static_cast<std::uint32_t>(group);
+  return record;
+}
+
+py::list TensorList::gather(py::handle groups, py::handle state, const std::vector<char>& buffered, TensorRoles roles) {
+  py::list troubles;
+  release();
+  held_.reserve(records_.size());
+  if (!PyDict_Check(state.ptr()) || !PyList_Check(groups.ptr())) {
+    throw py::type_error("param_groups is a list and state a dict.");
+  }
+  std::size_t place = 0;
+  for (Py_ssize_t k = 0; k < PyList_GET_SIZE(groups.ptr()); ++k) {
+    PyObject* params = PyDict_GetItemWithError(PyList_GET_ITEM(groups.ptr(), k), words().params);
+    if (params == nullptr || !PyList_Check(params)) throw py::type_error("a parameter group holds a list under \"params\".");
+    // In blocks, each stage asking for the memory of the next: a thousand tensors do not stay in the second-level cache
+    // between two steps, and waiting for each in turn would be most of the time.
+    const Py_ssize_t count = PyList_GET_SIZE(params);
+    const auto group = static_cast<std::size_t>(k);
+    for (Py_ssize_t from = 0; from < count; from += kBlock) {
+      const Py_ssize_t block = std::min(kBlock, count - from);
+      PyObject* grads[kBlock];
+      for (Py_ssize_t i = 0; i < block; ++i) prefetch_wrapped(PyList_GET_ITEM(params, from + i));
+      for (Py_ssize_t i = 0; i < block; ++i) {
+        PyObject* param = PyList_GET_ITEM(params, from + i);
+        const Record& record = record_at(place + static_cast<std::size_t>(i), param, group);
+        grads[i] = record.foreign ? nullptr : PyObject_GetAttr(param, words().grad);
+        if (grads[i] == nullptr) {
+          if (record.foreign) continue;
+          throw py::error_already_set();
+        }
+        held_.push_back(grads[i]);
+        for (const py::object& tensor : record.state) {
+          if (tensor) __builtin_prefetch(tensor.ptr());
+        }
+      }
+      for (Py_ssize_t i = 0; i < block; ++i) {
+        if (grads[i] == nullptr) continue;
+        prefetch_wrapped(grads[i]);
+        for (const py::object& tensor : records_[place + static_cast<std::size_t>(i)].state) {
+          if (tensor) prefetch_wrapped(tensor.ptr());
+        }
+      }
+      for (Py_ssize_t i = 0; i < block; ++i, ++place) {
+        if (grads[i] == nullptr) continue;
+        Record& record = records_[place];
+        if (grads[i] == Py_None) {
+          stale_ = stale_ || record.active;
+          record.active = false;
+          continue;
+        }
+        const char* reason = visit(record, grads[i], state.ptr(), buffered[group] != 0, roles);
+        if (reason != nullptr) troubles.append(py::make_tuple(place, reason));
+      }
+    }
+  }
+  if (place != records_.size()) {
+    records_.resize(place);
+    stale_ = true;
+  }
+  if (stale_ && troubles.empty()) lay_out_all(troubles);
+  return troubles;
+}
+
+void TensorList::lay_out_all(py::list& troubles) {
+  ++layouts_;
+  list_.clear();
+  py::list active;
+  OverlapCheck overlaps(records_.size() * kUpdateRoles);
+  std::vector<Py_ssize_t> dims[kUpdateRoles];
+  for (std::size_t place = 0; place < records_.size(); ++place) {
+    Record& record = records_[place];
+    record.listed = -1;
+    if (record.foreign || !record.active) continue;
+    const char* reason = nullptr;
+    ArrayView views[kUpdateRoles] = {};
+    const Reading& p = record.readings[kParam];
+    const std::size_t rank = p.dims.size() / 2;
+    for (int role = 0; role < kUpdateRoles && reason == nullptr; ++role) {
+      const Reading& r = record.readings[role];
+      ArrayView& v = views[role];
+      if (!r.present) continue;
+      const std::vector<std::int64_t>& own = dims_of(record, role);
+      const bool same_shape = own.size() == p.dims.size() &&
+                              std::equal(p.dims.begin(), p.dims.begin() + static_cast<std::ptrdiff_t>(rank), own.begin());
+      const bool known = number_of(r.code, r.bits, &v.number);
+      const bool fits = known && is_complex(r.code) == is_complex(p.code) &&
+                        number_fits(static_cast<UpdateRole>(role), views[kParam].number, v.number);
+      if (!fits) reason = known ? "dtype" : role == kGrad ? "gradient" : "parameter";
+      else if (!same_shape) reason = "shape";
+      if (reason != nullptr) break;
+      const auto item = static_cast<Py_ssize_t>(r.bits / 8);
+      if (reinterpret_cast<std::uintptr_t>(r.data) % static_cast<std::uintptr_t>(item_bytes(v.number)) != 0) {
+        reason = "overlap";  // misaligned: as little ours to step as memory that is shared
+        break;
+      }
+      dims[role].assign(own.begin(), own.end());
+      for (std::size_t axis = 0; axis < rank; ++axis) dims[role][rank + axis] *= item;
+      if (is_complex(r.code)) {  // a last axis of two reals
+        dims[role].insert(dims[role].begin() + static_cast<std::ptrdiff_t>(rank), 2);
+        dims[role].push_back(item / 2);
+      }
+      v.rank = static_cast<int>(dims[role].size() / 2);
+      v.shape = dims[role].data();
+      v.strides = dims[role].data() + v.rank;
+      v.data = static_cast<char*>(r.data);
+      v.present = true;
+    }
+    if (reason == nullptr) {
+      UpdateSpan span{};
+      span.tensor = place;
+      span.rule = record.group;
+      if (lay_out(views, span, list_, overlaps) >= 0) reason = "overlap";
+    }
+    if (reason != nullptr) {
+      troubles.append(py::make_tuple(place, reason));
+      continue;
+    }
+    record.listed = static_cast<std::int64_t>(list_.size()) - 1;
+    active.append(record.param);
+  }
+  OverlapCheck::Pair found;
+  // Interleaved views that touch no common byte count as overlapping: torch's own step takes them.
+  const auto refuse = [&] { return overlaps.find_extents(&found); };
+  if (troubles.empty() && refuse()) {
+    troubles.append(py::make_tuple(found.first / kUpdateRoles, "overlap"));
+    troubles.append(py::make_tuple(found.second / kUpdateRoles, "overlap"));
+  }
+  if (!troubles.empty()) return;
+  list_.seal();
+  active_ = active;
+  stale_ = false;
+}
+
+void TensorList::mark_first(py::handle places) {
+  for (std::size_t i = 0; i < list_.size(); ++i) list_.tensor(i).whole.first = false;
+  if (places.is_none()) return;
+  for (const py::handle place : places) {
+    const auto at = place.cast<std::size_t>();
+    if (at < records_.size() && records_[at].listed >= 0) {
+      list_.tensor(static_cast<std::size_t>(records_[at].listed)).whole.first = true;
+    }
+  }
+}
+
+void TensorList::hand_over(std::size_t place) {
+  if (place >= records_.size()) return;
+  records_[place].foreign = true;
+  records_[place].active = false;
+  stale_ = true;
+}
+
+}  // namespace nag

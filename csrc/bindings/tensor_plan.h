@@ -1,0 +1,88 @@
+// The tensors behind a torch optimizer: read anew at each step through the exchange table, laid out anew only where one has
+// moved, changed its layout, gained or lost its gradient.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "bindings/exchange.h"
+#include "bindings/update_layout.h"
+#include "engine/update.h"
+
+namespace nag {
+
+// Which state of a parameter takes part beside its gradient.
+struct TensorRoles {
+  bool ema = false;
+  bool master = false;  // of bfloat16 and float16 parameters
+};
+
+class TensorList {
+ public:
+  TensorList(pybind11::handle capsule, pybind11::object describe);
+  TensorList(const TensorList&) = delete;
+  TensorList& operator=(const TensorList&) = delete;
+  ~TensorList() { release(); }
+
+  // Reads every tensor of `groups` (dicts with a list "params") and of `state`. buffered[k] says whether group k keeps a
+  // momentum buffer. Returns [] or (place, reason) for each tensor that needs a look by Python; then nothing may be run.
+  pybind11::list gather(pybind11::handle groups, pybind11::handle state, const std::vector<char>& buffered, TensorRoles roles);
+
+  // Marks these places as stepping for the first time, and no other.
+  void mark_first(pybind11::handle places);
+  // From now on the parameter at this place is somebody else's.
+  void hand_over(std::size_t place);
+  void release();  // the references that gather took
+
+  UpdateList& list() { return list_; }
+  const pybind11::list& active() const { return active_; }
+  std::size_t layouts() const { return layouts_; }
+
+ private:
+  struct Reading {
+    void* data = nullptr;
+    std::uint8_t code = 0;
+    std::uint8_t bits = 0;
+    bool present = false;
+    bool like_param = false;         // shape and strides are the parameter's, and not kept again
+    std::vector<std::int64_t> dims;  // shape, then strides in elements
+  };
+  struct Record {
+    pybind11::object param;
+    pybind11::object state[kUpdateRoles];  // the tensors beside it, as last seen
+    bool foreign = false;
+    bool active = false;
+    std::uint32_t group = 0;
+    std::int64_t listed = -1;  // its place in the update list
+    pybind11::object asked;    // weak: the gradient that was asked for lazy marks
+    Reading readings[kUpdateRoles];
+  };
+
+  bool read(PyObject* object, exchange::Tensor* out);
+  bool take(Record& record, UpdateRole role, PyObject* object);
+  const std::vector<std::int64_t>& dims_of(const Record& record, int role) const {
+    const Reading& r = record.readings[role];
+    return r.like_param ? record.readings[kParam].dims : r.dims;
+  }
+  Record& record_at(std::size_t place, PyObject* param, std::size_t group);
+  void drop(Record& record, UpdateRole role);
+  const char* visit(Record& record, PyObject* grad, PyObject* state, bool buffered, TensorRoles roles);
+  PyObject* state_of(PyObject* state, PyObject* param) const;
+  bool holds_a_lazy_bit(PyObject* grad, std::uint8_t code);
+  void lay_out_all(pybind11::list& troubles);
+
+  decltype(exchange::Table::tensor_from_object) reader_;
+  pybind11::object describe_;
+  std::vector<std::int64_t> described_;
+  std::vector<Record> records_;
+  std::vector<PyObject*> held_;  // gradients, until the step is done
+  UpdateList list_;
+  pybind11::list active_;
+  std::size_t layouts_ = 0;
+  bool stale_ = true;
+};
+
+}  // namespace nag
