@@ -113,7 +113,8 @@ def main() -> None:
 
     figure = Figure(figsize=(8.6, 3.8), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
-    plots.curves({"training": history.core}, y="loss", ax=left, title="binary cross-entropy")
+    epochs = [row for row in history.core.rows if "val_loss" in row]
+    plots.curves({"training": epochs}, x="epoch", y="loss", ax=left, title="binary cross-entropy")
     given = model.predict(T, verbose=0)[:, 0] > 0.5
     plots.confusion_matrix(t.astype(int), given.astype(int), classes=["even", "odd"], ax=right)
     figure.savefig(arguments.out, facecolor="white")

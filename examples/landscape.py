@@ -99,7 +99,7 @@ def main() -> None:
     X, y = spirals(1_000, seed=0)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.6, 7.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(8.6, 7.6), dpi=95, layout="constrained")
     grid = figure.subplots(2, 2)
     final = {}
     methods = {"gradient descent": (0.0, False), "Nesterov, momentum 0.9": (0.9, True)}

@@ -100,7 +100,7 @@ def main() -> None:
         path = None
         if arguments.history:
             arguments.history.mkdir(parents=True, exist_ok=True)
-            path = arguments.history / f"{name.split(',')[0].replace(' ', '_')}.jsonl"
+            path = arguments.history / f"{name.split(',')[0].replace(' ', '_').lower()}.jsonl"
         with History(path, meta={"method": name}, overwrite=True) as history:
             guard = train(X, y, L, least, momentum, nesterov, steps, 1e-6, history)
         last, restarts = history.rows[-1], getattr(momentum, "restarts", 0)

@@ -26,6 +26,8 @@ PROVED_ELSEWHERE = {
     "adding-a-loss.md": "test_adding_a_loss.py carries the page out",
 }
 
+NEEDS = {"deep-learning.md": "torch"}
+
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
@@ -44,6 +46,8 @@ def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
 def test_examples_in_pages_run(page, tmp_path, monkeypatch):
     if page.name in PROVED_ELSEWHERE:
         pytest.skip(PROVED_ELSEWHERE[page.name])
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name], reason=f"{page.name} needs {NEEDS[page.name]}")
     monkeypatch.chdir(tmp_path)
     # A Markdown fence ends the expected output; doctest wants a blank line there.
     text = page.read_text("utf-8").replace("\n```", "\n\n")

@@ -76,7 +76,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def ratios(result: dict[str, Any]) -> list[float | None]:
-    """Best peer's seconds over nagcore's for each goal: None where neither arrives, 0 where only a peer does."""
+    """Best peer's seconds over nagcore's for each goal: None if neither arrives, 0 if only a peer does."""
     out: list[float | None] = []
     for i in range(len(GOALS)):
         own = result["rows"]["nagcore"]["seconds"][i]
@@ -169,7 +169,7 @@ def main() -> None:
     known = [ratio for r in logistic if (ratio := ratios(r)[1]) not in (None, 0.0) and math.isfinite(ratio)]
     if known:
         mean = math.exp(sum(map(math.log, known)) / len(known))
-        print(f"\nGeometric mean over {len(known)} of {len(logistic)} logistic problems, to 1e-6: {mean:.3g}×")
+        print(f"\nGeometric mean over {len(known)} of {len(logistic)} logistic problems to 1e-6: {mean:.3g}×")
     if args.json:
         Path(args.json).write_text(json.dumps(results, indent=1))
     if args.plot and results:

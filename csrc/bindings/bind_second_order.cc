@@ -1,12 +1,10 @@
 // Problem's second-order passes: Gram matrix, Hessian, curvature, products with a Hessian.
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "bindings/bindings.h"
 #include "bindings/problem.h"
-#include "engine/aligned.h"
 #include "engine/gram.h"
 
 namespace py = pybind11;
@@ -48,19 +46,15 @@ py::object Problem::gram(const py::object& weights, const py::object& rows, cons
   }
   const py::object H = out.is_none() ? new_square() : out;
   const std::int64_t p = view_.w_rows();
-  double* to = output<double>(H, "out", p, p, false);
+  q.out = output<double>(H, "out", p, p, false);
   check_apart({{"weights", weights}, {"out", H}});
   SecondResult result;
-  Aligned<double> scratch;
-  if (!out.is_none()) scratch = Aligned<double>(static_cast<std::size_t>(p * p));
-  q.out = out.is_none() ? to : scratch.data();
   q.n_threads = resolve_threads(threads_);
   without_gil([&](const std::function<bool()>& interrupted) {
     q.interrupted = interrupted;
     result = run_second(view_, q);
   });
   if (!result.finite) explain_non_finite();
-  if (!out.is_none()) std::copy(scratch.data(), scratch.data() + p * p, to);
   return H;
 }
 
@@ -70,17 +64,13 @@ py::tuple Problem::hessian(const py::object& w, const py::object& out, const py:
   const py::array_t<double> weights = check_w(w);
   const py::object H = out.is_none() ? new_square() : out, g = grad.is_none() ? new_weights() : grad;
   const std::int64_t p = view_.w_rows();
-  double* to = output<double>(H, "out", p, p, false);
-  double* to_grad = output<double>(g, "grad", p, 1, true);
   SecondRequest q;
+  q.out = output<double>(H, "out", p, p, false);
+  q.grad = output<double>(g, "grad", p, 1, true);
   q.w = weights.data();
   q.z = optional_output(margins, "margins");
   q.r = optional_output(residuals, "residuals");
   check_apart({{"w", w}, {"out", H}, {"grad", g}, {"margins", margins}, {"residuals", residuals}});
-  Aligned<double> scratch(static_cast<std::size_t>(p)), square;
-  if (!out.is_none()) square = Aligned<double>(static_cast<std::size_t>(p * p));
-  q.grad = scratch.data();
-  q.out = out.is_none() ? to : square.data();
   q.n_threads = resolve_threads(threads_);
   SecondResult result;
   without_gil([&](const std::function<bool()>& interrupted) {
@@ -88,8 +78,6 @@ py::tuple Problem::hessian(const py::object& w, const py::object& out, const py:
     result = run_second(view_, q);
   });
   if (!result.finite) explain_non_finite();
-  std::copy(scratch.data(), scratch.data() + p, to_grad);
-  if (!out.is_none()) std::copy(square.data(), square.data() + p * p, to);
   return py::make_tuple(result.value, g, H);
 }
 

@@ -32,8 +32,9 @@ UpdateConvention read_convention(py::handle h) {
   if (PyUnicode_Check(h.ptr())) {
     if (PyUnicode_CompareWithASCIIString(h.ptr(), "torch") == 0) return UpdateConvention::torch;
     if (PyUnicode_CompareWithASCIIString(h.ptr(), "keras") == 0) return UpdateConvention::keras;
+    if (PyUnicode_CompareWithASCIIString(h.ptr(), "keras-torch") == 0) return UpdateConvention::keras_torch;
   }
-  fail("convention is " + text_of(h) + "; it is \"torch\" or \"keras\".");
+  fail("convention is " + text_of(h) + "; it is \"torch\", \"keras\" or \"keras-torch\".");
 }
 
 // The rules of momentum are those of the library whose convention is asked for (docs/maths.md, Updates).
@@ -41,7 +42,7 @@ void check_momentum(const UpdateScalars& s, bool lookahead_given) {
   if (lookahead_given && !s.nesterov) {
     fail("lookahead was given with nesterov=False; only the Nesterov step looks ahead. Leave it out, or pass nesterov=True.");
   }
-  if (s.convention == UpdateConvention::keras) {
+  if (s.convention != UpdateConvention::torch) {
     if (s.dampening != 0) fail("dampening is not 0; the keras convention has none. Leave it out, or use convention=\"torch\".");
     return;
   }

@@ -6,7 +6,6 @@
 #include "engine/gram.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "engine/margins.h"
@@ -18,7 +17,7 @@ namespace {
 
 constexpr std::int64_t kLeafRows = 1024;
 constexpr std::ptrdiff_t kLeafBlock = 128;     // rows: three vectors of columns, 24 KiB, stay in the first-level cache
-constexpr std::ptrdiff_t kSharedBlock = 256;   // rows: fewer trips of the totals through the caches
+constexpr std::ptrdiff_t kSharedBlock = 512;   // rows: fewer trips of the totals through the caches
 constexpr std::ptrdiff_t kPackRows = 32;       // rows packed, mapped and scaled before the next
 constexpr std::size_t kSharedBytes = 256 * 1024;  // of a matrix of totals, from which on it exists once
 
@@ -38,6 +37,8 @@ class SecondPass {
     total_ = static_cast<std::size_t>(lanes_ * lanes_ * row_vectors_ * (row_vectors_ + 1) / 2);
     shared_ = total_ * sizeof(double) >= kSharedBytes;
     ld_ = shared_ ? kSharedBlock : kLeafBlock;
+    const std::int64_t row_bytes = v.d * static_cast<std::int64_t>(kStorageBytes[static_cast<int>(v.storage)]);
+    in_order_ = !v.sparse && q.rows == nullptr && v.row_stride >= row_bytes && v.row_stride < 2 * row_bytes;
     if (hessian_) fold_weights();
   }
 
@@ -48,8 +49,9 @@ class SecondPass {
     result.interrupted = check.stopped();
     if (result.interrupted) return result;
     result.value = totals_[total_] / v_.weight_sum;
-    result.finite = std::isfinite(result.value);
-    finish(&result);
+    std::int64_t row = 0, column = 0;
+    result.finite = totals_are_finite() || !find_non_finite(v_, &row, &column);
+    if (result.finite) write_out();
     return result;
   }
 
@@ -167,6 +169,10 @@ class SecondPass {
       for (std::ptrdiff_t at = 0; at < rows; at += kPackRows)
         totals[total_] += fill(row + at, std::min(kPackRows, rows - at), block, at);
       PanelProduct<T> p = product(block, rows, totals);
+      if (in_order_ && row + rows < end) {
+        p.ahead = static_cast<const char*>(v_.X) + (row + rows) * v_.row_stride;
+        p.ahead_lines = std::min<std::int64_t>(ld_, end - row - rows) * v_.row_stride / 64;
+      }
       for (; p.first_col < col_vectors_; p.first_col += PanelProduct<T>::kColumns) panel_.product(p);
     }
   }
@@ -179,8 +185,9 @@ class SecondPass {
     struct Task { std::ptrdiff_t first_col, first_row, end_row; };
     std::vector<Task> tasks;
     constexpr std::ptrdiff_t kTaskRows = 8;
-    for (std::ptrdiff_t col = 0; col < col_vectors_; col += PanelProduct<T>::kColumns)
-      for (std::ptrdiff_t row = col; row < row_vectors_; row += kTaskRows)
+    // Rows outside: kTaskRows vectors of Q stay in a second-level cache while P, three vectors a task, goes by.
+    for (std::ptrdiff_t row = 0; row < row_vectors_; row += kTaskRows)
+      for (std::ptrdiff_t col = 0; col < std::min(col_vectors_, row + kTaskRows); col += PanelProduct<T>::kColumns)
         tasks.push_back({col, row, std::min(row_vectors_, row + kTaskRows)});
     const std::int64_t task_count = static_cast<std::int64_t>(tasks.size());
     constexpr std::ptrdiff_t kPieces = kSharedBlock / kPackRows;
@@ -224,35 +231,43 @@ class SecondPass {
     return totals_[static_cast<std::size_t>(lanes_ * lanes_ * v * (v + 1) / 2 + (i % lanes_) * (v + 1) * lanes_ + j)];
   }
 
+  bool totals_are_finite() const {
+    double bad = 0;  // stays zero while everything is
+    for (std::size_t j = 0; j <= total_; ++j) bad += totals_[j] * 0.0;
+    return bad == 0;
+  }
+
   // scale*x + shift is folded here: sum c (a x + b)(a x' + b) = a^2 G + a b (u + u') + b^2 S_c, u and S_c from the ones.
-  void finish(SecondResult* result) {
-    const double inverse = 1.0 / v_.weight_sum, a = v_.scale, b = v_.shift;
-    const std::ptrdiff_t d = static_cast<std::ptrdiff_t>(v_.d), p = static_cast<std::ptrdiff_t>(v_.w_rows());
-    const auto ones = [&](std::ptrdiff_t j) { return ones_ ? total(d, j) : 0.0; };  // u_j, and S_c at j = d
-    double bad = 0;  // stays zero while everything is finite
-    for (std::ptrdiff_t i = 0; i < p; ++i) {
-      double* row = q_.out + i * p;
-      const double bu = i < d && b != 0 ? b * (a * ones(i) + b * ones(d)) : 0.0;
-      for (std::ptrdiff_t j = 0; j <= i; ++j) {
-        double h = total(i, j);
-        if (i == d) h = j < d ? a * h + (b != 0 ? b * ones(d) : 0.0) : h;
-        else {
-          h = a * a * h;
-          if (b != 0) h += a * b * ones(j) + bu;
+  double folded(std::ptrdiff_t i, std::ptrdiff_t j) const {
+    const std::ptrdiff_t d = static_cast<std::ptrdiff_t>(v_.d);
+    const double a = v_.scale, b = v_.shift, h = total(i, j);
+    if (i == d) return j == d ? h : a * h + (b != 0 ? b * total(d, d) : 0.0);
+    if (b == 0) return a * a * h;
+    return a * a * h + b * (a * (total(d, i) + total(d, j)) + b * total(d, d));
+  }
+
+  // Squares of the lower triangle, each with its mirror image, so that both are written a cache line at a time.
+  void write_out() const {
+    constexpr std::ptrdiff_t kSide = 32;
+    const std::ptrdiff_t p = static_cast<std::ptrdiff_t>(v_.w_rows()), bands = (p + kSide - 1) / kSide;
+    const double inverse = 1.0 / v_.weight_sum;
+    std::atomic<std::ptrdiff_t> next{0};
+    parallel_run(p < 256 ? 1 : q_.n_threads, [&](int, int) {
+      for (std::ptrdiff_t band; (band = next++) < bands;) {
+        const std::ptrdiff_t i0 = (bands - 1 - band) * kSide, i1 = std::min(p, i0 + kSide);
+        for (std::ptrdiff_t j0 = 0; j0 <= i0; j0 += kSide) {
+          for (std::ptrdiff_t i = i0; i < i1; ++i)
+            for (std::ptrdiff_t j = j0; j < std::min(j0 + kSide, i + 1); ++j) q_.out[i * p + j] = folded(i, j) * inverse;
+          for (std::ptrdiff_t j = j0; j < std::min(p, j0 + kSide); ++j)
+            for (std::ptrdiff_t i = std::max(i0, j + 1); i < i1; ++i) q_.out[j * p + i] = q_.out[i * p + j];
         }
-        row[j] = h * inverse;
-        bad += row[j] * 0.0;
       }
-    }
-    for (std::ptrdiff_t i = 0; i < p; ++i)
-      for (std::ptrdiff_t j = i + 1; j < p; ++j) q_.out[i * p + j] = q_.out[j * p + i];
-    if (q_.grad != nullptr) {
-      const double sum = ones_ ? total(columns_, d) : 0.0;
-      for (std::ptrdiff_t j = 0; j < d; ++j) q_.grad[j] = (a * total(columns_, j) + b * sum) * inverse;
-      if (v_.fit_intercept) q_.grad[d] = sum * inverse;
-      for (std::ptrdiff_t j = 0; j < p; ++j) bad += q_.grad[j] * 0.0;
-    }
-    result->finite = result->finite && bad == 0;
+    });
+    if (q_.grad == nullptr) return;
+    const std::ptrdiff_t d = static_cast<std::ptrdiff_t>(v_.d);
+    const double sum = ones_ ? total(columns_, d) : 0.0;
+    for (std::ptrdiff_t j = 0; j < d; ++j) q_.grad[j] = (v_.scale * total(columns_, j) + v_.shift * sum) * inverse;
+    if (v_.fit_intercept) q_.grad[d] = sum * inverse;
   }
 
   const ProblemView& v_;
@@ -263,6 +278,7 @@ class SecondPass {
   std::ptrdiff_t lanes_;
   std::int64_t m_ = 0;
   bool hessian_ = false, weighted_ = false, ones_ = false, shared_ = false;
+  bool in_order_ = false;  // rows follow each other in memory: the next ones can be asked for
   std::ptrdiff_t columns_ = 0, rows_ = 0;  // of the product: x with its one; the same and, for a Hessian, the gradient
   std::ptrdiff_t col_vectors_ = 0, row_vectors_ = 0, ld_ = 0;
   std::size_t total_ = 0;

@@ -23,7 +23,8 @@ struct SecondRequest {
 
 struct SecondResult {
   double value = 0.0;
-  bool interrupted = false, finite = true;  // not finite: of what was summed
+  bool interrupted = false;
+  bool finite = true;  // false where X holds NaN or infinity and a result shows it: nothing is written then
 };
 
 SecondResult run_second(const ProblemView& problem, const SecondRequest& request);

@@ -312,9 +312,14 @@ UpdateRule<T> make_update_rule(const UpdateScalars& s, double clip) {
   r.gain = static_cast<T>(1.0 - s.dampening);
   r.decay = static_cast<T>(s.weight_decay);
   r.keep = static_cast<T>(1.0 - s.lr * s.weight_decay);
+  if (s.convention == UpdateConvention::keras_torch) {
+    // keras makes this factor from its float32 learning rate, for float64 variables too.
+    const float part = static_cast<float>(s.weight_decay) * static_cast<float>(s.lr);
+    r.keep = static_cast<T>(1.0F - part);
+  }
   r.ema_keep = static_cast<T>(s.ema_decay);
-  r.ema_mix = s.convention == UpdateConvention::keras ? T(1) - r.ema_keep
-                                                      : static_cast<T>(1.0 - s.ema_decay);
+  r.ema_mix = s.convention == UpdateConvention::torch ? static_cast<T>(1.0 - s.ema_decay)
+                                                      : T(1) - r.ema_keep;
   r.unscale = static_cast<T>(s.grad_scale);
   r.clip = static_cast<T>(s.maximize ? -clip : clip);
   r.seed = s.seed;

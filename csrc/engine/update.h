@@ -96,9 +96,9 @@ struct UpdateReport {
 template <class T>
 UpdateRule<T> make_update_rule(const UpdateScalars& s, double clip_factor);
 
-// Runs the whole list, each tensor by the rule that its span names. What concerns all tensors at once (scale, clipping, moving
-// average, seed, what to read first and report) stands in rules[0]. Needs no lock of Python; throws only std::bad_alloc, before the first
-// write.
+// Runs the whole list, each tensor by the rule that its span names. What concerns all tensors at once
+// (scale, clipping, moving average, seed, what to read first and report) stands in rules[0]. Needs no
+// lock of Python; throws only std::bad_alloc, before the first write.
 UpdateReport run_update(const UpdateTable& table, UpdateList& list,
                         const std::vector<UpdateScalars>& rules, int threads);
 

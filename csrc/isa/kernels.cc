@@ -110,7 +110,7 @@ constexpr RowKernels<typename V::T> row_kernels() {
 
 extern const KernelTable table;
 const KernelTable table = {NAG_ISA_NAME, row_kernels<Vf>(), row_kernels<Vd>(), &stream_read,
-                           {&momentum_whole<Vd>, &momentum_f32, &sum_squares}};
+                           {&momentum_f64, &momentum_f32, &sum_squares}};
 
 }  // namespace NAG_ISA
 }  // namespace nag

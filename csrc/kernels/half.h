@@ -45,12 +45,14 @@ struct Bfloat16 {
     const uint32_t quiet = (u >> 16) | 0x40u;
     return static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
   }
-  // The 16 bits that fall off are the chance of rounding away from zero.
-  static NAG_INLINE uint16_t stochastic(float x, uint32_t random) {
+  // The 16 bits that fall off are the chance of rounding away from zero; `random` has 16 bits. Infinity ends in 16 zeros and
+  // stays; a NaN's payload might carry into its sign.
+  static NAG_INLINE uint16_t dithered(float x, uint32_t random) {
     const uint32_t u = bits_of_float(x);
-    const uint32_t dithered = (u + (random >> 16)) >> 16;
-    return (u & 0x7FFFFFFFu) >= 0x7F800000u ? nearest(x) : static_cast<uint16_t>(dithered);
+    const uint32_t quiet = (u >> 16) | 0x40u;
+    return static_cast<uint16_t>((u & 0x7FFFFFFFu) > 0x7F800000u ? quiet : (u + random) >> 16);
   }
+  static NAG_INLINE uint16_t stochastic(float x, uint32_t random) { return dithered(x, random >> 16); }
 };
 
 struct Float16 {
@@ -106,4 +108,29 @@ template <class H>
 NAG_NOINLINE void round_stochastic(const float* from, uint16_t* to, size_t n, RandomKey key, size_t first) {
   const uint32_t base = static_cast<uint32_t>(first);
   for (size_t i = 0; i < n; ++i) to[i] = H::stochastic(from[i], random_bits(key, base + static_cast<uint32_t>(i)));
+}
+
+// A bfloat16 buffer goes in blocks of this many elements, whose elements j and j + 256 take the two halves of one draw: half
+// the hashing, and the same bits whatever the width of the vectors.
+constexpr size_t kDitherBlock = 512;
+
+// from[0..n) → to, n ≤ kDitherBlock, with the draws of the block that begins at element `first` of its leaf.
+NAG_NOINLINE void dither_block(const float* from, uint16_t* to, size_t n, RandomKey key, size_t first) {
+  constexpr size_t kHalf = kDitherBlock / 2;
+  const uint32_t base = static_cast<uint32_t>(first / 2);
+  if (n == kDitherBlock) {
+    for (size_t j = 0; j < kHalf; ++j) {
+      const uint32_t draw = random_bits(key, base + static_cast<uint32_t>(j));
+      to[j] = Bfloat16::dithered(from[j], draw & 0xFFFFu);
+      to[j + kHalf] = Bfloat16::dithered(from[j + kHalf], draw >> 16);
+    }
+    return;
+  }
+  const size_t low = n < kHalf ? n : kHalf;
+  for (size_t j = 0; j < low; ++j) {
+    to[j] = Bfloat16::dithered(from[j], random_bits(key, base + static_cast<uint32_t>(j)) & 0xFFFFu);
+  }
+  for (size_t j = kHalf; j < n; ++j) {
+    to[j] = Bfloat16::dithered(from[j], random_bits(key, base + static_cast<uint32_t>(j - kHalf)) >> 16);
+  }
 }

@@ -59,7 +59,7 @@ struct RunSums {
   bool aligned;  // whether dot is asked for
 };
 
-// A run of elements in the compute type.
+// A run of elements in the compute type. Where `half` is not null the buffer is read there, as bfloat16, and b is written only.
 template <class T>
 struct MomentumRun {
   T* p;
@@ -67,11 +67,21 @@ struct MomentumRun {
   T* b;
   T* e;
   size_t n;
+  const uint16_t* half;
 };
+
+NAG_INLINE Vf load_buffer(const float* b, const uint16_t* half, size_t i) {
+  return half == nullptr ? Vf::load(b + i) : widen(reinterpret_cast<const bf16*>(half + i), Vf());
+}
+NAG_INLINE Vf load_buffer_n(const float* b, const uint16_t* half, size_t i, int n) {
+  return half == nullptr ? Vf::load_n(b + i, n) : widen_n(reinterpret_cast<const bf16*>(half + i), n, Vf());
+}
+NAG_INLINE Vd load_buffer(const double* b, const uint16_t*, size_t i) { return Vd::load(b + i); }
+NAG_INLINE Vd load_buffer_n(const double* b, const uint16_t*, size_t i, int n) { return Vd::load_n(b + i, n); }
 
 template <class V, UpdateConvention kConvention>
 NAG_INLINE V decayed_parameter(const RuleLanes<V>& r, V p) {
-  if (kConvention == UpdateConvention::torch) return p * r.keep;
+  if (kConvention != UpdateConvention::keras) return p * r.keep;
   return p - (p * r.decay) * r.lr;
 }
 
@@ -86,6 +96,11 @@ NAG_INLINE V momentum_step(const RuleLanes<V>& r, V p, V g, V& b, bool first) {
     }
     return fma(r.minus_lr, step, p);
   }
+  if (kConvention == UpdateConvention::keras_torch) {
+    if (kForm == UpdateForm::plain) return fma(r.minus_lr, g, p);
+    b = fma(r.minus_lr, g, r.momentum * b);  // b is zero on a first step
+    return kForm == UpdateForm::nesterov ? fma(r.lookahead, b, fma(r.minus_lr, g, p)) : p + b;
+  }
   const V pull = g * r.lr;
   if (kForm == UpdateForm::plain) return p - pull;
   b = b * r.momentum - pull;  // b is zero on a first step
@@ -94,7 +109,7 @@ NAG_INLINE V momentum_step(const RuleLanes<V>& r, V p, V g, V& b, bool first) {
 
 template <class V, UpdateConvention kConvention>
 NAG_INLINE V moving_average(const RuleLanes<V>& r, V e, V p) {
-  if (kConvention == UpdateConvention::keras) return r.ema_keep * e + r.ema_mix * p;
+  if (kConvention != UpdateConvention::torch) return r.ema_keep * e + r.ema_mix * p;
   // torch.lerp: from the nearer end
   return r.ema_near ? fma(r.ema_mix, p - e, e) : fma(r.ema_mix - V::set1(1), p - e, p);
 }
@@ -115,7 +130,7 @@ NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V& g, V& b, V& e, bool fir
   return p;
 }
 
-template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
+template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral, bool kHalf>
 NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
                                RunSums& sums) {
   using T = typename V::T;
@@ -124,6 +139,7 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
   T* const bs = run.b;
   T* const es = run.e;
   const T* const gs = run.g;
+  const uint16_t* const hs = kHalf ? run.half : nullptr;
   const size_t count = run.n;
   SquareSum sum = sums.squares;
   DotSum dot = sums.dot;
@@ -134,7 +150,7 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
   size_t i = 0;
   for (; i + V::N <= count; i += V::N) {
     sum.add(gs + i);
-    V b = reads_b ? V::load(bs + i) : V::zero();
+    V b = reads_b ? load_buffer(bs, hs, i) : V::zero();
     V e = reads_e ? V::load(es + i) : V::zero();
     const V p = V::load(ps + i);
     V g = V::load(gs + i);
@@ -146,7 +162,7 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
   if (i < count) {
     const int n = static_cast<int>(count - i);
     sum.template add_n<V>(gs + i, n);
-    V b = reads_b ? V::load_n(bs + i, n) : V::zero();
+    V b = reads_b ? load_buffer_n(bs, hs, i, n) : V::zero();
     V e = reads_e ? V::load_n(es + i, n) : V::zero();
     const V p = V::load_n(ps + i, n);
     V g = V::load_n(gs + i, n);
@@ -162,15 +178,33 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
   sums.dot = dot;
 }
 
+template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
+void momentum_buffered(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
+                       RunSums& sum) {
+  if constexpr (V::N == Vf::N) {
+    if (run.half != nullptr) return momentum_run<V, kConvention, kForm, kGeneral, true>(run, rule, first, sum);
+  }
+  momentum_run<V, kConvention, kForm, kGeneral, false>(run, rule, first, sum);
+}
+
 template <class V, UpdateConvention kConvention, bool kGeneral>
 void momentum_form(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
                    RunSums& sum) {
   switch (rule.form) {
-    case UpdateForm::plain: return momentum_run<V, kConvention, UpdateForm::plain, kGeneral>(run, rule, first, sum);
+    case UpdateForm::plain:
+      return momentum_run<V, kConvention, UpdateForm::plain, kGeneral, false>(run, rule, first, sum);
     case UpdateForm::heavy_ball:
-      return momentum_run<V, kConvention, UpdateForm::heavy_ball, kGeneral>(run, rule, first, sum);
-    case UpdateForm::nesterov: return momentum_run<V, kConvention, UpdateForm::nesterov, kGeneral>(run, rule, first, sum);
+      return momentum_buffered<V, kConvention, UpdateForm::heavy_ball, kGeneral>(run, rule, first, sum);
+    case UpdateForm::nesterov:
+      return momentum_buffered<V, kConvention, UpdateForm::nesterov, kGeneral>(run, rule, first, sum);
   }
+}
+
+template <class V, UpdateConvention kConvention>
+void momentum_chosen(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
+                     RunSums& sum, bool general) {
+  general ? momentum_form<V, kConvention, true>(run, rule, first, sum)
+          : momentum_form<V, kConvention, false>(run, rule, first, sum);
 }
 
 template <class V>
@@ -178,18 +212,17 @@ void momentum_any(const MomentumRun<typename V::T>& run, const UpdateRule<typena
                   RunSums& sum) {
   const bool general = first || rule.scaled || rule.clipped || rule.averaged || sum.aligned ||
                        rule.decay_kind == UpdateDecay::decoupled;
-  const bool keras = rule.convention == UpdateConvention::keras;
-  if (keras) {
-    general ? momentum_form<V, UpdateConvention::keras, true>(run, rule, first, sum)
-            : momentum_form<V, UpdateConvention::keras, false>(run, rule, first, sum);
-  } else {
-    general ? momentum_form<V, UpdateConvention::torch, true>(run, rule, first, sum)
-            : momentum_form<V, UpdateConvention::torch, false>(run, rule, first, sum);
+  switch (rule.convention) {
+    case UpdateConvention::torch: return momentum_chosen<V, UpdateConvention::torch>(run, rule, first, sum, general);
+    case UpdateConvention::keras: return momentum_chosen<V, UpdateConvention::keras>(run, rule, first, sum, general);
+    case UpdateConvention::keras_torch:
+      return momentum_chosen<V, UpdateConvention::keras_torch>(run, rule, first, sum, general);
   }
 }
 
 // Narrow arrays pass through float blocks of this many elements: small enough to stay in the first-level cache.
 constexpr size_t kNarrowBlock = 512;
+static_assert(kNarrowBlock == kDitherBlock, "a block is rounded with its own draws");
 
 template <class T> NAG_INLINE T* ahead(T* p, size_t i) { return p == nullptr ? nullptr : p + i; }
 
@@ -215,54 +248,60 @@ NAG_INLINE void round_block(const float* from, uint16_t* to, size_t n, bool stoc
   stochastic ? round_stochastic<H>(from, to, n, key, first) : round_nearest<H>(from, to, n);
 }
 
-// Parameters or buffers that are narrower than the arithmetic, a block at a time. Wide ones are used where they lie.
-inline double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
-  float params[kNarrowBlock], grads[kNarrowBlock], buffers[kNarrowBlock];
+// The elements [i, i + n) of a span, n at most kNarrowBlock where the buffer is bfloat16, with p and g in float32.
+NAG_INLINE void momentum_block(const UpdateSpan& s, const UpdateRule<float>& rule, size_t i, float* p, const float* g,
+                               size_t n, RunSums& sums) {
+  float* const e = ahead(static_cast<float*>(s.ema), i);
+  if (!s.bf16_buffer || rule.form == UpdateForm::plain) {
+    return momentum_any<Vf>({p, g, ahead(static_cast<float*>(s.buffer), i), e, n, nullptr}, rule, s.first, sums);
+  }
+  float kept[kNarrowBlock];
+  uint16_t* const half = static_cast<uint16_t*>(s.buffer) + i;
+  momentum_any<Vf>({p, g, kept, e, n, half}, rule, s.first, sums);
+  if (rule.seed == 0) return round_nearest<Bfloat16>(kept, half, n);
+  dither_block(kept, half, n, random_key(rule.seed, s.tensor, ~s.leaf), i);  // not the parameter's key
+}
+
+// Parameters or buffers that are narrower than the arithmetic, a block at a time.
+template <class H>
+double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
+  float params[kNarrowBlock], grads[kNarrowBlock];
   uint16_t* const out = static_cast<uint16_t*>(s.param);
-  uint16_t* const kept = s.bf16_buffer && rule.form != UpdateForm::plain ? static_cast<uint16_t*>(s.buffer) : nullptr;
-  const bool wide = s.param_number == UpdateNumber::f32, half = s.param_number == UpdateNumber::f16;
-  const bool stochastic = rule.seed != 0;
+  const bool stochastic = rule.seed != 0 && s.master == nullptr;
   const RandomKey key = random_key(rule.seed, s.tensor, s.leaf);
-  const RandomKey buffer_key = random_key(rule.seed, s.tensor, ~s.leaf);
   RunSums sums = sums_of(s);
   for (size_t i = 0; i < s.count; i += kNarrowBlock) {
     const size_t n = s.count - i < kNarrowBlock ? s.count - i : kNarrowBlock;
-    float* p = params;
-    if (wide) {
-      p = static_cast<float*>(s.param) + i;
-    } else if (s.master != nullptr) {
-      p = s.master + i;
-    } else {
-      half ? widen_block<Float16>(out + i, params, n) : widen_block<Bfloat16>(out + i, params, n);
-    }
-    float* b = ahead(static_cast<float*>(s.buffer), i);
-    if (kept != nullptr) {
-      b = buffers;
-      if (!s.first) widen_block<Bfloat16>(kept + i, buffers, n);
-    }
-    const MomentumRun<float> run = {p, widened(s.grad_number, s.grad, i, n, grads), b,
-                                    ahead(static_cast<float*>(s.ema), i), n};
-    momentum_any<Vf>(run, rule, s.first, sums);
-    if (kept != nullptr) round_block<Bfloat16>(buffers, kept + i, n, stochastic, buffer_key, i);
-    const bool dither = stochastic && s.master == nullptr;
-    if (half) round_block<Float16>(p, out + i, n, dither, key, i);
-    else if (!wide) round_block<Bfloat16>(p, out + i, n, dither, key, i);
+    float* const p = s.master != nullptr ? s.master + i : params;
+    if (s.master == nullptr) widen_block<H>(out + i, params, n);
+    momentum_block(s, rule, i, p, widened(s.grad_number, s.grad, i, n, grads), n, sums);
+    round_block<H>(p, out + i, n, stochastic, key, i);
   }
   return finish(s, sums);
 }
 
-template <class V>
-double momentum_whole(const UpdateSpan& s, const UpdateRule<typename V::T>& rule) {
-  using T = typename V::T;
-  const MomentumRun<T> run = {static_cast<T*>(s.param), static_cast<const T*>(s.grad), static_cast<T*>(s.buffer),
-                              static_cast<T*>(s.ema), s.count};
+inline double momentum_f64(const UpdateSpan& s, const UpdateRule<double>& rule) {
   RunSums sums = sums_of(s);
-  momentum_any<V>(run, rule, s.first, sums);
+  momentum_any<Vd>({static_cast<double*>(s.param), static_cast<const double*>(s.grad), static_cast<double*>(s.buffer),
+                    static_cast<double*>(s.ema), s.count, nullptr},
+                   rule, s.first, sums);
   return finish(s, sums);
 }
 
 inline double momentum_f32(const UpdateSpan& s, const UpdateRule<float>& rule) {
-  return s.param_number == UpdateNumber::f32 && !s.bf16_buffer ? momentum_whole<Vf>(s, rule) : momentum_narrow(s, rule);
+  switch (s.param_number) {
+    case UpdateNumber::bf16: return momentum_narrow<Bfloat16>(s, rule);
+    case UpdateNumber::f16: return momentum_narrow<Float16>(s, rule);
+    default: break;
+  }
+  float* const p = static_cast<float*>(s.param);
+  const float* const g = static_cast<const float*>(s.grad);
+  RunSums sums = sums_of(s);
+  const size_t block = s.bf16_buffer ? kNarrowBlock : s.count;
+  for (size_t i = 0; i < s.count; i += block) {
+    momentum_block(s, rule, i, p + i, g + i, s.count - i < block ? s.count - i : block, sums);
+  }
+  return finish(s, sums);
 }
 
 template <class V>

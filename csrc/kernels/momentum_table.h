@@ -12,6 +12,7 @@ enum class UpdateNumber : std::uint8_t { f64, f32, bf16, f16 };
 enum class UpdateConvention : std::uint8_t {
   torch,  // lr outside the buffer, one fma where torch has one
   keras,  // lr inside the buffer, every operation rounded on its own
+  keras_torch,  // the same on keras' torch backend, whose foreach operations are an fma each
 };
 
 enum class UpdateForm : std::uint8_t { plain, heavy_ball, nesterov };  // plain: no buffer at all

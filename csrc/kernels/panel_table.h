@@ -39,6 +39,9 @@ struct PanelProduct {
   double* C;
   // Row i of C begins at i*ldc; with ldc = 0 the rows of vector v are (v + 1)*lanes long and follow each other.
   std::ptrdiff_t ldc;
+  // Cache lines that will be packed next, asked for while the product runs; the product moves them on as it goes.
+  const char* ahead;
+  std::ptrdiff_t ahead_lines;
 };
 
 template <class T>
@@ -51,7 +54,7 @@ struct PanelKernels {
   // Q(i, j) = c[i] P(i, j)
   void (*scale)(const T* P, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t vectors, const T* c, T* Q);
   // Sums: T over at most kChain rows, those in T over the block, blocks in double.
-  void (*product)(const PanelProduct<T>&);
+  void (*product)(PanelProduct<T>&);
   // Cholesky, a strip of `width` columns: the factor of its leading block (returns its first bad pivot, or -1), then
   // P := P L^-T for the `vectors` vectors of rows below. `width` is a multiple of 4 there.
   std::ptrdiff_t (*factor)(T* P, std::ptrdiff_t ld, std::ptrdiff_t width);

@@ -105,10 +105,10 @@ void panel_scale(const typename V::T* P, ptrdiff_t ld, ptrdiff_t rows, ptrdiff_t
   for (ptrdiff_t v = 0; v < vectors; ++v) {
     const typename V::T* p = P + v * ld * N;
     typename V::T* q = Q + v * ld * N;
-    for (ptrdiff_t i = 0; i < rows; ++i) {
-      const V s = V::set1(c[i]);
-      (V::load(p + i * N) * s).store(q + i * N);
-    }
+    ptrdiff_t i = 0;
+    for (; i + 4 <= rows; i += 4, p += 4 * N, q += 4 * N)
+      for (int u = 0; u < 4; ++u) (V::load(p + u * N) * V::set1(c[i + u])).store(q + u * N);
+    for (; i < rows; ++i, p += N, q += N) (V::load(p) * V::set1(c[i])).store(q);
   }
 }
 
@@ -122,80 +122,86 @@ NAG_INLINE void add_wide(double* out, const T* x, ptrdiff_t cols) {
   for (; j < cols; ++j) out[j] += static_cast<double>(x[j]);
 }
 
-// M rows of C times W vectors of columns. Q's M numbers of a row lie in panels of N: M is at most N or a multiple of it.
+// M rows times W vectors of columns over one chain of rows; sum is 3*N wide. Q's M numbers of a row lie side by side.
 template <class V, int M, int W>
-NAG_NOINLINE void tile(const typename V::T* P, const typename V::T* Q, ptrdiff_t ld, ptrdiff_t rows, double* C, ptrdiff_t ldc,
-                       ptrdiff_t cols) {
-  using T = typename V::T;
+NAG_NOINLINE void tile(const typename V::T* P, const typename V::T* Q, ptrdiff_t panel, ptrdiff_t rows, typename V::T* sum, bool add,
+                       const char* ahead, ptrdiff_t step) {
   constexpr ptrdiff_t N = V::N;
-  const ptrdiff_t panel = ld * N;
-  alignas(64) T sum[M][W * V::N];
-  for (ptrdiff_t r0 = 0; r0 < rows; r0 += kChain) {
-    const ptrdiff_t end = rows - r0 < kChain ? rows : r0 + kChain;
-    V acc[M][W];
-    for (int m = 0; m < M; ++m)
-      for (int u = 0; u < W; ++u) acc[m][u] = V::zero();
-    const T *p = P + r0 * N, *q = Q + r0 * N;
-    for (ptrdiff_t r = r0; r < end; ++r, p += N, q += N) {
-      V x[W];
-      for (int u = 0; u < W; ++u) x[u] = V::load(p + u * panel);
-      for (int m = 0; m < M; ++m) {
-        const V s = V::set1(q[m / N * panel + m % N]);
-        for (int u = 0; u < W; ++u) acc[m][u] = fma(x[u], s, acc[m][u]);
-      }
+  V acc[M][W];
+  for (int m = 0; m < M; ++m)
+    for (int u = 0; u < W; ++u) acc[m][u] = V::zero();
+  for (ptrdiff_t r = 0; r < rows; ++r, P += N, Q += N, ahead += step) {
+    prefetch(ahead);
+    V x[W];
+    for (int u = 0; u < W; ++u) x[u] = V::load(P + u * panel);
+    for (int m = 0; m < M; ++m) {
+      const V s = V::set1(Q[m]);
+      for (int u = 0; u < W; ++u) acc[m][u] = fma(x[u], s, acc[m][u]);
     }
-    for (int m = 0; m < M; ++m)
-      for (int u = 0; u < W; ++u) {
-        const V a = r0 == 0 ? acc[m][u] : V::load(sum[m] + u * N) + acc[m][u];
-        a.store(sum[m] + u * N);
-      }
   }
-  if (rows > 0)
-    for (int m = 0; m < M; ++m) add_wide(C + m * ldc, sum[m], cols);
+  for (int m = 0; m < M; ++m, sum += 3 * N)
+    for (int u = 0; u < W; ++u) {
+      if (add) acc[m][u] = V::load(sum + u * N) + acc[m][u];
+      acc[m][u].store(sum + u * N);
+    }
 }
 
-// The rows of one vector of C against W vectors of columns: tiles of kTileRows, what is left in halves.
+// `count` rows of C, no more than a vector's lanes: tiles of kTileRows, what is left in halves.
 template <class V, int W>
-NAG_INLINE void row_tiles(const PanelProduct<typename V::T>& b, const typename V::T* P, ptrdiff_t row, ptrdiff_t end, double* C,
-                          ptrdiff_t ldc, ptrdiff_t cols) {
-  constexpr ptrdiff_t N = V::N;
-  const auto q = [&b](ptrdiff_t i) { return b.Q + (i / N * b.ld) * N + i % N; };
-  constexpr int kMost = kTileRows < V::N ? kTileRows : V::N;
-  for (; row + kMost <= end; row += kMost, C += kMost * ldc) tile<V, kMost, W>(P, q(row), b.ld, b.rows, C, ldc, cols);
-  if constexpr (kMost > 4)
-    if (row + 4 <= end) {
-      tile<V, 4, W>(P, q(row), b.ld, b.rows, C, ldc, cols);
-      row += 4;
-      C += 4 * ldc;
-    }
-  if constexpr (kMost > 2)
-    if (row + 2 <= end) {
-      tile<V, 2, W>(P, q(row), b.ld, b.rows, C, ldc, cols);
-      row += 2;
-      C += 2 * ldc;
-    }
-  if (row < end) tile<V, 1, W>(P, q(row), b.ld, b.rows, C, ldc, cols);
+NAG_INLINE void row_tiles(PanelProduct<typename V::T>& b, const typename V::T* P, const typename V::T* Q, ptrdiff_t rows,
+                          ptrdiff_t count, typename V::T* sum, bool add) {
+  constexpr int M = kTileRows < V::N ? kTileRows : V::N;
+  const ptrdiff_t panel = b.ld * V::N;
+  ptrdiff_t m = 0;
+  const auto to = [&] { return sum + m * 3 * V::N; };
+  const char* const here = reinterpret_cast<const char*>(P);
+  for (; m + M <= count; m += M) {
+    const bool ask = b.ahead_lines >= rows;
+    tile<V, M, W>(P, Q + m, panel, rows, to(), add, ask ? b.ahead : here, ask ? 64 : 0);
+    if (ask) b.ahead += 64 * rows, b.ahead_lines -= rows;
+  }
+  if constexpr (M > 4)
+    if (m + 4 <= count) tile<V, 4, W>(P, Q + m, panel, rows, to(), add, here, 0), m += 4;
+  if constexpr (M > 2)
+    if (m + 2 <= count) tile<V, 2, W>(P, Q + m, panel, rows, to(), add, here, 0), m += 2;
+  if (m < count) tile<V, 1, W>(P, Q + m, panel, rows, to(), add, here, 0);
 }
 
 template <class V>
-void panel_product(const PanelProduct<typename V::T>& b) {
+void panel_product(PanelProduct<typename V::T>& b) {
+  using T = typename V::T;
   constexpr ptrdiff_t N = V::N;
-  static_assert(PanelProduct<typename V::T>::kColumns == 3, "the switch below");
-  const ptrdiff_t vectors = (b.col_count + N - 1) / N;
-  const typename V::T* P = b.P + b.first_col * b.ld * N;
-  for (ptrdiff_t v = b.first_row < b.first_col ? b.first_col : b.first_row; v < b.end_row; ++v) {
-    const ptrdiff_t last = v + 1 < vectors ? v + 1 : vectors;
-    const ptrdiff_t width = last - b.first_col < 3 ? last - b.first_col : 3;
-    if (width <= 0) continue;
-    const ptrdiff_t ldc = b.ldc ? b.ldc : (v + 1) * N;
-    double* C = b.C + (b.ldc ? v * N * b.ldc : N * N * v * (v + 1) / 2) + b.first_col * N;
-    const ptrdiff_t row = v * N, end = row + N < b.row_count ? row + N : b.row_count;
-    ptrdiff_t cols = width * N;
-    if (b.ldc && b.col_count - b.first_col * N < cols) cols = b.col_count - b.first_col * N;
-    switch (width) {
-      case 1: row_tiles<V, 1>(b, P, row, end, C, ldc, cols); break;
-      case 2: row_tiles<V, 2>(b, P, row, end, C, ldc, cols); break;
-      default: row_tiles<V, 3>(b, P, row, end, C, ldc, cols); break;
+  constexpr ptrdiff_t kTogether = 8;  // vectors of rows: their sums, and a chain of P, stay in the first-level cache
+  static_assert(PanelProduct<T>::kColumns == 3, "the switch below");
+  const ptrdiff_t panel = b.ld * N, vectors = (b.col_count + N - 1) / N;
+  alignas(64) T sums[kTogether * N * 3 * N];
+  for (ptrdiff_t v0 = b.first_row < b.first_col ? b.first_col : b.first_row; v0 < b.end_row; v0 += kTogether) {
+    const ptrdiff_t v1 = v0 + kTogether < b.end_row ? v0 + kTogether : b.end_row;
+    const auto width = [&](ptrdiff_t v) {
+      const ptrdiff_t last = (v + 1 < vectors ? v + 1 : vectors) - b.first_col;
+      return last < 3 ? last : 3;
+    };
+    const auto height = [&](ptrdiff_t v) { return b.row_count - v * N < N ? b.row_count - v * N : N; };
+    for (ptrdiff_t r = 0; r < b.rows; r += kChain) {
+      const ptrdiff_t rows = b.rows - r < kChain ? b.rows - r : kChain;
+      const T* const P = b.P + b.first_col * panel + r * N;
+      for (ptrdiff_t v = v0; v < v1; ++v) {
+        const T* const Q = b.Q + v * panel + r * N;
+        T* const sum = sums + (v - v0) * N * 3 * N;
+        switch (width(v)) {
+          case 1: row_tiles<V, 1>(b, P, Q, rows, height(v), sum, r > 0); break;
+          case 2: row_tiles<V, 2>(b, P, Q, rows, height(v), sum, r > 0); break;
+          default: row_tiles<V, 3>(b, P, Q, rows, height(v), sum, r > 0); break;
+        }
+      }
+    }
+    if (b.rows <= 0) continue;
+    for (ptrdiff_t v = v0; v < v1; ++v) {
+      const ptrdiff_t ldc = b.ldc ? b.ldc : (v + 1) * N;
+      double* C = b.C + (b.ldc ? v * N * b.ldc : N * N * v * (v + 1) / 2) + b.first_col * N;
+      ptrdiff_t cols = width(v) * N;
+      if (b.ldc && b.col_count - b.first_col * N < cols) cols = b.col_count - b.first_col * N;
+      for (ptrdiff_t m = 0; m < height(v); ++m, C += ldc) add_wide(C, sums + ((v - v0) * N + m) * 3 * N, cols);
     }
   }
 }

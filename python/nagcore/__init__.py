@@ -1,8 +1,9 @@
 """nagcore: the numerical core that trains with Nesterov's accelerated gradient at the speed of memory.
 
-Large linear models (logistic, least squares, softmax and more) with one pass over the data per gradient, the fused
-Nesterov update for any parameter list, and estimators with scikit-learn's names. Importing the package imports NumPy and
-the compiled core alone; everything else is imported when it is first used.
+Large linear models (logistic, least squares, softmax and more) with one pass over the data per gradient,
+the fused Nesterov update for any parameter list and for PyTorch and Keras, and estimators with scikit-learn's
+names. Importing the package imports NumPy and the compiled core alone; everything else is imported when it is
+first used.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+from . import _core  # noqa: F401  (a broken build shows at once)
 
 if TYPE_CHECKING:
     from . import callbacks, linear_model, losses, penalties, reference, schedules, solvers

@@ -16,7 +16,7 @@ from nagcore import _core
 __all__ = ["NesterovPlan", "StepReport", "nesterov_step_"]
 
 Arrays: TypeAlias = np.ndarray | Sequence[np.ndarray]
-Convention: TypeAlias = Literal["torch", "keras"]
+Convention: TypeAlias = Literal["torch", "keras", "keras-torch"]
 
 
 class StepReport(NamedTuple):
@@ -110,8 +110,9 @@ def nesterov_step_(
         permutation such as channels last) at full speed. Parameters are float64, float32, bfloat16
         (of ml_dtypes, or uint16 with ``dtype="bfloat16"``) or float16. Gradients have their
         parameter's dtype; those of bfloat16 and float16 parameters may be float32. Buffers have
-        their parameter's dtype, but are float32 for bfloat16 and float16. With ``momentum=0`` and
-        no ``lookahead`` buffers are left alone and may be None.
+        their parameter's dtype, but are float32 for bfloat16 and float16; beside all but float64
+        they may be bfloat16, which halves their size. With ``momentum=0`` and no ``lookahead``
+        buffers are left alone and may be None.
     lr : float
         Step size, not negative. Like every scalar here it is rounded to float32 once where
         the arithmetic is float32, as torch does.
@@ -130,8 +131,9 @@ def nesterov_step_(
         False gives heavy-ball momentum.
     maximize : bool
         Step along the gradient instead of against it.
-    convention : {"torch", "keras"}
-        Whose formula and roundings. The buffers of the two are not interchangeable: v = −lr·b.
+    convention : {"torch", "keras", "keras-torch"}
+        Whose formula and roundings; "keras-torch" is keras's formula with the roundings of its torch
+        backend. The buffers of torch and keras are not interchangeable: v = −lr·b.
     first_step : bool or sequence of bool
         Buffer and moving average of these tensors are written without being read. One truth for
         all, or one for each tensor: a parameter may join late.
@@ -149,8 +151,8 @@ def nesterov_step_(
         float32 copies of bfloat16 or float16 parameters. The step reads and writes them, and the
         parameters become their nearest values.
     seed : int
-        0 rounds bfloat16 and float16 parameters to nearest even. Any other integer below 2**64
-        rounds them stochastically, up or down with the probabilities that keep the mean; give
+        0 rounds bfloat16 and float16 parameters and bfloat16 buffers to nearest even. Any other
+        integer below 2**64 rounds them stochastically, up or down with the probabilities that keep the mean; give
         another seed at each step, such as the step's number. The random bits depend on the seed,
         the tensor's place in the list and the element's place in the tensor, not on threads or
         instruction sets. Not read where there are master weights.

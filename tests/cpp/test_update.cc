@@ -38,11 +38,14 @@ Element<T> expected(const UpdateScalars& s, Fma fma, bool first, Element<T> x, T
   const T lr = static_cast<T>(s.lr), mu = static_cast<T>(s.momentum), nu = static_cast<T>(s.lookahead);
   const T wd = static_cast<T>(s.weight_decay);
   const bool torch = s.convention == UpdateConvention::torch;
+  const bool foreach = s.convention == UpdateConvention::keras_torch;
   if (s.grad_scale != 1.0) g = g / static_cast<T>(s.grad_scale);
   if (s.maximize) g = -g;
   if (s.weight_decay != 0.0) {
     if (!s.decoupled)
       g = torch ? fma(wd, x.p, g) : g + wd * x.p;
+    else if (foreach)
+      x.p = x.p * static_cast<T>(1.0F - static_cast<float>(s.weight_decay) * static_cast<float>(s.lr));
     else
       x.p = torch ? x.p * static_cast<T>(1.0 - s.lr * s.weight_decay) : x.p - (x.p * wd) * lr;
   }
@@ -53,6 +56,13 @@ Element<T> expected(const UpdateScalars& s, Fma fma, bool first, Element<T> x, T
       d = s.nesterov ? fma(nu, x.b, g) : x.b;
     }
     x.p = fma(-lr, d, x.p);
+  } else if (foreach) {
+    if (s.buffered) x.b = fma(-lr, g, first ? T(0) : mu * x.b);
+    if (s.buffered && !s.nesterov)
+      x.p = x.p + x.b;
+    else
+      x.p = fma(-lr, g, x.p);
+    if (s.buffered && s.nesterov) x.p = fma(nu, x.b, x.p);
   } else if (!s.buffered) {
     x.p = x.p - lr * g;
   } else {
@@ -73,7 +83,7 @@ Element<T> expected(const UpdateScalars& s, Fma fma, bool first, Element<T> x, T
 
 std::vector<UpdateScalars> all_scalars() {
   std::vector<UpdateScalars> all;
-  for (const auto convention : {UpdateConvention::torch, UpdateConvention::keras})
+  for (const auto convention : {UpdateConvention::torch, UpdateConvention::keras, UpdateConvention::keras_torch})
     for (int form = 0; form < 3; ++form)
       for (int decay = 0; decay < 3; ++decay)
         for (int extra = 0; extra < 4; ++extra) {

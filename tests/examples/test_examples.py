@@ -19,6 +19,7 @@ RESULTS = {
     "big_memmap": ("accuracy", 0.9, []),
     "nesterov_loop": ("accuracy", 0.8, []),
     "numpy_mse": ("speed-up", 2.0, ["matplotlib"]),
+    "ten_reads": ("arrives after", 0.1, ["sklearn", "matplotlib"]),
     "landscape": ("accuracy", 0.9, ["matplotlib"]),
     "large_images": ("accuracy", 0.85, ["sklearn", "matplotlib"]),
     "torch_cnn": ("accuracy", 0.7, ["torch", "sklearn", "matplotlib"]),
@@ -30,6 +31,7 @@ RESULTS = {
 # What each writes into the folder it runs in.
 PICTURES = {
     "numpy_mse": {"numpy_mse.png"},
+    "ten_reads": {"ten_reads.png"},
     "landscape": {"landscape.png", "landscape.gif"},
     "large_images": {"large_images.png"},
     "torch_cnn": {"torch_cnn.png"},

@@ -1,4 +1,4 @@
-"""Rows so long that threads share the columns (csrc/engine/wide.cc): right, and the same bits on any number of threads."""
+"""Rows so long that threads share the columns (csrc/engine/wide.cc): right, and the same bits on any threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def problem(dtype: str, n: int, loss: str, rng: np.random.Generator, **more):
         X = X.astype(dtype)
     y = rng.integers(0, 2, n).astype(float)
     plain = (X.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else X
-    return X, plain, y, dict(loss=loss, fit_intercept=True, sample_weight=rng.random(n) + 0.1, **more), keywords
+    how = {"loss": loss, "fit_intercept": True, "sample_weight": rng.random(n) + 0.1, **more}
+    return X, plain, y, how, keywords
 
 
 @pytest.mark.parametrize("isa", _core.isa_names())
@@ -41,11 +42,13 @@ def test_wide_rows_match_the_reference_on_any_threads(isa, dtype, n):
         z = np.empty(n, p.compute)
         r = np.empty(n, p.compute)
         v, g = p.value_and_grad(w, margins=z, residuals=r)
-        results.append((v, g.tobytes(), z.tobytes(), r.tobytes(), p.margins(w).tobytes(), p.rmatvec(r).tobytes()))
+        parts = (g, z, r, p.margins(w), p.rmatvec(r))
+        results.append((v, *(part.tobytes() for part in parts)))
     assert all(result == results[0] for result in results[1:])
     eps = float(np.finfo(p.compute).eps)
     assert v == pytest.approx(value, rel=64 * eps, abs=64 * eps)
-    assert np.abs(g - grad).max() <= 200 * eps * (np.abs(grad).max() + np.abs(plain).max() * scaling.get("scale", 1))
+    size = np.abs(grad).max() + np.abs(plain).max() * scaling.get("scale", 1)
+    assert np.abs(g - grad).max() <= 200 * eps * size
     assert np.array_equal(p.margins(w), z)
     np.testing.assert_allclose(p.rmatvec(r), g, rtol=0, atol=200 * eps * np.abs(g).max())
 

@@ -164,6 +164,34 @@ def test_a_log_axis_shows_only_what_has_a_logarithm():
     axes.figure.canvas.draw()
 
 
+def test_ticks_of_a_narrow_log_axis_are_plain_numbers():
+    rows = [{"step": t, "gap": v} for t, v in enumerate([0.9, 0.5, 0.12])]
+    axes = plots.curves({"a": rows}, y="gap")
+    axes.figure.canvas.draw()
+    texts = {t.get_text() for t in axes.get_yticklabels()}
+    assert {"0.2", "0.5"} <= texts
+    wide = plots.curves({"a": [{"step": t, "gap": 10.0**-t} for t in range(9)]}, y="gap")
+    wide.figure.canvas.draw()
+    assert all(not t.get_text() for t in wide.get_yticklabels(minor=True))
+
+
+def test_a_history_of_the_package_is_read_in_memory_and_from_its_file(tmp_path):
+    from nagcore.callbacks import History
+
+    path = tmp_path / "run.jsonl"
+    with History(path, meta={"seed": 1}) as history:
+        for row in ROWS:
+            history.log(**row)
+        history.log(step=41, loss=float("nan"), gap=float("inf"))
+    one, two = plots.read_run(history, "run"), plots.read_run(path)
+    assert two.meta == {"seed": 1}
+    assert set(one.columns) == set(two.columns)
+    for name, values in one.columns.items():
+        np.testing.assert_array_equal(values, two.columns[name])
+    axes = plots.curves(history, y="loss", validation=False)
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [row["loss"] for row in ROWS])
+
+
 def test_report_has_a_panel_for_what_all_runs_record():
     short = [{key: row[key] for key in ("step", "loss", "lr")} for row in ROWS]
     figure = plots.report({"whole": ROWS, "short": short})

@@ -23,6 +23,7 @@ _PEERS = ("scipy", "torch")
 SECTIONS = (
     "dense", "narrow", "softmax", "sparse", "update", "accuracy", "threads", "import"
 )  # fmt: skip
+ON_REQUEST = ("torch",)  # not part of a run of everything: it needs torch, and minutes
 
 
 def machine(n_threads: int) -> dict[str, Any]:
@@ -64,7 +65,8 @@ def run(
     Parameters
     ----------
     only : tuple of str
-        From dense, narrow, softmax, sparse, update, accuracy, threads, import.
+        From dense, narrow, softmax, sparse, update, accuracy, threads, import; and torch, which
+        only runs when it is named.
     quick : bool
         Small data and few rounds: shows that all runs and agrees; its ratios mean little.
     n_threads : int
@@ -94,16 +96,17 @@ def run(
     >>> report["rows"][0]["error"]
     0.0
     """
-    unknown = [name for name in only if name not in SECTIONS]
+    every = SECTIONS + ON_REQUEST
+    unknown = [name for name in only if name not in every]
     if unknown:
-        raise ValueError(f"There is no section {unknown[0]!r}; choose from {', '.join(SECTIONS)}.")
+        raise ValueError(f"There is no section {unknown[0]!r}; choose from {', '.join(every)}.")
     if n_threads < 1:
         raise ValueError(f"n_threads is {n_threads}; give 1 or more.")
     data = data or os.environ.get("NAGCORE_DATA") or None
     effort = QUICK if quick else FULL
     rows = []
-    for section in SECTIONS:
-        if only and section not in only:
+    for section in every:
+        if section not in (only or SECTIONS):
             continue
         for row in _section(section, effort, n_threads, data):
             rows.append(row)
@@ -117,6 +120,10 @@ def _section(
 ) -> Iterator[dict[str, Any]]:
     if name == "sparse":
         return others.run_sparse(replace(effort, turn=min(effort.turn, 0.02)), n_threads, data)
+    if name == "torch":
+        from . import torch
+
+        return torch.run_torch(effort, n_threads)
     return {
         "dense": dense.run_dense, "narrow": dense.run_narrow, "softmax": others.run_softmax,
         "update": update.run_update, "accuracy": others.run_accuracy,

@@ -355,6 +355,14 @@ def doctor(
 @app.command()
 @clean_errors
 def bench(
+    sections: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SECTION…]",
+            help="dense, narrow, softmax, sparse, update, accuracy, threads, import (all of them "
+            "by default), torch.",
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")
     ] = None,
@@ -370,7 +378,7 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="A section: dense, narrow, softmax, sparse, update, accuracy, threads, import."
+            help="A section, as the argument."
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="For nagcore and its rivals alike.")] = 2,
@@ -396,7 +404,7 @@ def bench(
 
     try:
         report = benchmark.run(
-            tuple(only or ()), quick=quick, n_threads=threads, data=data, on_row=on_row
+            (*(sections or ()), *(only or ())), quick=quick, n_threads=threads, data=data, on_row=on_row
         )
     except AssertionError as error:
         print(f"nagcore: {one_line(str(error))}", file=sys.stderr)

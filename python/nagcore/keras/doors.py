@@ -53,6 +53,7 @@ class Door:
     """NumPy's own door: variables hold arrays, which are written in place."""
 
     in_place = True
+    convention = "keras"  # whose roundings
     # Python floats that keras rounds to float32 on this backend, also beside float64 variables.
     rounded: frozenset[str] = frozenset()
 
@@ -71,10 +72,6 @@ class Door:
     def refusal(self, variable: Any, grad: Any) -> str:
         """Why keras's own rule has to update this variable; empty when the kernel can."""
         return "" if variable.dtype in DTYPES else f"its dtype is {variable.dtype}"
-
-    def decays_apart(self, variables: Sequence[Any]) -> bool:
-        """Whether only keras's own decay gives what keras gives."""
-        return False
 
     def adopt(self, variables: Sequence[Any]) -> None:
         """Make sure that writing a variable writes nothing else.
@@ -138,6 +135,7 @@ def _tensor(variable: Any) -> Any:
 class TorchDoor(Door):
     """Tensors on the CPU share their memory with NumPy views, which are kept while storage stays."""
 
+    convention = "keras-torch"
     rounded = frozenset({"ema_momentum"})
 
     def __init__(self) -> None:
@@ -163,10 +161,6 @@ class TorchDoor(Door):
 
     def adopt(self, variables: Sequence[Any]) -> None:
         """keras's own rule writes tensors in place as well."""
-
-    def decays_apart(self, variables: Sequence[Any]) -> bool:
-        # keras multiplies by a factor that it has rounded to float32, also where variables are float64.
-        return any(v.dtype == "float64" for v in variables)
 
     def ready(self, grads: Sequence[Any], variables: Sequence[Any]) -> Sequence[np.ndarray] | None:
         views = self._views.get("variables")

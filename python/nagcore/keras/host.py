@@ -62,6 +62,8 @@ class HostStep:
     guard : nagcore.callbacks.AnomalyGuard or None
         Judges the gradients' norm before anything is written.
     n_threads : int or None
+    convention : {"keras", "keras-torch"}
+        Whose roundings; as for nagcore.nesterov_step_.
 
     Examples
     --------
@@ -80,7 +82,9 @@ class HostStep:
         acceleration: Any = None,
         guard: Any = None,
         n_threads: int | None = None,
+        convention: str = "keras",
     ) -> None:
+        self.convention = convention
         self.momentum, self.nesterov = momentum, nesterov
         self.acceleration, self.guard, self.n_threads = acceleration, guard, n_threads
         # What takes the schedule's place if the first step to come is step 1: one that was loaded
@@ -127,7 +131,7 @@ class HostStep:
         if scale is not None:
             grads = [g * g.dtype.type(scale) for g in grads]
         settings: dict[str, Any] = {
-            "lr": lr, "momentum": mu, "nesterov": self.nesterov, "convention": "keras",
+            "lr": lr, "momentum": mu, "nesterov": self.nesterov, "convention": self.convention,
             "decoupled": True, "n_threads": self.n_threads,
         }  # fmt: skip
         if ahead is not None:

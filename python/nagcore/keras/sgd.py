@@ -48,10 +48,9 @@ class SGD(KerasSGD):
 
     Every argument of keras.optimizers.SGD has keras's meaning; clipping, loss scaling, gradient
     accumulation, constraints and the overwriting by averages are keras's own code around the step.
-    One step differs from keras's own on the same backend by at most one ulp of
-    max(|w|, |μv|, |lr·g|); on the numpy backend it is equal to the bit. Variables the kernel does not
-    update (bfloat16 and float16, another device, sparse gradients, XLA) are updated by keras's own
-    rule, which is said once.
+    One step equals keras's own on the same backend to the bit, where the processor has fused multiply-add
+    (docs/keras.md has the small print). Variables the kernel does not update (bfloat16 and float16,
+    another device, sparse gradients, XLA) are updated by keras's own rule, which is said once.
 
     Parameters
     ----------
@@ -183,7 +182,9 @@ class SGD(KerasSGD):
             **optional,
             **kwargs,
         )
+        self._door: Any = open_door()
         self._step = HostStep(
+            convention="keras" if self._door is None else self._door.convention,
             momentum=momentum,
             nesterov=bool(nesterov),
             acceleration=acceleration,
@@ -191,7 +192,6 @@ class SGD(KerasSGD):
             n_threads=n_threads,
         )
         self.use_kernel = None if use_kernel is None else bool(use_kernel)
-        self._door: Any = open_door()
         self._said: set[str] = set()
         self._averaged = False
 
@@ -310,10 +310,7 @@ class SGD(KerasSGD):
         if self.momentum != 0 or self.acceleration is not None:
             momentums = self._partners(self.momentums, variables)
         weight_decay, decayed = scalar("weight_decay", self.weight_decay or 0.0), None
-        if weight_decay and self._door.decays_apart(variables):
-            super()._apply_weight_decay(variables)
-            weight_decay = 0.0
-        elif weight_decay and hasattr(self, "_exclude_from_weight_decay"):
+        if weight_decay and hasattr(self, "_exclude_from_weight_decay"):
             decayed = [self._use_weight_decay(self._door.named(v)) for v in variables]
         averages = self._averages_in_step(variables)
         self._door.update(

@@ -156,7 +156,7 @@ def confusion_matrix(
             dark = parts[i, j] > 0.5
             axes.text(j, i, f"{counts[i, j]:,}", ha="center", va="center", fontsize=size,
                       color="white" if dark else "black")  # fmt: skip
-        long = max(len(str(name)) for name in names) > 3
+        long = k * max(len(str(name)) for name in names) > 36  # characters that fit below
         axes.set_xticks(range(k), names, rotation=45 if long else 0, ha="right" if long else "center")
         axes.set_yticks(range(k), names)
     axes.set_xlabel("predicted class")

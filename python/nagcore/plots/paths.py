@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._extras import require
-from ._style import COLOURS, DASHES, MARKERS, axes_or_new, framed, save, tidy
+from ._style import COLOURS, DASHES, GREY, MARKERS, axes_or_new, framed, save, tidy
 from ._style import figure as new_figure
 from .surfaces import Surface, all_paths, surface_of
 
@@ -43,15 +43,18 @@ def _heights(surface: Surface) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _draw_map(surface: Surface, axes: Any, heights: Any, lowest: float) -> None:
-    """Contours on a logarithmic scale of f − f*, on which the valley floor shows."""
+    """Contours of log(f − f* + c), on which both the valley's floor and its walls show."""
     x, y, grid = heights
-    above = np.log10(np.maximum(grid - lowest, 0) + 1e-3 * np.nanmax(grid - lowest) + 1e-300)
+    above = np.maximum(grid - lowest, 0)
+    # c is of the size of the lower parts, so that as many contours run there as on the walls.
+    above = np.log10(above + 1e-3 * np.nanmax(above) + 0.3 * np.nanquantile(above, 0.1) + 1e-300)
     levels = np.linspace(np.nanmin(above), np.nanmax(above), _LEVELS)
     if levels[0] == levels[-1]:
         raise ValueError("The surface is level within its limits; there is nothing to descend.")
     # Greys, the valley white: on them every colour of a path can be told.
     axes.contourf(x, y, above, levels=levels, cmap="Greys", vmax=2.2 * levels[-1] - 1.2 * levels[0])
-    axes.contour(x, y, above, levels=levels[1::2], colors="#8a8a8a", linewidths=0.5)
+    axes.contour(x, y, above, levels=levels[1::2], colors="#8a8a8a", linewidths=0.5,
+                 linestyles="solid")  # fmt: skip
     axes.set_xlim(*surface.limits[0])
     axes.set_ylim(*surface.limits[1])
     axes.set_xlabel("x")
@@ -273,8 +276,8 @@ def animate_paths(
 def _film(figure: Any, growing: Sequence[Any], marks: Sequence[Any], shown: Any) -> list[Any]:
     """One picture for each count of steps: the map is drawn once, what moves is drawn over it.
 
-    All pictures share the palette of the last and are not dithered, which keeps still parts still,
-    and the file small.
+    All pictures share one palette and are not dithered, which keeps still parts still, and the file
+    small: the colours that the last one needs most, and those of the lines exactly.
     """
     canvas = require("matplotlib.backends.backend_agg", "plots", "drawing").FigureCanvasAgg(figure)
     image = require("PIL.Image", "plots", "writing a GIF")
@@ -296,5 +299,8 @@ def _film(figure: Any, growing: Sequence[Any], marks: Sequence[Any], shown: Any)
         for artist in sorted((*moving, *marks), key=lambda artist: artist.get_zorder()):
             artist.axes.draw_artist(artist)
         pictures.append(image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    palette = pictures[-1].quantize(96, dither=image.Dither.NONE)
+    exact = [*COLOURS, "#ffffff", "#dddddd", GREY]
+    common = pictures[-1].quantize(96, dither=image.Dither.NONE).getpalette()[: 3 * 96]
+    palette = image.new("P", (1, 1))
+    palette.putpalette([*common, *(b for colour in exact for b in bytes.fromhex(colour[1:]))])
     return [picture.quantize(palette=palette, dither=image.Dither.NONE) for picture in pictures]

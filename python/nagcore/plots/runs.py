@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._extras import require
 from ._style import COLOURS, DASHES, GREY, MARKERS, axes_or_new, save, tidy
 from ._style import figure as new_figure
 
@@ -349,6 +350,13 @@ def _scale(axes: Any, y: str, drawn: Sequence[np.ndarray], log: bool | None) -> 
         log = y in ("gap", "grad_norm") or (wide and y != "lr" and not (values <= 0).any())
     if log and len(positive):
         axes.set_yscale("log", nonpositive="mask")
+        ticker = require("matplotlib.ticker", "plots", "drawing")
+        if positive.max() < 200 * positive.min():  # too few powers of ten to read it by
+            axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_locator(ticker.NullLocator())
+        else:
+            axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def report(

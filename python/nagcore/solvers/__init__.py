@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,8 +21,9 @@ from nagcore.solvers import acfgm, fista, newton, normal, plbfgs, proxnewton
 from nagcore.solvers.auto import choose
 from nagcore.solvers.base import Method, Result
 from nagcore.solvers.driver import Run
+from nagcore.solvers.paths import Path, largest_strength, path
 
-__all__ = ["Method", "Result", "get", "minimize", "names"]
+__all__ = ["Method", "Path", "Result", "get", "largest_strength", "minimize", "names", "path"]
 
 _MODULES = (fista, acfgm, newton, normal, plbfgs, proxnewton)
 _REGISTRY = {module.METHOD.name: module.METHOD for module in _MODULES}
@@ -137,8 +139,15 @@ def minimize(
     >>> result.converged, result.gap_kind
     (True, 'certificate')
     """
-    return run(objective, w0, solver=solver, tol=tol, max_passes=max_passes,
-               max_seconds=max_seconds, seed=seed, callbacks=callbacks)
+    result = run(objective, w0, solver=solver, tol=tol, max_passes=max_passes,
+                 max_seconds=max_seconds, seed=seed, callbacks=callbacks)
+    if result.separated:
+        warnings.warn(
+            "w separates the classes: without a penalty F has no minimum, and w would grow without "
+            "end. What is returned is finite and right on every row. Use l2=1e-6, or more.",
+            RuntimeWarning, stacklevel=2,
+        )
+    return result
 
 
 def run(

@@ -59,6 +59,8 @@ class Result:
     null_value : float
         F₀.
     seconds : float
+    separated : bool
+        Whether w separates the classes and there is no penalty: F then has no minimum.
 
     Examples
     --------
@@ -86,6 +88,7 @@ class Result:
     why: str
     null_value: float
     seconds: float
+    separated: bool = False
 
 
 class Iterate(NamedTuple):
@@ -198,7 +201,7 @@ class Oracle:
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
         if math.isfinite(f):
             self.coordinates.look(H)  # type: ignore[union-attr]
-        H[np.arange(d), np.arange(d)] += self._l2
+        H.reshape(-1)[: d * len(H) : len(H) + 1] += self._l2
         return f, self.coordinates.pull_back(self.u, self._l2, w), H
 
     def smooth(self, v, z) -> float:

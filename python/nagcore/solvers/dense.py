@@ -18,7 +18,7 @@ def cholesky(K: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
     """
     while True:
         L = K.copy()
-        L[np.diag_indices_from(L)] += ridge
+        L.reshape(-1)[:: len(L) + 1] += ridge
         if _core.cholesky_(L) < 0:
             return L, ridge
         ridge = max(100 * ridge, 1e-16)

@@ -52,6 +52,7 @@ class Run:
         self.judge = Judge(objective, method, tol)
         self.oracle: Oracle | None = None
         self.metric: Metric | None = None
+        self._margins: np.ndarray | None = None
         self._memory: deque = deque(maxlen=12)
 
     @property
@@ -121,6 +122,7 @@ class Run:
                 self.metric.look(oracle.problem, it.zy)
             if it.moved:
                 self.n_iter += 1
+                self._margins = it.z
                 value = judge.look(it, oracle, exact=not narrow)
                 if self._report(value, it, oracle):
                     self.message = "stopped by a callback"
@@ -207,6 +209,15 @@ class Run:
             stop = callback(state) is True or stop
         return stop
 
+    def _separated(self) -> bool:
+        """Whether nothing bounds w and each residual is below a half: the right side of every row."""
+        classes = self.objective.loss.name in ("logistic", "softmax")
+        if not classes or self.objective.penalty.name != "none" or self._margins is None:
+            return False
+        r = np.empty_like(self._margins)
+        self.oracle.problem.loss_from_margins(self._margins, r)
+        return bool(np.abs(r).max() < 0.5)
+
     def result(self, why: str = "asked for") -> Result:
         judge, objective = self.judge, self.objective
         w, d = self._best_w(), objective.shape[1]
@@ -217,4 +228,5 @@ class Run:
             gap=judge.gap, gap_kind=judge.kind, n_passes=self.n_passes, n_iter=self.n_iter,
             converged=self.message == "converged", message=self.message, history=self.history,
             solver=self.method.name, why=why, null_value=judge.null_value, seconds=self.seconds,
+            separated=self._separated(),
         )

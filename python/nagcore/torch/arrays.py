@@ -237,7 +237,8 @@ def _optimizer_state(
             f"optimizer has {ours}. Load it into an optimizer with the same groups."
         )
     found = {"state": state, "param_groups": groups}
-    return found if kept["nagcore"] is None else {**found, "nagcore": kept["nagcore"]}
+    more = _tensors_again(kept["nagcore"])
+    return found if more is None else {**found, "nagcore": more}
 
 
 # ----- numbers in JSON ------------------------------------------------------------------------
