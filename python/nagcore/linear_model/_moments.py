@@ -23,7 +23,7 @@ from nagcore.objective import value_and_grad
 __all__ = ["Moments", "Quadratic", "as_columns", "blocks", "moments", "origin_of", "raise_if_bad"]
 
 _ENTRIES = 1 << 17   # float64 entries of a block: it stays in cache
-_LARGE = 1 << 18     # entries of X from which the compiled Gram kernel pays
+_LARGE = 1 << 16     # entries of X from which the compiled Gram kernel pays
 _FAR = 1e4           # mean²/variance up to which sums about zero keep twelve digits
 _DENSE = 0.05        # CSR of this density or more is multiplied as dense blocks
 
