@@ -58,7 +58,9 @@ def climb(fit: Callable[[float], np.ndarray], judge, tolerances: list[float], bu
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", default="ten_reads.png", help="the picture")
     parser.add_argument("--quick", action="store_true", help="50,000 rows")
     options = parser.parse_args()

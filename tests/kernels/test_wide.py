@@ -1,4 +1,4 @@
-"""Rows so long that threads share the columns (csrc/engine/wide.cc): right, and the same bits on any threads."""
+"""Rows so long that threads share the columns (csrc/engine/wide.cc): right, the same bits for all threads."""
 
 from __future__ import annotations
 

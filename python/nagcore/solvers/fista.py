@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def fista(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     y, x_old = x, x
     t, beta, passed = 1.0, 0.0, 0
     met = 0.0  # half the curvature along a step that was taken back
-    origin = None  # (y, f(y), ∇f(y)) that x was stepped from
+    origin: Any = None  # (y, f(y), ∇f(y)) that x was stepped from
     while True:
         f, g = oracle.gradient(y, zy)
         if beta:
