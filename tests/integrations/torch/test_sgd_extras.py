@@ -393,6 +393,13 @@ def test_gradients_of_another_dtype_are_refused():
     refused(params, optimizer, ValueError, r"gradient of torch.float64; they must agree")
 
 
+def test_gradients_of_another_shape_are_refused():
+    params = parameters((3,), (4,))
+    give(params, 0)
+    params[1].data = torch.zeros(6)
+    refused(params, SGD(params, lr=0.1, momentum=0.9), ValueError, r"gradient of shape \(4,\)")
+
+
 def test_float32_gradients_of_16_bit_parameters_are_welcome():
     (p,) = parameters((3,), dtype=torch.bfloat16)
     try:

@@ -164,3 +164,19 @@ def test_what_needs_a_pickle_is_refused():
     run.optimizer.param_groups[0]["note"] = object()
     with pytest.raises(TypeError, match="needs a pickle"):
         state_arrays(*run.parts())
+
+
+def test_a_checkpoint_on_the_disk_goes_on_to_the_same_bits(tmp_path):
+    """nagcore.callbacks.Checkpoint stores the arrays, in a file without pickles."""
+    from nagcore.callbacks import Checkpoint
+
+    run = Run(0, state_dtype=torch.bfloat16, ema_decay=0.5)
+    run.go(3)
+    Checkpoint(tmp_path).save(3, state_arrays(*run.parts(), **run.also()), metric=1.0)
+    run.go(4)
+    again = Run(5, state_dtype=torch.bfloat16, ema_decay=0.5)
+    saved = Checkpoint(tmp_path).load_latest()
+    assert saved.step == 3
+    load_state_arrays(saved.state, *again.parts(), **again.also())
+    again.go(4)
+    assert all(torch.equal(a, b) for a, b in zip(run.bits(), again.bits()))
