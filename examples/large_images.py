@@ -175,6 +175,8 @@ def clean(X: np.ndarray, y: np.ndarray, folds: int, l2: float, tol: float) -> Fo
     usable[corrupt] = False
     copies, originals = find_duplicates(X, np.flatnonzero(usable))
     usable[copies] = False
+    if usable.sum() < 2 * folds:
+        raise SystemExit(f"{len(corrupt):,} of {len(X):,} pictures look corrupt; too few are left.")
     wrong, proposed = find_mislabelled(X, y, usable, folds, l2, tol)
     return Found(corrupt, copies, originals, wrong, proposed)
 

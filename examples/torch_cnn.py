@@ -85,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     plots.check_path(arguments.out)
 
-    data = load(arguments.data, 600 if arguments.quick else 20_000)
+    data = load(arguments.data, 600 if arguments.quick else 10_000)
     epochs = arguments.epochs or (4 if arguments.quick else 12 if len(data.X) < 5_000 else 2)
     print(f"{data.name}: {len(data.X):,} pictures to learn from, {len(data.X_test):,} to test")
     runs, given = {}, {}
