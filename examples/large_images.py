@@ -198,9 +198,6 @@ def draw(path, X, y, found, result, T, t, given, classes) -> None:
     """What cleaning found, how training went, what the model confuses and what it looks at."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.6, 11.0), dpi=100, layout="constrained")
-    above, middle, below = figure.subfigures(3, 1, height_ratios=(3.9, 3.9, 3.2))
-    strips = above.subfigures(3, 1)
     shown = [rows[:12] for rows in (found.corrupt, found.duplicate, found.mislabelled)]
     captions = (
         [f"row {row}" for row in shown[0]],
@@ -212,9 +209,12 @@ def draw(path, X, y, found, result, T, t, given, classes) -> None:
         f"{len(found.duplicate):,} duplicates, each with the row it repeats",
         f"{len(found.mislabelled):,} doubted labels: given → proposed",
     )
-    for strip, rows, words, title in zip(strips, shown, captions, titles):
-        if len(rows):
-            plots.image_grid(np.asarray(X[rows]), words, columns=12, into=strip, title=title)
+    strips = [strip for strip in zip(shown, captions, titles) if len(strip[0])]
+    heights = (*[1.3] * len(strips), 3.9, 3.2)
+    figure = Figure(figsize=(8.6, sum(heights)), dpi=100, layout="constrained")
+    *places, middle, below = figure.subfigures(len(heights), 1, height_ratios=heights)
+    for i, (rows, words, title) in enumerate(strips):
+        plots.image_grid(np.asarray(X[rows]), words, columns=12, into=places[i], title=title)
     left, right = middle.subplots(1, 2)
     plots.curves({"softmax regression": result}, x="passes", y="gap", ax=left,
                  title="training on the cleaned rows")  # fmt: skip
@@ -272,7 +272,7 @@ def main() -> None:
             _, result = fit(X, y, weight, l2, tol)
             given = tests.margins(result.w).argmax(axis=1)
             accuracy[name] = float(np.mean(given == t))
-            done(f"trained on {name} ({int(weight.sum()):,}): {result.n_passes} passes, "
+            done(f"trained on {name} ({int(weight.sum()):,}): {result.n_passes:.4g} passes, "
                  f"{result.message}, test accuracy {accuracy[name]:.4f}")  # fmt: skip
         draw(arguments.out, X, y, found, result, T, t, given, classes)
         done(f"picture written to {arguments.out}")

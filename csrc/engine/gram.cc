@@ -289,6 +289,7 @@ class SecondPass {
 }  // namespace
 
 SecondResult run_second(const ProblemView& problem, const SecondRequest& request) {
+  if (problem.sparse && has_few_entries(problem, request)) return run_second_sparse(problem, request);
   if (problem.compute == Compute::f64) return SecondPass<double>(problem, request).run();
   return SecondPass<float>(problem, request).run();
 }

@@ -27,6 +27,9 @@ struct SecondResult {
   bool finite = true;  // false where X holds NaN or infinity and a result shows it: nothing is written then
 };
 
+// Whether CSR rows hold so few entries that products of entries cost less than products of whole vectors.
+bool has_few_entries(const ProblemView& problem, const SecondRequest& request);
+SecondResult run_second_sparse(const ProblemView& problem, const SecondRequest& request);
 SecondResult run_second(const ProblemView& problem, const SecondRequest& request);
 
 }  // namespace nag

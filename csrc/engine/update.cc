@@ -44,6 +44,7 @@ UpdateSpan dense_leaf(const UpdateTensor& t, std::size_t start) {
   span.ema = at(span.ema, start, state);
   span.master = reinterpret_cast<float*>(at(span.master, start, 4));
   span.count = std::min(kUpdateLeaf, t.whole.count - start);
+  span.beyond = t.whole.count - start - span.count;
   span.leaf = start / kUpdateLeaf;
   return span;
 }
@@ -164,6 +165,7 @@ class Team {
       gather(bytes[role], slot(thread, role), static_cast<const char*>(base[role]), walk.shape,
              walk.strides[role], start, leaf.count);
     }
+    leaf.beyond = 0;
     leaf.param = slot(thread, kParam);
     leaf.grad = slot(thread, kGrad);
     if (leaf.buffer != nullptr) leaf.buffer = slot(thread, kBuffer);

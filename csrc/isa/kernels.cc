@@ -17,10 +17,12 @@
 #if defined(__GNUC__)
 #define NAG_INLINE inline __attribute__((always_inline))
 #define NAG_NOINLINE __attribute__((noinline))
+#define NAG_ALWAYS __attribute__((always_inline))  // behind the parameters of a lambda
 #define NAG_COPY(to, from, n) __builtin_memcpy(to, from, n)
 #else
 #define NAG_INLINE inline
 #define NAG_NOINLINE
+#define NAG_ALWAYS
 #define NAG_COPY(to, from, n) memcpy(to, from, n)
 #endif
 
@@ -96,11 +98,15 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.csr_dot[1][1] = &csr_dot<V, float, int64_t>;
   k.csr_outer[1][0] = &csr_outer<T, float, int32_t>;
   k.csr_outer[1][1] = &csr_outer<T, float, int64_t>;
+  k.csr_gram[1][0] = &csr_gram<T, float, int32_t>;
+  k.csr_gram[1][1] = &csr_gram<T, float, int64_t>;
   if constexpr (sizeof(T) == sizeof(double)) {
     k.csr_dot[0][0] = &csr_dot<V, double, int32_t>;
     k.csr_dot[0][1] = &csr_dot<V, double, int64_t>;
     k.csr_outer[0][0] = &csr_outer<T, double, int32_t>;
     k.csr_outer[0][1] = &csr_outer<T, double, int64_t>;
+    k.csr_gram[0][0] = &csr_gram<T, double, int32_t>;
+    k.csr_gram[0][1] = &csr_gram<T, double, int64_t>;
   }
   k.panel = panel_kernels<V>();
   return k;

@@ -110,27 +110,88 @@ NAG_NOINLINE void round_stochastic(const float* from, uint16_t* to, size_t n, Ra
   for (size_t i = 0; i < n; ++i) to[i] = H::stochastic(from[i], random_bits(key, base + static_cast<uint32_t>(i)));
 }
 
-// A bfloat16 buffer goes in blocks of this many elements, whose elements j and j + 256 take the two halves of one draw: half
-// the hashing, and the same bits whatever the width of the vectors.
-constexpr size_t kDitherBlock = 512;
+// A bfloat16 buffer goes in blocks of this many elements, which share 16 draws of 32 bits: element j and j + 16 take the low
+// and the high half of one. Half the hashing, and the same bits whatever the width of the vectors. Written out for the wide
+// instruction sets, since compilers make shuffles of the loop below, and rounding must not outweigh the memory it saves.
+constexpr int kDitherBlock = 32;
 
-// from[0..n) → to, n ≤ kDitherBlock, with the draws of the block that begins at element `first` of its leaf.
-NAG_NOINLINE void dither_block(const float* from, uint16_t* to, size_t n, RandomKey key, size_t first) {
-  constexpr size_t kHalf = kDitherBlock / 2;
-  const uint32_t base = static_cast<uint32_t>(first / 2);
-  if (n == kDitherBlock) {
-    for (size_t j = 0; j < kHalf; ++j) {
-      const uint32_t draw = random_bits(key, base + static_cast<uint32_t>(j));
-      to[j] = Bfloat16::dithered(from[j], draw & 0xFFFFu);
-      to[j + kHalf] = Bfloat16::dithered(from[j + kHalf], draw >> 16);
+#if NAG_SIMD == 512
+struct Draws {
+  __m512i v;
+  NAG_INLINE Draws(RandomKey key, uint32_t first) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i x = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first + key.before)), lanes);
+    x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+    x = _mm512_mullo_epi32(x, _mm512_set1_epi32(0x21F0AAAD));
+    x = _mm512_xor_si512(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), _mm512_set1_epi32(static_cast<int>(key.between)));
+    x = _mm512_mullo_epi32(x, _mm512_set1_epi32(0x735A2D97));
+    v = _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
+  }
+  // The vector of elements [j, j + N) of the block.
+  NAG_INLINE void store(Vf b, uint16_t* to, int j) const {
+    put(b, to, j < 16 ? _mm512_and_si512(v, _mm512_set1_epi32(0xFFFF)) : _mm512_srli_epi32(v, 16));
+  }
+  static NAG_INLINE void store_nearest(Vf b, uint16_t* to) {
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(b.v), 16), _mm512_set1_epi32(1));
+    put(b, to, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+  }
+  static NAG_INLINE void put(Vf b, uint16_t* to, __m512i random) {
+    const __m512i u = _mm512_castps_si512(b.v);
+    const __mmask16 nan = _mm512_cmp_ps_mask(b.v, b.v, _CMP_UNORD_Q);
+    const __m512i kept = _mm512_mask_or_epi32(_mm512_add_epi32(u, random), nan, u, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
+  }
+};
+#elif NAG_SIMD == 256
+struct Draws {
+  __m256i v[2];
+  NAG_INLINE Draws(RandomKey key, uint32_t first) {
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    for (int half = 0; half < 2; ++half) {
+      __m256i x = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first + key.before) + 8 * half), lanes);
+      x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
+      x = _mm256_mullo_epi32(x, _mm256_set1_epi32(0x21F0AAAD));
+      x = _mm256_xor_si256(_mm256_xor_si256(x, _mm256_srli_epi32(x, 15)), _mm256_set1_epi32(static_cast<int>(key.between)));
+      x = _mm256_mullo_epi32(x, _mm256_set1_epi32(0x735A2D97));
+      v[half] = _mm256_xor_si256(x, _mm256_srli_epi32(x, 15));
     }
-    return;
   }
-  const size_t low = n < kHalf ? n : kHalf;
-  for (size_t j = 0; j < low; ++j) {
-    to[j] = Bfloat16::dithered(from[j], random_bits(key, base + static_cast<uint32_t>(j)) & 0xFFFFu);
+  NAG_INLINE void store(Vf b, uint16_t* to, int j) const {
+    const __m256i draw = v[j % 16 / 8];
+    put(b, to, j < 16 ? _mm256_and_si256(draw, _mm256_set1_epi32(0xFFFF)) : _mm256_srli_epi32(draw, 16));
   }
-  for (size_t j = kHalf; j < n; ++j) {
-    to[j] = Bfloat16::dithered(from[j], random_bits(key, base + static_cast<uint32_t>(j - kHalf)) >> 16);
+  static NAG_INLINE void store_nearest(Vf b, uint16_t* to) {
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(_mm256_castps_si256(b.v), 16), _mm256_set1_epi32(1));
+    put(b, to, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
   }
-}
+  static NAG_INLINE void put(Vf b, uint16_t* to, __m256i random) {
+    const __m256i u = _mm256_castps_si256(b.v);
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(u, random), 16);
+    const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(b.v, b.v, _CMP_UNORD_Q));
+    const __m256i kept = _mm256_blendv_epi8(rounded, quiet, nan);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(kept, kept), 0xD8);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+  }
+};
+#else
+struct Draws {
+  uint32_t v[kDitherBlock / 2];
+  NAG_INLINE Draws(RandomKey key, uint32_t first) {
+    for (uint32_t j = 0; j < kDitherBlock / 2; ++j) v[j] = random_bits(key, first + j);
+  }
+  NAG_INLINE void store(Vf b, uint16_t* to, int j) const {
+    float lanes[Vf::N];
+    b.store(lanes);
+    for (int k = 0; k < Vf::N; ++k) {
+      const uint32_t draw = v[(j + k) % (kDitherBlock / 2)];
+      to[k] = Bfloat16::dithered(lanes[k], j < kDitherBlock / 2 ? draw & 0xFFFFu : draw >> 16);
+    }
+  }
+  static NAG_INLINE void store_nearest(Vf b, uint16_t* to) {
+    float lanes[Vf::N];
+    b.store(lanes);
+    for (int k = 0; k < Vf::N; ++k) to[k] = Bfloat16::nearest(lanes[k]);
+  }
+};
+#endif

@@ -59,7 +59,7 @@ struct RunSums {
   bool aligned;  // whether dot is asked for
 };
 
-// A run of elements in the compute type. Where `half` is not null the buffer is read there, as bfloat16, and b is written only.
+// A run of elements in the compute type; the buffer may be bfloat16 instead.
 template <class T>
 struct MomentumRun {
   T* p;
@@ -67,17 +67,11 @@ struct MomentumRun {
   T* b;
   T* e;
   size_t n;
-  const uint16_t* half;
+  size_t beyond;   // elements behind these n
+  uint16_t* half;  // the bfloat16 buffer, or null; the rest says how it is rounded
+  RandomKey key;
+  uint32_t index;  // of element 0 in its leaf, a multiple of kDitherBlock
 };
-
-NAG_INLINE Vf load_buffer(const float* b, const uint16_t* half, size_t i) {
-  return half == nullptr ? Vf::load(b + i) : widen(reinterpret_cast<const bf16*>(half + i), Vf());
-}
-NAG_INLINE Vf load_buffer_n(const float* b, const uint16_t* half, size_t i, int n) {
-  return half == nullptr ? Vf::load_n(b + i, n) : widen_n(reinterpret_cast<const bf16*>(half + i), n, Vf());
-}
-NAG_INLINE Vd load_buffer(const double* b, const uint16_t*, size_t i) { return Vd::load(b + i); }
-NAG_INLINE Vd load_buffer_n(const double* b, const uint16_t*, size_t i, int n) { return Vd::load_n(b + i, n); }
 
 template <class V, UpdateConvention kConvention>
 NAG_INLINE V decayed_parameter(const RuleLanes<V>& r, V p) {
@@ -130,7 +124,17 @@ NAG_INLINE V update_lanes(const RuleLanes<V>& r, V p, V& g, V& b, V& e, bool fir
   return p;
 }
 
-template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral, bool kHalf>
+// How far ahead the next lines are asked for. The processor's own streams end at each page of 4 KiB, and three or four of them
+// begin anew at every one.
+constexpr size_t kAskedBytes = 2048;
+
+// Elements up to which a run asks: beyond the arrays' end there is nothing to ask for.
+template <class T> NAG_INLINE size_t asking_end(const MomentumRun<T>& run, size_t ahead) {
+  const size_t all = run.n + run.beyond;
+  return all < ahead ? 0 : all - ahead < run.n ? all - ahead : run.n;
+}
+
+template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
 NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
                                RunSums& sums) {
   using T = typename V::T;
@@ -139,7 +143,6 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
   T* const bs = run.b;
   T* const es = run.e;
   const T* const gs = run.g;
-  const uint16_t* const hs = kHalf ? run.half : nullptr;
   const size_t count = run.n;
   SquareSum sum = sums.squares;
   DotSum dot = sums.dot;
@@ -147,10 +150,9 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
   const bool reads_b = kForm != UpdateForm::plain && !(kGeneral && first);
   const bool writes_e = kGeneral && r.averaged;
   const bool reads_e = writes_e && !first;
-  size_t i = 0;
-  for (; i + V::N <= count; i += V::N) {
+  const auto whole = [&](size_t i) NAG_ALWAYS {
     sum.add(gs + i);
-    V b = reads_b ? load_buffer(bs, hs, i) : V::zero();
+    V b = reads_b ? V::load(bs + i) : V::zero();
     V e = reads_e ? V::load(es + i) : V::zero();
     const V p = V::load(ps + i);
     V g = V::load(gs + i);
@@ -158,11 +160,22 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
     if (kForm != UpdateForm::plain) b.store(bs + i);
     if (writes_e) e.store(es + i);
     if (aligned) dot.add(g, kForm == UpdateForm::plain ? g : b);
+  };
+  constexpr size_t kAhead = kAskedBytes / sizeof(T);
+  const size_t asking = asking_end(run, kAhead);
+  size_t i = 0;
+  for (; i + V::N <= asking; i += V::N) {
+    prefetch(ps + i + kAhead);
+    prefetch(gs + i + kAhead);
+    if (reads_b) prefetch(bs + i + kAhead);
+    if (reads_e) prefetch(es + i + kAhead);
+    whole(i);
   }
+  for (; i + V::N <= count; i += V::N) whole(i);
   if (i < count) {
     const int n = static_cast<int>(count - i);
     sum.template add_n<V>(gs + i, n);
-    V b = reads_b ? load_buffer_n(bs, hs, i, n) : V::zero();
+    V b = reads_b ? V::load_n(bs + i, n) : V::zero();
     V e = reads_e ? V::load_n(es + i, n) : V::zero();
     const V p = V::load_n(ps + i, n);
     V g = V::load_n(gs + i, n);
@@ -178,21 +191,79 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
   sums.dot = dot;
 }
 
+// The same with a bfloat16 buffer, kDitherBlock elements at a time; the last ones in a padded copy.
+template <UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
+NAG_NOINLINE void momentum_run_half(const MomentumRun<float>& run, const UpdateRule<float>& rule, bool first,
+                                    RunSums& sums) {
+  const RuleLanes<Vf> r(rule);
+  const MomentumRun<float> x = run;
+  const bool stochastic = rule.seed != 0;
+  SquareSum sum = sums.squares;
+  DotSum dot = sums.dot;
+  const bool aligned = kGeneral && sums.aligned;
+  const bool reads_b = !(kGeneral && first);
+  const bool writes_e = kGeneral && r.averaged;
+  const bool reads_e = writes_e && !first;
+  const auto block = [&](float* ps, const float* gs, uint16_t* hs, float* es, size_t from) NAG_ALWAYS {
+    const Draws draws(x.key, (x.index + static_cast<uint32_t>(from)) / 2);
+    for (int j = 0; j < kDitherBlock; j += Vf::N) {
+      sum.add(gs + j);
+      Vf b = reads_b ? widen(reinterpret_cast<const bf16*>(hs + j), Vf()) : Vf::zero();
+      Vf e = reads_e ? Vf::load(es + j) : Vf::zero();
+      const Vf p = Vf::load(ps + j);
+      Vf g = Vf::load(gs + j);
+      update_lanes<Vf, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store(ps + j);
+      stochastic ? draws.store(b, hs + j, j) : Draws::store_nearest(b, hs + j);
+      if (writes_e) e.store(es + j);
+      if (aligned) dot.add(g, b);
+    }
+  };
+  constexpr size_t kAhead = kAskedBytes / sizeof(float);
+  const size_t asking = asking_end(x, kAhead);
+  size_t i = 0;
+  for (; i + kDitherBlock <= x.n; i += kDitherBlock) {
+    if (i < asking) {
+      for (size_t j = i + kAhead; j < i + kAhead + kDitherBlock; j += 64 / sizeof(float)) {
+        prefetch(x.p + j);
+        prefetch(x.g + j);
+        if (reads_e) prefetch(x.e + j);
+      }
+      prefetch(x.half + i + kAhead);
+    }
+    block(x.p + i, x.g + i, x.half + i, writes_e ? x.e + i : nullptr, i);
+  }
+  if (i < x.n) {
+    const size_t n = x.n - i;
+    float ps[kDitherBlock] = {}, gs[kDitherBlock] = {}, es[kDitherBlock] = {};
+    uint16_t hs[kDitherBlock] = {};
+    NAG_COPY(ps, x.p + i, n * sizeof(float));
+    NAG_COPY(gs, x.g + i, n * sizeof(float));
+    NAG_COPY(hs, x.half + i, n * sizeof(uint16_t));
+    if (writes_e) NAG_COPY(es, x.e + i, n * sizeof(float));
+    block(ps, gs, hs, es, i);
+    NAG_COPY(x.p + i, ps, n * sizeof(float));
+    NAG_COPY(x.half + i, hs, n * sizeof(uint16_t));
+    if (writes_e) NAG_COPY(x.e + i, es, n * sizeof(float));
+  }
+  sums.squares = sum;
+  sums.dot = dot;
+}
+static_assert(kDitherBlock % Vf::N == 0, "a block is whole vectors");
+
 template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
 void momentum_buffered(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
                        RunSums& sum) {
   if constexpr (V::N == Vf::N) {
-    if (run.half != nullptr) return momentum_run<V, kConvention, kForm, kGeneral, true>(run, rule, first, sum);
+    if (run.half != nullptr) return momentum_run_half<kConvention, kForm, kGeneral>(run, rule, first, sum);
   }
-  momentum_run<V, kConvention, kForm, kGeneral, false>(run, rule, first, sum);
+  momentum_run<V, kConvention, kForm, kGeneral>(run, rule, first, sum);
 }
 
 template <class V, UpdateConvention kConvention, bool kGeneral>
 void momentum_form(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
                    RunSums& sum) {
   switch (rule.form) {
-    case UpdateForm::plain:
-      return momentum_run<V, kConvention, UpdateForm::plain, kGeneral, false>(run, rule, first, sum);
+    case UpdateForm::plain: return momentum_run<V, kConvention, UpdateForm::plain, kGeneral>(run, rule, first, sum);
     case UpdateForm::heavy_ball:
       return momentum_buffered<V, kConvention, UpdateForm::heavy_ball, kGeneral>(run, rule, first, sum);
     case UpdateForm::nesterov:
@@ -222,7 +293,7 @@ void momentum_any(const MomentumRun<typename V::T>& run, const UpdateRule<typena
 
 // Narrow arrays pass through float blocks of this many elements: small enough to stay in the first-level cache.
 constexpr size_t kNarrowBlock = 512;
-static_assert(kNarrowBlock == kDitherBlock, "a block is rounded with its own draws");
+static_assert(kNarrowBlock % kDitherBlock == 0, "a narrow block is whole blocks of draws");
 
 template <class T> NAG_INLINE T* ahead(T* p, size_t i) { return p == nullptr ? nullptr : p + i; }
 
@@ -248,21 +319,21 @@ NAG_INLINE void round_block(const float* from, uint16_t* to, size_t n, bool stoc
   stochastic ? round_stochastic<H>(from, to, n, key, first) : round_nearest<H>(from, to, n);
 }
 
-// The elements [i, i + n) of a span, n at most kNarrowBlock where the buffer is bfloat16, with p and g in float32.
+// The elements [i, i + n) of a span, with p and g in float32.
 NAG_INLINE void momentum_block(const UpdateSpan& s, const UpdateRule<float>& rule, size_t i, float* p, const float* g,
-                               size_t n, RunSums& sums) {
-  float* const e = ahead(static_cast<float*>(s.ema), i);
-  if (!s.bf16_buffer || rule.form == UpdateForm::plain) {
-    return momentum_any<Vf>({p, g, ahead(static_cast<float*>(s.buffer), i), e, n, nullptr}, rule, s.first, sums);
+                               size_t n, size_t beyond, RunSums& sums) {
+  MomentumRun<float> run = {p, g, nullptr, ahead(static_cast<float*>(s.ema), i), n, beyond, nullptr, {0, 0}, 0};
+  if (s.bf16_buffer) {
+    run.half = ahead(static_cast<uint16_t*>(s.buffer), i);
+    run.key = random_key(rule.seed, s.tensor, ~s.leaf);  // not the parameter's
+    run.index = static_cast<uint32_t>(i);
+  } else {
+    run.b = ahead(static_cast<float*>(s.buffer), i);
   }
-  float kept[kNarrowBlock];
-  uint16_t* const half = static_cast<uint16_t*>(s.buffer) + i;
-  momentum_any<Vf>({p, g, kept, e, n, half}, rule, s.first, sums);
-  if (rule.seed == 0) return round_nearest<Bfloat16>(kept, half, n);
-  dither_block(kept, half, n, random_key(rule.seed, s.tensor, ~s.leaf), i);  // not the parameter's key
+  momentum_any<Vf>(run, rule, s.first, sums);
 }
 
-// Parameters or buffers that are narrower than the arithmetic, a block at a time.
+// Parameters that are narrower than the arithmetic, a block at a time.
 template <class H>
 double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
   float params[kNarrowBlock], grads[kNarrowBlock];
@@ -274,7 +345,7 @@ double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
     const size_t n = s.count - i < kNarrowBlock ? s.count - i : kNarrowBlock;
     float* const p = s.master != nullptr ? s.master + i : params;
     if (s.master == nullptr) widen_block<H>(out + i, params, n);
-    momentum_block(s, rule, i, p, widened(s.grad_number, s.grad, i, n, grads), n, sums);
+    momentum_block(s, rule, i, p, widened(s.grad_number, s.grad, i, n, grads), n, 0, sums);
     round_block<H>(p, out + i, n, stochastic, key, i);
   }
   return finish(s, sums);
@@ -283,7 +354,7 @@ double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
 inline double momentum_f64(const UpdateSpan& s, const UpdateRule<double>& rule) {
   RunSums sums = sums_of(s);
   momentum_any<Vd>({static_cast<double*>(s.param), static_cast<const double*>(s.grad), static_cast<double*>(s.buffer),
-                    static_cast<double*>(s.ema), s.count, nullptr},
+                    static_cast<double*>(s.ema), s.count, s.beyond, nullptr, {0, 0}, 0},
                    rule, s.first, sums);
   return finish(s, sums);
 }
@@ -294,13 +365,9 @@ inline double momentum_f32(const UpdateSpan& s, const UpdateRule<float>& rule) {
     case UpdateNumber::f16: return momentum_narrow<Float16>(s, rule);
     default: break;
   }
-  float* const p = static_cast<float*>(s.param);
-  const float* const g = static_cast<const float*>(s.grad);
   RunSums sums = sums_of(s);
-  const size_t block = s.bf16_buffer ? kNarrowBlock : s.count;
-  for (size_t i = 0; i < s.count; i += block) {
-    momentum_block(s, rule, i, p + i, g + i, s.count - i < block ? s.count - i : block, sums);
-  }
+  momentum_block(s, rule, 0, static_cast<float*>(s.param), static_cast<const float*>(s.grad), s.count, s.beyond,
+                 sums);
   return finish(s, sums);
 }
 

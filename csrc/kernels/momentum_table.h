@@ -50,6 +50,7 @@ struct UpdateSpan {
   float* master;        // or null
   double* alignment;    // where <g, b> of the leaf goes, g as decayed and b as it becomes; or null: not asked for
   std::size_t count;
+  std::size_t beyond;   // elements that follow these in memory and are stepped next: worth asking for ahead of time
   std::uint64_t tensor;  // with `leaf`, the counter of the random bits
   std::uint64_t leaf;
   UpdateNumber param_number;

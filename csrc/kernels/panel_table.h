@@ -61,4 +61,22 @@ struct PanelKernels {
   void (*solve)(const T* L, T* P, std::ptrdiff_t ld, std::ptrdiff_t width, std::ptrdiff_t vectors);
 };
 
+// The same product for rows of few entries.
+template <class T>
+struct CsrGramBlock {
+  const void* data;
+  const void* indices;
+  const std::int64_t* indptr;
+  const std::int64_t* at;  // the rows, or null: first_row and those after it
+  std::int64_t first_row;
+  std::ptrdiff_t rows, d;
+  bool ones;
+  std::int64_t first, end;  // columns x whose products with themselves and those after them are wanted
+  const T* c;
+  const T* r;  // or null
+  double* G;
+  std::ptrdiff_t ldg;
+  double* g;
+};
+
 }  // namespace nag

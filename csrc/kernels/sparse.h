@@ -120,3 +120,30 @@ void csr_outer(const void* data_at, const void* idx_at, const int64_t* cuts, ptr
     }
   }
 }
+
+// Rows first to end of the upper triangle of G += sum c x x', and g += sum r x for the same columns; double throughout. With
+// `ones` x has a last entry 1, at column d. Each number of G is added to in the order of the rows.
+template <class T, class S, class I>
+void csr_gram(const CsrGramBlock<T>& b) {
+  const S* data = static_cast<const S*>(b.data);
+  const I* idx = static_cast<const I*>(b.indices);
+  for (ptrdiff_t i = 0; i < b.rows; ++i) {
+    const int64_t row = b.at ? b.at[i] : b.first_row + i;
+    const double c = static_cast<double>(b.c[i]), r = b.r ? static_cast<double>(b.r[i]) : 0.0;
+    if (c == 0 && r == 0) continue;
+    const int64_t end = b.indptr[row + 1];
+    for (int64_t e = first_at_least(idx, b.indptr[row], end, b.first); e < end && idx[e] < b.end; ++e) {
+      const double x = static_cast<double>(data[e]);
+      if (b.r) b.g[idx[e]] += r * x;
+      if (c == 0) continue;
+      const double a = c * x;
+      double* G = b.G + static_cast<ptrdiff_t>(idx[e]) * b.ldg;
+      for (int64_t q = e; q < end; ++q) G[idx[q]] += a * static_cast<double>(data[q]);
+      if (b.ones) G[b.d] += a;
+    }
+    if (b.ones && b.end > b.d) {
+      b.G[b.d * b.ldg + b.d] += c;
+      if (b.r) b.g[b.d] += r;
+    }
+  }
+}

@@ -86,6 +86,7 @@ struct RowKernels {
   // Where each owner's entries of each row begin and end, for csr_outer with stride owners + 1.
   void (*csr_split[2])(const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const std::int64_t* bounds, int owners,
                        std::int64_t* cuts);
+  void (*csr_gram[2][2])(const CsrGramBlock<T>&);
   PanelKernels<T> panel;
   int lanes;
 };

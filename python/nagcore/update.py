@@ -152,10 +152,10 @@ def nesterov_step_(
         parameters become their nearest values.
     seed : int
         0 rounds bfloat16 and float16 parameters and bfloat16 buffers to nearest even. Any other
-        integer below 2**64 rounds them stochastically, up or down with the probabilities that keep the mean; give
-        another seed at each step, such as the step's number. The random bits depend on the seed,
-        the tensor's place in the list and the element's place in the tensor, not on threads or
-        instruction sets. Not read where there are master weights.
+        integer below 2**64 rounds them stochastically, up or down with the probabilities that
+        keep the mean; give another seed at each step, such as the step's number. The random bits
+        depend on the seed, the tensor's place in the list and the element's place in the tensor,
+        not on threads or instruction sets. Parameters with master weights are rounded to nearest.
     dtype : str or dtype, optional
         ``"bfloat16"`` when uint16 arrays hold bfloat16.
     n_threads : int, optional

@@ -16,6 +16,7 @@ from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, 
 from nagcore.solvers.dense import EquilibratedHessian, MinimumNorm, cholesky
 from nagcore.solvers.linesearch import best_step
 from nagcore.solvers.metric import Metric
+from nagcore.solvers.rows import Sampler
 from solvers.problems import KINDS, fit_case, minimum, value
 
 EPS = 2.0**-52
@@ -33,7 +34,7 @@ def own_oracle(case):
 def test_newton_and_plbfgs_find_the_minimum_in_few_passes(loss, kind, fit_intercept):
     case = fit_case(loss, kind, "l2", fit_intercept, weights=True)
     best = minimum(case)
-    for solver, most in (("newton", 16), ("plbfgs", 45)):
+    for solver, most in (("newton", 16), ("plbfgs", 45), ("pnag", 120)):
         found = minimize(Objective(**case), solver=solver, tol=1e-9)
         note = f"{solver} {found.n_passes} {found.message} {found.gap}"
         assert found.converged, note
@@ -186,7 +187,7 @@ def test_pairs_survive_a_change_of_variables():
     memory, made = None, []
     for seed in range(2):
         A = np.random.default_rng(seed).normal(size=(30, 7))
-        columns = Columns.of_gram(A.T @ A / 30, 6, None, 1.0)
+        columns = Columns.of_gram(A.T @ A / 30, 6, 1.0)
         coordinates = Coordinates(objective, columns, EPS)
         oracle = Oracle(objective, coordinates, objective.problem, memory)
         if memory is None:
@@ -223,6 +224,30 @@ def test_metrics_of_classes_are_an_exact_change_of_variables(fit_intercept):
     ((s_back, y_back),) = oracle.pairs()
     np.testing.assert_allclose(y_back, y, rtol=1e-6, atol=1e-9)
     assert (s_back * y_back).sum() == pytest.approx((s * y).sum(), rel=1e-6)
+
+
+def test_a_long_run_samples_more_rows():
+    """Rare features, few of them penalised: the metric of 5 to 17 rows per column was not enough."""
+    rng = np.random.default_rng(2)
+    n, d = 40_000, 200
+    often = np.r_[np.full(20, 1e-4), 10.0 ** rng.uniform(-1.7, -0.7, d - 20)]
+    X = (rng.random((n, d)) < often).astype(np.float32)
+    y = (X @ rng.normal(size=d) * 1.5 - 2 + 0.6 * rng.logistic(size=n) > 0).astype(float)
+    objective = Objective(X, y, loss="logistic", l2=1e-2 / n)
+    sampler = Sampler(objective, 0)
+    assert sampler.rows_for(0) == sampler.rows_for(6) < sampler.rows_for(24) <= n
+    rows, factor = sampler.draw(np.ones(n), 0)
+    assert len(rows) == len(factor) == sampler.m
+    assert objective.n_passes < 1.2  # the probe for rare columns
+    assert np.isin(np.flatnonzero(X[:, :20].any(axis=1)), rows).all()
+    weights = np.zeros(n)
+    np.add.at(weights, rows, factor)
+    sampled, full = X[rows].T @ factor, X.sum(axis=0)
+    np.testing.assert_allclose(sampled, full, rtol=0.5, atol=50)
+    np.testing.assert_allclose(weights.sum(), n, rtol=0.02)
+    found = minimize(objective, solver="plbfgs")
+    assert found.converged
+    assert found.n_passes < 60
 
 
 def test_metrics_of_classes_take_fewer_passes():
@@ -271,6 +296,7 @@ def test_minimum_norm_is_the_pseudo_inverse():
 @pytest.mark.parametrize(("solver", "loss", "how", "words"), [
     ("newton", "logistic", {"l1": 0.1}, "needs a smooth objective; l1 is 0.1"),
     ("plbfgs", "logistic", {"l1": 0.1}, "needs a smooth objective"),
+    ("pnag", "logistic", {"positive": True}, "needs a smooth objective; positive is True"),
     ("newton", "softmax", {"l1": 0.0}, "one margin per row"),
     ("normal", "logistic", {"l1": 0.0}, "takes loss squared; this one is \"logistic\""),
 ])

@@ -48,9 +48,10 @@ class SGD(KerasSGD):
 
     Every argument of keras.optimizers.SGD has keras's meaning; clipping, loss scaling, gradient
     accumulation, constraints and the overwriting by averages are keras's own code around the step.
-    One step equals keras's own on the same backend to the bit, where the processor has fused multiply-add
-    (docs/keras.md has the small print). Variables the kernel does not update (bfloat16 and float16,
-    another device, sparse gradients, XLA) are updated by keras's own rule, which is said once.
+    One step equals keras's own on the same backend to the bit, where the processor has fused
+    multiply-add and jax and tensorflow are left their own rule (docs/keras.md has the small print).
+    Variables the kernel does not update (bfloat16 and float16, another device, sparse gradients, XLA)
+    are updated by keras's own rule, which is said once.
 
     Parameters
     ----------
@@ -76,6 +77,10 @@ class SGD(KerasSGD):
         Judges the norm of the gradients, after keras's clipping, before each update. "skip" leaves
         variables and momentums as they are, "rollback" sets them to the copy made at the first
         accepted step and then once in a window. Not saved with the model.
+    use_kernel : bool, optional
+        None takes nagcore's kernel where it writes in place (numpy, torch), and elsewhere only for what
+        keras's rule cannot do (acceleration, guard), because a callback with copies is slower than a
+        compiled rule. True takes it wherever it can be had, False never.
 
     Attributes
     ----------
@@ -90,8 +95,9 @@ class SGD(KerasSGD):
 
     Notes
     -----
-    numpy and torch on the CPU are updated in place; jax and tensorflow through a callback with copies.
-    docs/keras.md says what each costs. A saved model is loaded after ``import nagcore.keras``.
+    numpy and torch on the CPU are updated in place; jax and tensorflow by keras's own rule or, with the
+    kernel, through a callback with copies. docs/keras.md says what each costs. A saved model is loaded
+    after ``import nagcore.keras``.
     The rule is that of Sutskever et al. (2013), "On the importance of initialization and momentum in
     deep learning".
 

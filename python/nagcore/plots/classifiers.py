@@ -151,10 +151,11 @@ def confusion_matrix(
     parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     if k <= _MOST_NAMES:
-        size = max(5.0, min(10.0, 110 / k))
+        digits = len(str(counts.max()))
+        size = max(5.0, min(10.0, 110 / k) * min(1.0, 3 / digits if k > 5 else 1.0))
         for i, j in np.argwhere(counts):
             dark = parts[i, j] > 0.5
-            axes.text(j, i, f"{counts[i, j]:,}", ha="center", va="center", fontsize=size,
+            axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=size,
                       color="white" if dark else "black")  # fmt: skip
         long = k * max(len(str(name)) for name in names) > 36  # characters that fit below
         axes.set_xticks(range(k), names, rotation=45 if long else 0, ha="right" if long else "center")

@@ -185,8 +185,8 @@ def _columns_of(source: Any) -> dict[str, np.ndarray] | None:
         if isinstance(getattr(source, "rows", None), list):
             source = source.rows
         elif hasattr(source, "n_passes"):
-            names = ("n_passes", "seconds", "value", "gap")
-            source = {name: list(getattr(source, name)) for name in names}
+            kept = ("n_passes", "seconds", "value", "gap")
+            source = {name: list(getattr(source, name)) for name in kept}
             source["step"] = range(1, len(source["n_passes"]) + 1)
     if isinstance(source, Mapping):
         lengths = {len(values) for values in source.values()}

@@ -45,8 +45,8 @@ class Columns(NamedTuple):
     curvature: float  # the mean of φ''
 
     @classmethod
-    def of_gram(cls, G: np.ndarray, d: int, sampled: int | None, curvature: float) -> Columns:
-        """From (1/S) Σ s v x̃x̃ᵀ over all rows or `sampled` ones, `curvature` the mean of v."""
+    def of_gram(cls, G: np.ndarray, d: int, curvature: float) -> Columns:
+        """From (1/S) Σ s v x̃x̃ᵀ over all rows, or an estimate of it, `curvature` the mean of v."""
         weight = float(G[d, d]) if len(G) > d else curvature
         mean, scatter = np.zeros(d), G[:d, :d] / weight
         if len(G) > d:
@@ -55,9 +55,6 @@ class Columns(NamedTuple):
         spread = np.maximum(scatter.diagonal(), 0.0)
         inverse = np.divide(1, np.sqrt(spread), out=np.zeros(d), where=spread > 0)
         correlation = inverse[:, None] * scatter * inverse
-        if sampled is not None:
-            # A direction that looks flat in the sample may vary in some of every `sampled` others.
-            correlation *= 1 - 3 / sampled
         return cls(mean, spread, correlation, weight)
 
     @classmethod

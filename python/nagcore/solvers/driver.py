@@ -92,7 +92,7 @@ class Run:
                 judge.widen()
             else:
                 patience *= _RENEW_GROWTH
-                columns = metric.at(self.oracle.problem, self._last.z)
+                columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
                 known = self.oracle.known(self._last)
 
     def _enter(self, columns: Columns | list[Columns] | None, narrow: bool, known: Known | None) -> None:
@@ -145,7 +145,7 @@ class Run:
                 return "widen"
             if it.moved and self.n_iter - begun >= patience:
                 if (self.n_passes + 3 + reserve <= self.max_passes
-                        and self.metric.bent(oracle.problem, it.z)):
+                        and self.metric.bent(oracle.problem, it.z, self.n_passes)):
                     self._last = it
                     return "renew"
                 patience *= _RENEW_GROWTH

@@ -46,8 +46,14 @@ class Metric:
         self.rows = np.zeros(0)
         self.by_class = objective.k > 1 and objective.k * d * d <= _CLASS_ENTRIES
 
-    def at(self, problem: Any, z: np.ndarray) -> Columns | list[Columns]:
-        """The columns with the curvature that the loss has at margins z; for each class if `by_class`."""
+    def at(self, problem: Any, z: np.ndarray, passes: float = 0.0) -> Columns | list[Columns]:
+        """The columns with the curvature that the loss has at margins z; for each class if `by_class`.
+
+        The more passes there were, the more rows are sampled: a metric that was not good enough
+        becomes a better one.
+        """
+        if self.sampler is not None:
+            self.sampler.m = self.sampler.rows_for(passes)
         self.rows = curvature_rows(self.objective, problem, z)
         if self.sampler is not None:
             if self.by_class:
@@ -65,10 +71,15 @@ class Metric:
         if not self.rows.size:
             self.rows = curvature_rows(self.objective, problem, z)
 
-    def bent(self, problem: Any, z: np.ndarray) -> bool:
-        """Whether the curvature at margins z is no longer what the columns were made for."""
+    def bent(self, problem: Any, z: np.ndarray, passes: float = 0.0) -> bool:
+        """Whether the curvature at margins z is no longer what the columns were made for.
+
+        Or whether twice as many rows could be sampled for them by now.
+        """
         if self.objective.X is None:
             return False
+        if self.sampler is not None and self.sampler.rows_for(passes) >= 2 * self.sampler.m:
+            return True
         change = float(np.abs(curvature_rows(self.objective, problem, z) - self.rows).mean())
         return change > _BENT * float(self.rows.mean())
 
@@ -89,8 +100,7 @@ class Metric:
             G = problem.gram(weights.astype(problem.compute), rows)
             if not (np.isfinite(G).all() and G.any()):
                 return None
-            sampled = None if rows is None else len(rows)
-            columns = Columns.of_gram(G, d, sampled, (1 + CURVATURE_FLOOR) * mean)
+            columns = Columns.of_gram(G, d, (1 + CURVATURE_FLOOR) * mean)
             square, spread = columns.mean**2, columns.spread
             if problem.compute == np.float64 or not (square > _OFFSET * spread).any():
                 break

@@ -40,13 +40,16 @@ class Sampler:
     """
 
     def __init__(self, objective: Objective, seed: int) -> None:
-        n, p = objective.shape[0], objective.p
         self.objective, self.seed = objective, seed
-        affordable = int(_READS * _OPERATIONS * n / p)
-        self.m = min(n, max(_FEWEST * p, min(affordable, _MOST * p)))
-        if 2 * self.m > n:
-            self.m = n
+        self.m = self.rows_for(0.0)
         self._rare: np.ndarray | None = None  # rows of the stratum, once they were looked for
+
+    def rows_for(self, passes: float) -> int:
+        """How many rows to draw after so many passes: what half of them, or three reads, pay for."""
+        n, p = self.objective.shape[0], self.objective.p
+        affordable = int(max(_READS, 0.5 * passes) * _OPERATIONS * n / p)
+        m = max(_FEWEST * p, min(affordable, _MOST * p))
+        return m if 2 * m <= n else n
 
     def draw(self, curvature: np.ndarray, turn: int) -> tuple[np.ndarray | None, Any]:
         """Rows (None for all), and factors by which each of them counts.

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
 
 import numpy as np  # noqa: E402
+
 from nagcore.torch import SGD  # noqa: E402
 
 

@@ -304,10 +304,11 @@ def test_the_schedules_of_nagcore_restart_on_a_quadratic():
             optimizer.step()
         return float((curvature * w.detach() ** 2).sum())
 
-    plain = loss_after(300, None)
-    nesterov = loss_after(300, schedules.Nesterov())
-    restarted = loss_after(300, schedules.AdaptiveRestart(schedules.Nesterov()))
-    assert restarted < 1e-3 * nesterov < 1e-3 * plain
+    plain = loss_after(600, None)
+    nesterov = loss_after(600, schedules.Nesterov())
+    restarted = loss_after(600, schedules.AdaptiveRestart(schedules.Nesterov()))
+    assert nesterov < 1e-2 * plain
+    assert restarted < 1e-3 * nesterov
 
 
 # ----- bad input -------------------------------------------------------------------------------
