@@ -11,7 +11,6 @@ import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Hidden, Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 
 from nagcore.linear_model._base import (
     check_data,
@@ -25,6 +24,7 @@ from nagcore.linear_model._classify import LinearClassifier
 from nagcore.linear_model._logistic_problem import (
     THEIRS,
     LogisticProblem,
+    check_labels,
     check_solver,
     class_weighted,
     warn_if_separated,
@@ -182,7 +182,7 @@ class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
         validate_params(self)
         strength, ratio = self._penalty()
         X, y = check_data(self, X, y, classes=True)
-        check_classification_targets(y)
+        check_labels(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         k = len(self.classes_)
         if k < 2:

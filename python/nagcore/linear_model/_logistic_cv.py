@@ -12,11 +12,10 @@ from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.model_selection import check_cv
 from sklearn.utils import compute_class_weight
 from sklearn.utils._param_validation import Hidden, Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 
 from nagcore.linear_model._base import check_data, check_weights, raise_if_interrupted, validate_params
 from nagcore.linear_model._logistic import LogisticRegression
-from nagcore.linear_model._logistic_problem import LogisticProblem, check_solver
+from nagcore.linear_model._logistic_problem import LogisticProblem, check_labels, check_solver
 from nagcore.linear_model._routing import label_aware, part_of, refuse_params, route, router
 
 __all__ = ["LogisticRegressionCV"]
@@ -139,7 +138,7 @@ class LogisticRegressionCV(LogisticRegression):
         check_solver(self.solver, penalty, self.dual)
         ratios = self._ratios(penalty, given_ratios)
         X, y = check_data(self, X, y, classes=True)
-        check_classification_targets(y)
+        check_labels(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         k = len(self.classes_)
         if k < 2:
