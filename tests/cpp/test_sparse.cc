@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "engine/gram.h"
 #include "support.h"
 
 namespace nag_test {
@@ -79,7 +80,68 @@ void check(const KernelTable* table, std::int64_t n, std::int64_t d, std::int64_
   }
 }
 
+// X' diag(v) X with an intercept by both roads: pairs of entries, and panels of whole rows.
+template <class T, class S, class I>
+void check_gram(const KernelTable* table, std::int64_t n, std::int64_t d) {
+  Random random(static_cast<std::uint64_t>(n * 10 + d));
+  const Rows<S, I> rows(n, d, 0, random);
+  Exact<S> data(rows.data.size(), 1);
+  Exact<I> idx(rows.idx.size(), 1);
+  std::copy(rows.data.begin(), rows.data.end(), data.data());
+  std::copy(rows.idx.begin(), rows.idx.end(), idx.data());
+  Exact<T> v(static_cast<std::size_t>(n), 1, random);
+  const std::size_t p = static_cast<std::size_t>(d) + 1;
+  std::vector<long double> sum(p * p), size(p * p), x(p);
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::fill(x.begin(), x.end(), 0.0L);
+    for (std::int64_t e = rows.ptr[static_cast<std::size_t>(i)]; e < rows.ptr[static_cast<std::size_t>(i) + 1]; ++e)
+      x[static_cast<std::size_t>(rows.idx[static_cast<std::size_t>(e)])] = rows.data[static_cast<std::size_t>(e)];
+    x[p - 1] = 1;
+    for (std::size_t a = 0; a < p; ++a)
+      for (std::size_t b = 0; b < p; ++b) {
+        sum[a * p + b] += x[a] * x[b] * v[static_cast<std::size_t>(i)];
+        size[a * p + b] += std::fabs(x[a] * x[b] * v[static_cast<std::size_t>(i)]);
+      }
+  }
+  nag::ProblemView view;
+  view.table = &ran(table);
+  view.storage = sizeof(S) == 4 ? nag::Storage::f32 : nag::Storage::f64;
+  view.compute = sizeof(T) == 4 ? nag::Compute::f32 : nag::Compute::f64;
+  view.n = n;
+  view.d = d;
+  view.fit_intercept = view.sparse = true;
+  view.wide_index = sizeof(I) == 8;
+  view.weight_sum = 1;
+  view.data = data.data();
+  view.indices = idx.data();
+  view.indptr = rows.ptr.data();
+  nag::SecondRequest q;
+  q.v = v.data();
+  for (const auto run : {&nag::run_second_sparse, &nag::run_second}) {
+    std::vector<double> one(p * p, -77.0), three(p * p, -77.0);
+    q.out = one.data();
+    q.n_threads = 1;
+    EXPECT_TRUE(run(view, q).finite);
+    q.out = three.data();
+    q.n_threads = 3;
+    EXPECT_TRUE(run(view, q).finite);
+    EXPECT_EQ(one, three);
+    for (std::size_t j = 0; j < p * p; ++j)
+      EXPECT_LE(std::fabs(one[j] - sum[j]), 16 * std::numeric_limits<T>::epsilon() * size[j]) << j / p << ", " << j % p << " of " << p;
+  }
+}
+
 class Sparse : public PerIsa {};
+TEST_P(Sparse, GramMatchesWideSums) {
+  for (const std::int64_t n : {1, 17, 300, 2300})
+    for (const std::int64_t d : {1, 7, 100}) {
+      if (n * d > 50000) continue;  // long double sums take their time
+      check_gram<float, float, std::int32_t>(GetParam(), n, d);
+      check_gram<float, float, std::int64_t>(GetParam(), n, d);
+      check_gram<double, double, std::int32_t>(GetParam(), n, d);
+      check_gram<double, float, std::int64_t>(GetParam(), n, d);
+    }
+}
 TEST_P(Sparse, MatchesWideSums) {
   for (const std::int64_t n : {1, 3, 16, 17, 70})
     for (const std::int64_t d : {1, 7, 100})

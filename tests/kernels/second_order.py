@@ -45,5 +45,3 @@ def hessian_vector(case, v, weights, wide=np.float64):
 
 def arithmetic(problem):
     return problem.compute, np.longdouble if problem.compute == "float64" else np.float64
-
-

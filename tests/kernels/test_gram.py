@@ -15,7 +15,16 @@ from nagcore import _core
 
 # Below, at and above a vector and a tile, with and without the column of ones; 1, one block, several leaves.
 SIZES = [
-    (1, 1), (2, 3), (5, 7), (33, 8), (31, 9), (127, 15), (129, 16), (65, 17), (1025, 31), (2050, 33),
+    (1, 1),
+    (2, 3),
+    (5, 7),
+    (33, 8),
+    (31, 9),
+    (127, 15),
+    (129, 16),
+    (65, 17),
+    (1025, 31),
+    (2050, 33),
     (300, 64),
 ]
 
@@ -82,8 +91,12 @@ def test_gram_of_named_rows_counts_each_as_often_as_it_is_named(dtype, close):
     rng = np.random.default_rng(0)
     for n, d in ((50, 7), (2000, 40), (300, 260)):
         case = make("squared", n, d, dtype, extras=("weights", "intercept"))
-        shuffled = rng.permutation(n).astype(np.int32)
-        for rows in (rng.integers(0, n, n + 50), np.array([n - 1]), np.arange(n), shuffled):
+        for rows in (
+            rng.integers(0, n, n + 50),
+            np.array([n - 1]),
+            np.arange(n),
+            rng.permutation(n).astype(np.int32),
+        ):
             for layout in ("C", "F", "both reversed"):
                 check(close, case, lay_out(case.X, layout), numbers(n), rows, note=layout)
     case = make("squared", 3000, 11, "float32")
@@ -193,11 +206,6 @@ def test_out_may_overlap_nothing():
         problem.gram(out=X[:8])
 
 
-def call_often(problem, rows):
-    for _ in range(200):
-        problem.gram(rows=rows)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 @pytest.mark.parametrize(("n", "d"), [(1_200_000, 60), (40_000, 700)])
 def test_a_signal_ends_a_long_pass(n, d):
@@ -211,14 +219,20 @@ def test_a_signal_ends_a_long_pass(n, d):
 
     X = np.ones((1, d), np.float32).repeat(2000, 0)
     rows = np.zeros(n, np.int64)
-    isa = "baseline" if "baseline" in ISAS else None
-    problem = _core.Problem(X, np.zeros(2000), loss="squared", n_threads=2, isa=isa)
+    problem = _core.Problem(
+        X, np.zeros(2000), loss="squared", n_threads=2, isa="baseline" if "baseline" in ISAS else None
+    )
+
+    def keep_busy():
+        for _ in range(200):
+            problem.gram(rows=rows)
+
     old = signal.signal(signal.SIGALRM, stop)
     start = time.monotonic()
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.15)
         with pytest.raises(Stopped):
-            call_often(problem, rows)
+            keep_busy()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)

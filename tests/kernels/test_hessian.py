@@ -41,11 +41,10 @@ def test_hessian_is_what_the_formulas_say(loss, dtype, isa, close):
             check(close, make(loss, n, d, dtype, extras=extras), isa=isa, n_threads=2)
 
 
-LAYOUTS = ["F", "C wide", "both-strided", "rows reversed", "misaligned", "read-only"]
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", ["F", "C wide", "both-strided", "rows reversed", "misaligned", "read-only"]
+)
 def test_hessian_reads_every_layout(layout, dtype, close):
     for n, d in ((90, 37), (270, 280)):
         case = make("logistic", n, d, dtype, extras=("weights", "intercept"))
@@ -135,8 +134,12 @@ def test_softmax_is_refused_by_name():
 def test_bad_input_is_one_clear_error_and_writes_nothing():
     case = make("logistic", 50, 4, "float64")
     problem = case.problem()
-    shapes = {"out": (4, 4), "grad": 4, "margins": 50, "residuals": 50}
-    outputs = {name: np.full(shape, 7.0) for name, shape in shapes.items()}
+    outputs = {
+        "out": np.full((4, 4), 7.0),
+        "grad": np.full(4, 7.0),
+        "margins": np.full(50, 7.0),
+        "residuals": np.full(50, 7.0),
+    }
     for name, wrong in (
         ("out", np.empty((4, 5))),
         ("grad", np.empty(5)),
@@ -165,8 +168,9 @@ def test_bad_input_is_one_clear_error_and_writes_nothing():
 def test_rows_of_no_curvature_still_count_in_the_gradient(loss):
     """Every margin where the loss is straight or flat: a Hessian of zeros, the gradient as ever."""
     case = make(loss, 90, 6, "float64")
-    offset = 1000 * (case.y if loss == "squared_hinge" else np.ones(90))
-    problem = _core.Problem(case.X, case.y, loss=loss, offset=offset)
+    problem = _core.Problem(
+        case.X, case.y, loss=loss, offset=1000 * (case.y if loss == "squared_hinge" else np.ones(90))
+    )
     value, g, H = problem.hessian(case.w)
     again, h = problem.value_and_grad(case.w)
     np.testing.assert_array_equal(H, np.zeros((6, 6)))

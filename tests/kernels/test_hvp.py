@@ -1,4 +1,4 @@
-"""hessian_vector: (1/S) X'(s weights (X v)) in one pass, dense, wide and CSR, one or more columns of v."""
+"""hessian_vector: (1/S) X'(s weights (X v)) in one pass: dense, wide, CSR, one or more right-hand sides."""
 
 from __future__ import annotations
 
