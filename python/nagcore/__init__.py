@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core  # noqa: F401  (a broken build shows at once)
 
 if TYPE_CHECKING:
-    from . import callbacks, linear_model, losses, penalties, reference, schedules, solvers
+    from . import callbacks, linear_model, losses, penalties, plots, reference, schedules, solvers
     from .checkup import doctor
     from .objective import Objective, value_and_grad
     from .solvers import Result, minimize
@@ -33,6 +33,7 @@ __all__ = [
     "minimize",
     "nesterov_step_",
     "penalties",
+    "plots",
     "reference",
     "schedules",
     "solvers",
@@ -53,6 +54,7 @@ _HOME: dict[str, str | None] = {
     "linear_model": None,
     "losses": None,
     "penalties": None,
+    "plots": None,
     "reference": None,
     "schedules": None,
     "solvers": None,

@@ -190,7 +190,7 @@ class History:
         return [row.get(key, math.nan) for row in self.rows]
 
     @property
-    def n_passes(self) -> list[int]:
+    def n_passes(self) -> list[float]:
         """Passes over X after each iteration."""
         return self.column("passes")
 

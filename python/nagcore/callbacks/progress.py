@@ -145,7 +145,7 @@ class Progress:
             self._done = 1.0
         gap = "–" if math.isnan(state.gap) else f"{state.gap:.3g}"
         rate = state.nbytes * state.n_passes / max(state.seconds, 1e-9) / 1e9
-        return self._done, f"{state.n_passes} passes · F {state.value:.6g} · gap {gap} · {rate:.1f} GB/s"
+        return self._done, f"{state.n_passes:.4g} passes · F {state.value:.6g} · gap {gap} · {rate:.1f} GB/s"
 
     def _draw(self, part: float | None, text: str) -> None:
         if self._line is None:

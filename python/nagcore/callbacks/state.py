@@ -20,8 +20,10 @@ class State:
 
     Attributes
     ----------
-    n_iter, n_passes : int
-        Iterations, and passes over X of this run.
+    n_iter : int
+        Iterations of this run.
+    n_passes : float
+        Passes over X of this run; m sampled rows count as m/n.
     value : float
         F at `w`, the iterate.
     gap : float
@@ -48,7 +50,7 @@ class State:
     """
 
     n_iter: int
-    n_passes: int
+    n_passes: float
     value: float
     gap: float
     gap_kind: str

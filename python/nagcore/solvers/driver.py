@@ -198,9 +198,8 @@ class Run:
 
     def _report(self, value: float, it: Iterate, oracle: Oracle) -> bool:
         judge = self.judge
-        passes: Any = self.n_passes
         state = State(
-            self.n_iter, passes, value, judge.gap, judge.kind, self.seconds,
+            self.n_iter, self.n_passes, value, judge.gap, judge.kind, self.seconds,
             judge.null_value, self.tol, self.objective.nbytes,
             lambda: oracle.coordinates.to_w(oracle.settled(it.x)),
         )
