@@ -28,7 +28,7 @@ TOLERANCES = {
     "loss": 8,  #                 |φ| + |r|·|z|: the loss of exact margins
     "rmatvec": 8,  #              (1/S) Σ_i s_i |x_ij v_i|
     "gram": 8,  #                 (1/S) Σ_i s_i|v_i| |x_ij x_ik|, |x| = |scale·x| + |shift| as stored
-    "curvature": 8,  #            φ'' itself, at exact margins
+    "curvature": 8,  #            φ''·(1 + |z| + |y|), at exact margins
     "hessian_vector": 8,  #       (1/S) |X|ᵀ(s∘|weights|∘(|X||v|))
     "cholesky": 8,  #             |L||L|ᵀ, of A − LLᵀ
     "triangular": 4,  #           |L||x|, of b − Lx
