@@ -34,7 +34,10 @@ _CODES = {
     "int32": "I32", "uint64": "U64", "int64": "I64", "float16": "F16", "float32": "F32", "float64": "F64",
     "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
 }  # fmt: skip
+_PLAIN = [name for name in _CODES if not name.startswith(("bfloat", "float8"))]  # NumPy's own
 _NAMES = {code: name for name, code in _CODES.items()}
+# What JSON of another form than ours can meet on its way.
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 # The layout has no complex numbers that all readers know: a last axis of length two stands for them.
 _PARTS = {"complex64": "float32", "complex128": "float64"}
 
@@ -135,7 +138,10 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dic
         header, notes = _header(path, stream)
         found = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            a = np.empty(entry["shape"], _dtype(entry["dtype"]))
+            try:
+                a = np.empty(entry["shape"], _dtype(entry["dtype"]))
+            except ValueError as error:  # no element, and more dimensions than NumPy has
+                raise Damaged(f"{path} is damaged: {name!r} cannot be made ({error}).") from None
             data = a.reshape(-1).view(np.uint8).data
             if stream.readinto(data) != len(data):
                 raise Damaged(f"{path} was cut off while it was read.")
@@ -205,7 +211,7 @@ def _layout(a: np.ndarray) -> dict[str, Any]:
 
 def _dtype(code: str) -> np.dtype[Any]:
     name = _NAMES[code]
-    if name.startswith(("bfloat", "float8")):
+    if name not in _PLAIN:
         return np.dtype(getattr(require("ml_dtypes", "all", f"reading {name} arrays"), name))
     return np.dtype(name).newbyteorder("<")
 
@@ -262,7 +268,7 @@ def _header(path: Path, stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, An
         notes["metadata"] = _decode(notes["metadata"])
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise Damaged(f"{path} is damaged: its header cannot be read ({type(error).__name__}: {error}). "
                       "Take an older checkpoint.") from None
     if size != 8 + length + end:
@@ -333,6 +339,9 @@ def _decode(value: Any) -> Any:
         if "$tuple" in value:
             return tuple(_decode(item) for item in value["$tuple"])
         if "$array" in value:
+            # From a list of ours: NumPy parses a text that it does not know as if it were Python.
+            if value["dtype"] not in _PLAIN:
+                raise ValueError(f"an array of dtype {value['dtype']!r}")
             return np.array(value["$array"], dtype=value["dtype"]).reshape(value["shape"])
         return {key: _decode(item) for key, item in value.items()}
     return value
