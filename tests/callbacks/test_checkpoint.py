@@ -404,14 +404,16 @@ def test_minimize_is_taken_up_where_it_was(tmp_path):
     objective = nagcore.Objective(X, y, loss="logistic", l2=1e-6)
     checkpoint, seen = Checkpoint(tmp_path, every=2, keep=2), []
     watch = [checkpoint, lambda s: seen.append(s.w), lambda s: s.n_iter == 7]
-    nagcore.minimize(objective, tol=1e-14, callbacks=watch)
+    nagcore.minimize(objective, solver="fista", tol=1e-14, callbacks=watch)
     saved = checkpoint.load_latest()
     assert saved.step == 6
     np.testing.assert_array_equal(saved.state["w"], seen[5])
     assert saved.metadata["n_iter"] == 6
     assert objective.value_and_grad(saved.state["w"])[0] == pytest.approx(saved.metric, rel=1e-12)
     again = Checkpoint(tmp_path, every=2)
-    found = nagcore.minimize(objective, saved.state["w"], tol=1e-10, callbacks=[again])
+    found = nagcore.minimize(
+        objective, saved.state["w"], solver="fista", tol=1e-10, callbacks=[again]
+    )
     assert found.converged
     assert found.value <= saved.metric
     assert checkpoint.load_latest().step > 6  # the steps go on counting

@@ -140,7 +140,7 @@ def test_minimize_stops_when_it_no_longer_gains(monitor):
     objective = nagcore.Objective(X, y, loss="logistic", l2=1e-8)
     stopper = EarlyStopping(3, min_delta=1e-3, monitor=monitor)
     for _ in range(2):  # a new run forgets the one before
-        found = nagcore.minimize(objective, tol=1e-15, callbacks=[stopper])
+        found = nagcore.minimize(objective, solver="fista", tol=1e-15, callbacks=[stopper])
         assert found.message == "stopped by a callback"
         assert stopper.waited == 3
     assert stopper.stopped
