@@ -37,7 +37,7 @@ _CODES = {
 _PLAIN = [name for name in _CODES if not name.startswith(("bfloat", "float8"))]  # NumPy's own
 _NAMES = {code: name for name, code in _CODES.items()}
 # What JSON of another form than ours can meet on its way.
-_UNREADABLE = (ValueError, OverflowError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 # The layout has no complex numbers that all readers know: a last axis of length two stands for them.
 _PARTS = {"complex64": "float32", "complex128": "float64"}
 
