@@ -10,7 +10,17 @@ void bad_value(const std::string& message) { throw py::value_error(message); }
 void bad_type(const std::string& message) { throw py::type_error(message); }
 
 std::string shape_text(const py::array& a) { return py::str(py::object(a.attr("shape"))).cast<std::string>(); }
-std::string dtype_name(const py::array& a) { return py::str(a.dtype()).cast<std::string>(); }
+std::string dtype_name(const py::array& a) {
+  // NumPy's own spelling takes microseconds, and small fits ask for dozens of them.
+  const py::dtype type = a.dtype();
+  if (type.byteorder() == '=' || type.byteorder() == '|') switch (type.num()) {
+      case py::detail::npy_api::NPY_DOUBLE_: return "float64";
+      case py::detail::npy_api::NPY_FLOAT_: return "float32";
+      case py::detail::npy_api::NPY_UBYTE_: return "uint8";
+      default: break;
+    }
+  return py::str(type).cast<std::string>();
+}
 
 namespace {
 
@@ -159,7 +169,9 @@ template <class T>
 py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int64_t rows, std::int64_t cols) {
   py::array a;
   try {
-    a = py::array(py::module_::import("numpy").attr("asarray")(x));
+    // An array as it is; a list, a matrix or a masked array as NumPy reads it.
+    const bool plain = reinterpret_cast<PyObject*>(Py_TYPE(x.ptr())) == reinterpret_cast<PyObject*>(py::detail::npy_api::get().PyArray_Type_);
+    a = plain ? py::reinterpret_borrow<py::array>(x) : py::array(py::module_::import("numpy").attr("asarray")(x));
   } catch (py::error_already_set&) {
     bad_type(std::string(name) + " is a " + type_name(x) + " that NumPy cannot read as an array of numbers.");
   }
