@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 BACKENDS = ["numpy", "torch", "jax", "tensorflow"]
 CHECKS = sorted(p.name for p in HERE.glob("check_*.py"))
-DOCTESTS = ["nagcore.keras", "nagcore.keras.host", "nagcore.keras.saving", "nagcore.keras.sgd"]
+DOCTESTS = [
+    f"nagcore.keras{name}" for name in ("", ".callbacks", ".host", ".model_state", ".saving", ".sgd")
+]
 
 
 def python_of(backend: str) -> str:
@@ -38,35 +41,39 @@ def environment(backend: str) -> dict[str, str]:
     return child_environment(KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
 
 
-def run(backend: str, *arguments: str) -> str:
+def run(backend: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> str:
     result = subprocess.run(
         [python_of(backend), *arguments],
         cwd=ROOT, env=environment(backend), capture_output=True, text=True, timeout=280,
     )  # fmt: skip
-    assert result.returncode == 0, f"{result.stdout[-6000:]}\n{result.stderr[-3000:]}"
+    assert result.returncode in accepted, f"{result.stdout[-6000:]}\n{result.stderr[-3000:]}"
     return result.stdout
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backend(backend, check):
-    """The file's tests pass on the backend, and there are some."""
-    out = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / check))
-    assert " passed" in out, out
+    """The file's tests pass on the backend, and there are some, or it says why there are none."""
+    arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / check))
+    out = run(backend, *arguments, accepted=(0, pytest.ExitCode.NO_TESTS_COLLECTED))
+    if " passed" not in out:
+        reason = re.search(r"^SKIPPED .*?: (.*)$", out, re.MULTILINE)
+        assert reason, out
+        pytest.skip(reason[1])
 
 
-@pytest.mark.parametrize("module", DOCTESTS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_examples_in_docstrings_run(backend, module):
+def test_examples_in_docstrings_run(backend):
     """tests/test_doctest.py runs these on one backend, or skips where that one is absent."""
     script = (
         "import doctest, importlib, sys\n"
-        "found = doctest.testmod(importlib.import_module(sys.argv[1]),"
+        "for name in sys.argv[1:]:\n"
+        "    found = doctest.testmod(importlib.import_module(name),"
         " optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)\n"
-        "assert found.attempted, 'no examples'\n"
-        "sys.exit(found.failed)\n"
+        "    assert found.attempted, f'{name} has no examples'\n"
+        "    assert not found.failed, name\n"
     )
-    run(backend, "-c", script, module)
+    run(backend, "-c", script, *DOCTESTS)
 
 
 def test_a_missing_keras_is_one_clear_line():
