@@ -32,6 +32,8 @@ _ROUNDING = 1e-10  # of max |c|: how well the optimality conditions must hold
 
 
 class Sparse(NamedTuple):
+    """A minimiser of ½wᵀGw − cᵀw + l1‖w‖₁ + (l2/2)‖w‖², and how sure it is."""
+
     w: np.ndarray       # (d,)
     gap: float          # a bound of F(w) − min F
     n_iter: int         # active sets tried, or passes over the square root of G

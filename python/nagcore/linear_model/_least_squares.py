@@ -40,6 +40,8 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 class Solution(NamedTuple):
+    """Least-squares coefficients of k targets."""
+
     coef: np.ndarray                # (k, d)
     intercept: np.ndarray           # (k,)
     singular: np.ndarray | None     # singular values of the centred, weighted X, where asked for
