@@ -86,7 +86,14 @@ def cholesky_(
     A: npt.NDArray[np.float64], n_threads: Any = None, isa: str | None = None
 ) -> int: ...
 def solve_triangular(
-    L: npt.NDArray[np.float64],
+    L: npt.NDArray[np.float64] | list[npt.NDArray[np.float64]],
+    b: Any,
+    trans: bool = False,
+    n_threads: Any = None,
+    isa: str | None = None,
+) -> npt.NDArray[np.float64]: ...
+def multiply_triangular(
+    L: npt.NDArray[np.float64] | list[npt.NDArray[np.float64]],
     b: Any,
     trans: bool = False,
     n_threads: Any = None,

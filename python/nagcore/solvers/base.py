@@ -123,6 +123,26 @@ class Known(NamedTuple):
     z: np.ndarray
 
 
+class Pairs:
+    """The last steps s and changes of gradient y of a run, through all its changes of variables.
+
+    They lie in the variables of the oracle that used them last: ⟨s, y⟩ is the same in all.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: deque = deque(maxlen=_PAIRS)
+        self._coordinates: Any = None
+
+    def seen_in(self, coordinates: Any) -> deque:
+        """The pairs in the variables of `coordinates`, which are theirs from now on."""
+        old, self._coordinates = self._coordinates, coordinates
+        for _ in range(len(self._pairs) if old is not coordinates else 0):
+            s, y = self._pairs.popleft()
+            w = old.to_w(s)
+            self._pairs.append((coordinates.to_v(w), coordinates.pull_back(old.push(y), 0.0, w)))
+        return self._pairs
+
+
 class Oracle:
     """F in the variables of `Coordinates`: f smooth (data and l2), and the prox of l1.
 
@@ -135,7 +155,7 @@ class Oracle:
         objective: Objective,
         coordinates: Coordinates | ClassCoordinates | OwnCoordinates,
         problem: Any,
-        memory: deque | None = None,
+        memory: Pairs | None = None,
         known: Known | None = None,
     ) -> None:
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
@@ -150,7 +170,7 @@ class Oracle:
         self.data_value = math.nan
         self._residual, self._residual_age = 0.0, 0
         self._known = known
-        self._memory = deque(maxlen=_PAIRS) if memory is None else memory
+        self._memory = Pairs() if memory is None else memory
 
     def new_margins(self) -> np.ndarray:
         """A buffer for margins, shape (n,) or (n, k), of the compute dtype."""
@@ -184,14 +204,12 @@ class Oracle:
             return None
         return Known(self.w, self.data_value, self.u, it.z)
 
-    def remember(self, s, y) -> None:
-        """Keep a step and its change of gradient for later oracles: in w, so that they outlive v."""
-        self._memory.append((self.coordinates.to_w(s), self.coordinates.push(y)))
-
     def pairs(self) -> deque:
-        """The remembered pairs (s, y) in these variables, oldest first."""
-        return deque(((self.coordinates.to_v(s), self.coordinates.pull_back(y, 0.0, s))
-                      for s, y in self._memory), maxlen=self._memory.maxlen)
+        """The steps s with their changes of gradient y in these variables, oldest first; append to it.
+
+        Later oracles find them, whatever their variables are.
+        """
+        return self._memory.seen_in(self.coordinates)
 
     def hessian(self, v, z) -> tuple[float, np.ndarray, np.ndarray]:
         """f(v), ∇f(v) and ∇²f(v), in one pass; margins are written. In the problem's own variables."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from nagcore.callbacks import History, State
 from nagcore.objective import Objective
-from nagcore.solvers.base import Iterate, Known, Method, Oracle, Result
+from nagcore.solvers.base import Iterate, Known, Method, Oracle, Pairs, Result
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
 from nagcore.solvers.metric import Metric
 from nagcore.solvers.stopping import Judge
@@ -53,7 +52,7 @@ class Run:
         self.oracle: Oracle | None = None
         self.metric: Metric | None = None
         self._margins: np.ndarray | None = None
-        self._memory: deque = deque(maxlen=12)
+        self._memory = Pairs()
 
     @property
     def n_passes(self) -> float:
@@ -90,19 +89,28 @@ class Run:
                 # The last passes run in float64, on the same X.
                 narrow = False
                 judge.widen()
+                if not self.oracle.coordinates.floored:
+                    columns = self.oracle.coordinates
             else:
                 patience *= _RENEW_GROWTH
                 columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
                 known = self.oracle.known(self._last)
 
-    def _enter(self, columns: Columns | list[Columns] | None, narrow: bool, known: Known | None) -> None:
+    def _enter(
+        self,
+        columns: Columns | list[Columns] | Coordinates | ClassCoordinates | None,
+        narrow: bool,
+        known: Known | None,
+    ) -> None:
         """Set up the variables for what comes next, and keep the best point in the problem's own."""
         if self.oracle is not None:
             self.judge.best_w = self._best_w()
         problem = self.objective.problem if narrow else self.objective.wide
         eps = float(np.finfo(problem.compute).eps)
         coordinates: Coordinates | ClassCoordinates | OwnCoordinates = OwnCoordinates(self.objective)
-        if isinstance(columns, list):
+        if isinstance(columns, (Coordinates, ClassCoordinates)):
+            coordinates = columns
+        elif isinstance(columns, list):
             coordinates = ClassCoordinates(self.objective, columns, eps)
         elif columns is not None:
             coordinates = Coordinates(self.objective, columns, eps)
