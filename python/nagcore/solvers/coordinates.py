@@ -232,7 +232,6 @@ class OwnCoordinates:
 
     def __init__(self, objective: Objective) -> None:
         d = self._d = objective.shape[1]
-        self.floored = True
         self.rms = np.ones(d)
         self._centre: np.ndarray | None = None
         self.scale = np.ones(d) if objective.k == 1 else np.ones((d, 1))

@@ -68,7 +68,8 @@ class Run:
         objective, judge = self.objective, self.judge
         judge.start(w0)
         narrow = objective.problem.compute != np.float64
-        columns, patience = None, math.inf
+        columns: Columns | list[Columns] | Coordinates | None = None
+        patience = math.inf
         if self.method.own_variables:
             narrow = narrow and not (objective.nbytes <= _SMALL and objective.wide is not None)
         else:
@@ -89,8 +90,9 @@ class Run:
                 # The last passes run in float64, on the same X.
                 narrow = False
                 judge.widen()
-                if not self.oracle.coordinates.floored:
-                    columns = self.oracle.coordinates
+                seen = self.oracle.coordinates
+                if not (isinstance(seen, OwnCoordinates) or seen.floored):
+                    columns = seen
             else:
                 patience *= _RENEW_GROWTH
                 columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
@@ -98,7 +100,7 @@ class Run:
 
     def _enter(
         self,
-        columns: Columns | list[Columns] | Coordinates | ClassCoordinates | None,
+        columns: Columns | list[Columns] | Coordinates | None,
         narrow: bool,
         known: Known | None,
     ) -> None:
@@ -107,8 +109,8 @@ class Run:
             self.judge.best_w = self._best_w()
         problem = self.objective.problem if narrow else self.objective.wide
         eps = float(np.finfo(problem.compute).eps)
-        coordinates: Coordinates | ClassCoordinates | OwnCoordinates = OwnCoordinates(self.objective)
-        if isinstance(columns, (Coordinates, ClassCoordinates)):
+        coordinates: Coordinates | OwnCoordinates = OwnCoordinates(self.objective)
+        if isinstance(columns, Coordinates):
             coordinates = columns
         elif isinstance(columns, list):
             coordinates = ClassCoordinates(self.objective, columns, eps)
