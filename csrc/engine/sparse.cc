@@ -226,10 +226,8 @@ class SparsePass {
     const double inverse = 1.0 / v_.weight_sum;
     parallel_run(threads, [&](int thread, int of) {
       if (order != nullptr && q_.w != nullptr) {
-        for (std::int64_t j = v_.d * thread / of; j < v_.d * (thread + 1) / of; ++j) {
-          T* const to = copy_.data() + order->number[static_cast<std::size_t>(j)] * k;
-          for (std::int64_t c = 0; c < k; ++c) to[c] = static_cast<T>(q_.w[j * k + c]);
-        }
+        each_column(order->number.data(), k, v_.d * thread / of, v_.d * (thread + 1) / of,
+                    [w = q_.w, to = copy_.data()](std::int64_t at, std::int64_t number) { to[number] = static_cast<T>(w[at]); });
         parallel_barrier();
       }
       for (int p; (p = next++) < count;) {
@@ -258,15 +256,26 @@ class SparsePass {
       if (!(not_finite == 0.0)) finite = false;
       parallel_barrier();
       if (q_.only_finite && !finite) return;
-      for (std::int64_t j = v_.d * thread / of; j < v_.d * (thread + 1) / of; ++j) {
-        const double* from = g.data() + (order ? order->place[static_cast<std::size_t>(j)] : j) * k;
-        for (std::int64_t c = 0; c < k; ++c) q_.grad[j * k + c] = from[c] * inverse;
-      }
+      each_column(order ? order->place.data() : nullptr, k, v_.d * thread / of, v_.d * (thread + 1) / of,
+                  [grad = q_.grad, from = g.data(), inverse](std::int64_t at, std::int64_t place) { grad[at] = from[place] * inverse; });
     });
     if (check.stopped()) return;
     if (q_.only_finite) result->finite = finite;
     if (q_.only_finite && !finite) return;
     for (std::int64_t c = 0; c < k && v_.fit_intercept; ++c) q_.grad[v_.d * k + c] = sums[static_cast<std::size_t>(c)] * inverse;
+  }
+
+  // body(element of column j, element of column to[j]) for the columns begin to end, k elements each; null `to` is j itself.
+  template <class Body>
+  static void each_column(const std::int32_t* to, std::int64_t k, std::int64_t begin, std::int64_t end, Body&& body) {
+    if (to == nullptr) {
+      for (std::int64_t j = begin * k; j < end * k; ++j) body(j, j);
+    } else if (k == 1) {
+      for (std::int64_t j = begin; j < end; ++j) body(j, static_cast<std::int64_t>(to[j]));
+    } else {
+      for (std::int64_t j = begin; j < end; ++j)
+        for (std::int64_t c = 0; c < k; ++c) body(j * k + c, to[j] * k + c);
+    }
   }
 
   // Elements begin to end of all parts' gradients into the first's, in the tree of combine_nodes, a few lines at a time.
