@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "engine/handshake.h"
 #include "engine/margins.h"
 #include "engine/threads.h"
 #include "engine/tree.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr std::int64_t kWideRowBytes = 160 * 1024;  // of the compute type
 constexpr std::int64_t kLeafRows = 128;
+constexpr std::int64_t kLag = 2;  // panels
 constexpr std::ptrdiff_t kAhead = 2048;  // bytes of each row to ask for ahead
 
 template <class T>
@@ -22,9 +24,10 @@ class WidePass {
  public:
   WidePass(const ProblemView& v, const PassRequest& q)
       : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), panels_((v.d + kPanel - 1) / kPanel),
-        dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), weights_(v, q.w, dpad_) {
+        dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), weights_(v, q.w, dpad_),
+        item_(static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)])) {
     // Two rows share each load of w and g while they and their successors fit two cores' caches; else one.
-    group_ = v.d * static_cast<std::int64_t>(kStorageBytes[static_cast<int>(v.storage)]) <= 512 * 1024 ? 2 : 1;
+    group_ = v.d * item_ <= 512 * 1024 ? 2 : 1;
   }
 
   PassResult run() {
@@ -35,11 +38,17 @@ class WidePass {
     InterruptCheck check(q_.interrupted);
     std::vector<Owner> owners;
     for (int t = 0; t < threads; ++t) owners.emplace_back(*this, t, threads, ceil_log2(leaves) + 1);
+    Handshake others(threads);
     parallel_run(threads, [&](int thread, int count) {
       // A runtime that grants fewer threads than asked leaves some owners to each.
       std::vector<Owner*> mine;
       for (int t = thread; t < threads; t += count) mine.push_back(&owners[static_cast<std::size_t>(t)]);
-      sweep_rows(mine, thread == 0, check);
+      try {
+        sweep_rows(thread, count, mine, others, check);
+      } catch (...) {
+        others.leave();
+        throw;
+      }
       if (check.stopped()) return;
       for (Owner* o : mine)
         if (wants_grad() && o->columns > 0) o->tree.finish(g.data() + o->first_column);
@@ -67,54 +76,80 @@ class WidePass {
           first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
           columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
           g(static_cast<std::size_t>(columns)), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {}
+    std::int64_t panels() const { return end_panel - first_panel; }
+    std::int64_t lag() const { return std::min(kLag, panels()); }
   };
 
   bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
 
-  void sweep_rows(const std::vector<Owner*>& mine, bool speaks, InterruptCheck& check) {
-    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
-    const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v_.storage)]);
+  // In turn `step`, an owner forms the margins of row group `step` panel by panel, and kLag panels later adds the gradient of
+  // the group before: the others' shares of its margins have long arrived by then, so threads seldom wait for each other.
+  void sweep_rows(int thread, int threads, const std::vector<Owner*>& mine, Handshake& others, InterruptCheck& check) {
+    const std::int64_t groups = (v_.n + group_ - 1) / group_;
     const std::ptrdiff_t ld = pad_to(group_, kernels_.lanes);
-    Aligned<T> zdot(static_cast<std::size_t>(ld)), sr(static_cast<std::size_t>(ld));
+    Aligned<T> zdot(static_cast<std::size_t>(ld)), sr(static_cast<std::size_t>(2 * ld));
     double leaf_sums[2] = {0, 0};  // of s*r, and of the value
+    for (std::int64_t step = 0;; ++step) {
+      // The last panels of group step - 2; its followers' r is not known yet.
+      for (Owner* o : mine)
+        for (std::int64_t i = 0; i < o->lag(); ++i) sweep_panels(*o, step, i, step - 2, o->end_panel - o->lag() + i, sr.data() + step % 2 * ld);
+      const std::int64_t row = (step - 1) * group_;
+      if (step > 0) {
+        const bool more = step <= groups;
+        if (row % kLeafRows == 0 || !more)
+          if (step > 1) {
+            for (Owner* o : mine) push(*o, leaf_sums);
+            leaf_sums[0] = leaf_sums[1] = 0;
+          }
+        if (!more) return;
+        if (thread == 0 && row % kLeafRows == 0 && check.due(0)) others.leave();
+        if (!others.wait(threads, step - 1) || check.stopped()) return;
+        lose(row, rows_of_group(step - 1), partial_[(step - 1) % 3].data(), ld, thread == 0, zdot.data(), sr.data() + (step - 1) % 2 * ld, leaf_sums);
+      }
+      for (Owner* o : mine)
+        for (std::int64_t i = o->lag(); i < o->panels(); ++i) sweep_panels(*o, step, i, step - 1, o->first_panel + i - o->lag(), sr.data() + (step + 1) % 2 * ld);
+      others.arrive(thread, step);
+    }
+  }
+
+  std::ptrdiff_t rows_of_group(std::int64_t group) const {
+    return group < 0 ? 0 : static_cast<std::ptrdiff_t>(std::max<std::int64_t>(0, std::min<std::int64_t>(group_, v_.n - group * group_)));
+  }
+
+  // Margins of row group `next` in an owner's i-th panel, and the gradient of group `prev` in `prev_panel`.
+  void sweep_panels(Owner& o, std::int64_t next, std::int64_t i, std::int64_t prev, std::int64_t prev_panel, const T* r) {
+    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
+    const std::int64_t panel = o.first_panel + i;
     PipeBlock<T> b{};
     b.group = group_;
-    b.ldx = v_.row_stride / item;
-    b.r = sr.data();
+    b.ldx = v_.row_stride / item_;
     b.far = kAhead;
-    std::ptrdiff_t prev_rows = 0;
-    int turn = 0;
-    for (std::int64_t row = 0;; row += group_, turn ^= 1) {
-      const bool more = row < v_.n;
-      const bool leaf_starts = row > 0 && (row % kLeafRows == 0 || !more);
-      const std::ptrdiff_t rows = more ? static_cast<std::ptrdiff_t>(std::min<std::int64_t>(group_, v_.n - row)) : 0;
-      const char* next = static_cast<const char*>(v_.X) + row * v_.row_stride;
-      T* partial = partial_[turn].data();
-      for (Owner* o : mine) {
-        for (std::int64_t p = o->first_panel; p < o->end_panel; ++p) {
-          const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(p * kPanel);
-          b.d = std::min<std::ptrdiff_t>(kPanel, static_cast<std::ptrdiff_t>(v_.d) - column);
-          b.next = next + column * item;
-          b.prev = next + column * item - static_cast<std::ptrdiff_t>(group_) * v_.row_stride;
-          // The same rows' next panel, and after an owner's last one the next rows' first.
-          b.after = static_cast<const char*>(b.next) + (p + 1 < o->end_panel ? kPanel * item : static_cast<std::ptrdiff_t>(group_) * v_.row_stride - (column - o->first_column) * item);
-          b.next_rows = rows;
-          b.prev_rows = prev_rows;
-          b.w = weights_.w.data() + column;
-          b.z = partial + p * group_;
-          b.g = o->g.data() + (column - o->first_column);
-          pipe(b);
-        }
-        if (leaf_starts) push(*o, leaf_sums);
-      }
-      if (leaf_starts) leaf_sums[0] = leaf_sums[1] = 0;
-      if (!more) return;
-      if (speaks && leaf_starts) check.due(0);
-      parallel_barrier();  // every panel's share of these margins is there, and all threads see the same `stopped`
-      if (check.stopped()) return;
-      lose(row, rows, partial, ld, speaks, zdot.data(), sr.data(), leaf_sums);
-      prev_rows = wants_grad() ? rows : 0;
+    b.pieces = true;
+    b.r = r;
+    b.d = columns_of(panel);
+    b.next = at(next, panel);
+    // The same rows' next panel, and after an owner's last one the next rows' first.
+    b.after = i + 1 < o.panels() ? at(next, panel + 1) : at(next + 1, o.first_panel);
+    b.next_rows = rows_of_group(next);
+    b.w = weights_.w.data() + panel * kPanel;
+    b.z = partial_[next % 3].data() + panel * group_;
+    PipeBlock<T> c = b;
+    c.d = columns_of(prev_panel);
+    c.prev = at(prev, prev_panel);
+    c.prev_rows = wants_grad() ? rows_of_group(prev) : 0;
+    c.g = o.g.data() + (prev_panel * kPanel - o.first_column);
+    if (b.d != c.d) {  // the last panel of a row is narrower
+      pipe(b);
+      c.next_rows = 0;
     }
+    pipe(c);
+  }
+
+  std::ptrdiff_t columns_of(std::int64_t panel) const {
+    return std::min<std::ptrdiff_t>(kPanel, static_cast<std::ptrdiff_t>(v_.d - panel * kPanel));
+  }
+  const char* at(std::int64_t group, std::int64_t panel) const {
+    return static_cast<const char*>(v_.X) + group * group_ * v_.row_stride + panel * kPanel * item_;
   }
 
   // Margins from the panels, then the loss of these rows; the thread that speaks writes what the caller asked for.
@@ -155,7 +190,8 @@ class WidePass {
   std::ptrdiff_t dpad_;
   Weights<T> weights_;
   std::ptrdiff_t group_ = 1;
-  Aligned<T> partial_[2];
+  Aligned<T> partial_[3];  // a thread may be kLag panels into a turn before all have read what it wrote three turns ago
+  std::ptrdiff_t item_;
 };
 
 }  // namespace
