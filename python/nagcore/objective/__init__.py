@@ -14,6 +14,7 @@ import numpy as np
 from nagcore import losses
 from nagcore.objective.counted import Counted, Reads
 from nagcore.objective.duality import Certificate, best_intercept, certify, dot
+from nagcore.objective.intercept import link_of
 from nagcore.penalties import Penalty
 
 __all__ = ["Objective", "value_and_grad"]
@@ -377,7 +378,9 @@ class Objective:
         if problem.compute not in self._null:
             z, w = self._zero_margins(problem), np.zeros(self.w_shape)
             if self.fit_intercept:
-                w[-1], value, _, _ = best_intercept(problem, z, self.s, self.loss.curvature_bound)
+                link = link_of(self.loss.name) if self._offset is None else None
+                found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)
+                w[-1], value = found.b, found.value
             else:
                 value = problem.loss_from_margins(z)
             self._null[problem.compute] = value, w
