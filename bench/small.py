@@ -1,11 +1,12 @@
-"""Small data: whole fits of nagcore and of scikit-learn at the same accuracy, and what a fit costs beside its passes.
+"""Small data: whole fits of nagcore and scikit-learn at the same accuracy, and their fixed costs.
 
     OPENBLAS_NUM_THREADS=1 python -m bench.small [--only softmax] [--sizes 150x4 5000x50] [--dtype float32]
 
-Each contestant goes down a ladder of its own tolerances, to the first whose fit is within 10⁻⁶ of the minimum: relative
-suboptimality (F − min F)/(F₀ − min F), F in float64 by NumPy alone, F₀ the null model's, min F the least that anyone met. Fits at
-that tolerance are then timed in turns, and the median counts. `fixed` is the time of a fit of nagcore on the smallest table less
-that of its passes, each as long as a bare call of the kernel; it is what no kernel can make faster.
+Each contestant goes down a ladder of its own tolerances, to the first whose fit is within 10⁻⁶ of the
+minimum: relative suboptimality (F − min F)/(F₀ − min F), F in float64 by NumPy alone, F₀ the null model's,
+min F the least that anyone met. Fits at that tolerance are then timed in turns, and the median counts.
+`fixed` is the time of a fit of nagcore on the first size less that of its passes, each as long as a bare
+call of the kernel; it is what no kernel can make faster.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import functools
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,29 +33,32 @@ SECONDS = 0.15    # of repeated fits for each contestant
 SLOW = 2.0        # a fit longer than this is not repeated, nor is its ladder gone down further
 
 
+Make = Callable[[float], Any]  # an estimator from its tolerance
+
+
 class Kind(NamedTuple):
     """A model: ours, scikit-learn's with each of its solvers that serves, and what both minimise."""
 
     loss: str                       # "logistic", "softmax", "squared" or "poisson"
-    ours: Callable[[float], Any]    # an estimator from its tolerance
-    theirs: dict[str, Callable[[float], Any]]
+    ours: Make
+    theirs: Mapping[str, Make]
     penalty: Callable[[int], tuple[float, float]]  # (l1, l2) from n
     coded: bool = False             # labels as −1 and +1 for the squared loss
 
 
-def _logistic(name: str, **options: Any) -> tuple[Callable, Callable]:
+def _logistic(name: str, **options: Any) -> tuple[Make, Make]:
     return (lambda tol: ours.LogisticRegression(tol=tol, **options),
             lambda tol: theirs.LogisticRegression(tol=tol, solver=name, max_iter=100_000, **options))
 
 
-def _both(name: str, **options: Any) -> tuple[Callable, Callable]:
+def _both(name: str, **options: Any) -> tuple[Make, Make]:
     return (lambda tol: getattr(ours, name)(tol=tol, **options),
             lambda tol: getattr(theirs, name)(tol=tol, **options))
 
 
 def kinds() -> dict[str, Kind]:
     """The models of the table."""
-    smooth = {name: _logistic(name)[1] for name in ("lbfgs", "newton-cholesky")}
+    smooth: dict[str, Make] = {name: _logistic(name)[1] for name in ("lbfgs", "newton-cholesky")}
     sparse = {"l1_ratio": 1.0, "C": 0.5, "fit_intercept": False}
     mine = ours.LogisticRegression
     lasso, net = _both("Lasso", alpha=0.05), _both("ElasticNet", alpha=0.05)
@@ -69,7 +73,7 @@ def kinds() -> dict[str, Kind]:
         ),
         "PoissonRegressor": Kind(
             "poisson", lambda tol: ours.PoissonRegressor(alpha=1e-3, tol=tol),
-            {name: functools.partial(_poisson, name) for name in ("lbfgs", "newton-cholesky")},
+            {name: _poisson(name) for name in ("lbfgs", "newton-cholesky")},
             lambda n: (0, 1e-3),
         ),
         "Ridge": Kind("squared", ridge[0], {"auto": ridge[1]}, lambda n: (0, 1 / n)),
@@ -81,8 +85,8 @@ def kinds() -> dict[str, Kind]:
     }
 
 
-def _poisson(name: str, tol: float) -> Any:
-    return theirs.PoissonRegressor(alpha=1e-3, tol=tol, solver=name, max_iter=10_000)
+def _poisson(name: str) -> Make:
+    return lambda tol: theirs.PoissonRegressor(alpha=1e-3, tol=tol, solver=name, max_iter=10_000)
 
 
 def table(kind: Kind, n: int, d: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +148,8 @@ def race(kind: Kind, X: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, flo
                 break
     least = min(v for ladder in values.values() for v in ladder.values())
     scale = null_value(kind, X, y) - least
-    reached, seconds = {}, {}
+    reached: dict[str, float] = {}
+    seconds: dict[str, list[float]] = {}
     for name, ladder in values.items():
         good = [tol for tol, v in ladder.items() if v - least <= GOAL * scale]
         if good:

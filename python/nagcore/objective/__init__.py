@@ -239,7 +239,8 @@ class Objective:
                 compute=compute, n_threads=n_threads, dtype=dtype, n_classes=n_classes,
             )
 
-        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
+        numbers = np.ndim(y) == 1
+        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"), numbers)
         self.X, self.read_as = X, (scale, shift, dtype)
 
         def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
@@ -303,13 +304,14 @@ class Objective:
     _subset: Any = None
     kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
 
-    def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
+    def _set(self, core, penalty, sample_weight, offset, make_wide, class_numbers=False) -> None:
         if penalty.positive and core.k > 1:
             raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
                              "for losses of one margin. Use positive=False.")
         self.reads = Reads(core.n)
         self.kept_hessian = {}
-        self.problem = Counted(core, self.reads)
+        self.problem = Counted(core, self.reads, class_numbers)
+        self._class_numbers = class_numbers
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
         self.positive = penalty.positive
         self.loss = losses.get(core.loss)
@@ -358,7 +360,7 @@ class Objective:
     def wide(self) -> Counted | None:
         """The same problem with float64 arithmetic on the same X (not a copy), or None."""
         if self._wide is None and self._make_wide is not None:
-            self._wide = Counted(self._make_wide(), self.reads)
+            self._wide = Counted(self._make_wide(), self.reads, self._class_numbers)
         return self._wide
 
     @property

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _ROUNDED = 16 * float(np.finfo(np.float64).eps)
+_TAIL = 1e-2  # in margins
 _FAR = 100.0  # intercepts of classes are bounded to this many times the largest margin
 
 
@@ -98,7 +99,8 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     pick: Any = slice(None) if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
     rp = r[pick]
     need, sign = alpha * np.abs(rp), np.sign(rp)
-    step = (1 - alpha) * np.abs(rp) / min(curvature, 1e3) * (1 + 1e-6)
+    # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
+    step = (1 - alpha) * np.maximum(np.abs(rp) / min(curvature, 1e3), _TAIL) * (1 + 1e-6)
     moved, residual = np.empty_like(z), np.empty_like(z)
     for _ in range(40):
         np.copyto(moved, z)

@@ -13,6 +13,8 @@ import numpy as np
 
 __all__ = ["Intercept", "best_intercept", "dot", "link_of", "row_mean"]
 
+_LONG = 64  # rows per class from which arrays of rows and classes are worked through by class
+
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:
     """⟨a, b⟩ in float64. Not BLAS: its bits depend on how many threads BLAS has, these do not."""
@@ -21,6 +23,8 @@ def dot(a: np.ndarray, b: np.ndarray) -> float:
 
 def row_mean(a: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
     """(1/S) Σ s_i a_i over rows, in float64."""
+    if a.ndim == 2 and a.shape[1] * _LONG <= len(a):  # NumPy adds such rows one by one
+        return np.array([row_mean(column, s) for column in a.T])
     if s is None:
         return np.add.reduce(a, axis=0, dtype=np.float64) / len(a)
     return np.einsum("i,i...->...", s, a, dtype=np.float64)
@@ -64,14 +68,19 @@ class _Shifted:
 
     def __init__(self, problem: Any, z: np.ndarray, s: np.ndarray | None) -> None:
         self.problem, self.start, self.s = problem, z, s
-        self.z, self.r = np.empty_like(z), np.empty_like(z)
+        self._moved, self.r = np.empty_like(z), np.empty_like(z)
         self.b: Any = None
-        self.value = math.nan
+        self.z, self.value = z, math.nan
 
     def at(self, b: Any) -> Any:
-        """The mean residual at b, one number or one per class."""
-        np.add(self.start, b, out=self.z, casting="same_kind")
-        self.b, self.value = b, self.problem.loss_from_margins(self.z, self.r)
+        """The mean residual at b, one number or one per class; at None, where the margins are."""
+        self.b, self.z = b, self.start if b is None else self._moved
+        if np.ndim(b) and len(b) * _LONG <= len(self.z):
+            for shift, column, moved in zip(b, self.start.T, self._moved.T, strict=True):
+                np.add(column, shift, out=moved, casting="same_kind")
+        elif b is not None:
+            np.add(self.start, b, out=self._moved, casting="same_kind")
+        self.value = self.problem.loss_from_margins(self.z, self.r)
         return row_mean(self.r, self.s)
 
     def rounding(self) -> float:
@@ -93,7 +102,7 @@ def best_intercept(
     problem : _core.Problem
         Used for `loss_from_margins`, and for `curvature_from_margins` where it has that.
     z : ndarray of shape (n,) or (n, k)
-        Margins in the problem's compute dtype; left as they are.
+        Margins in the problem's compute dtype; left as they are, and returned where b is zero.
     s : ndarray of shape (n,) or None
         Weights that sum to one.
     curvature : float
@@ -107,13 +116,15 @@ def best_intercept(
         The shift, the mean loss there, the shifted margins and their residuals.
     """
     loss = _Shifted(problem, z, s)
-    h = loss.at(0.0)
-    given_value, b = loss.value, loss.b
+    h = loss.at(None)
+    given_value, b = loss.value, None
     noise = loss.rounding()
     if not np.max(np.abs(h)) <= noise:
         b = (_root if z.ndim == 1 else _bfgs)(loss, h, noise, curvature, link)
         if b is not loss.b:
             loss.at(b)
+    if b is None:
+        b = 0.0 if z.ndim == 1 else np.zeros(z.shape[1])
     return Intercept(b, loss.value, loss.z, loss.r, given_value)
 
 
@@ -131,10 +142,10 @@ def _first_step(loss: _Shifted, h: float, curvature: float, link: Any) -> float:
     return -h / curvature if math.isfinite(curvature) else -math.copysign(1.0, h)
 
 
-def _root(loss: _Shifted, h: float, noise: float, curvature: float, link: Any) -> float:
+def _root(loss: _Shifted, h: float, noise: float, curvature: float, link: Any) -> float | None:
     """The zero of an increasing function: secant steps, kept inside a bracket that halves."""
     b, low, high = 0.0, -math.inf, math.inf
-    best, step = (abs(h), b), _first_step(loss, h, curvature, link)
+    least, best, step = abs(h), None, _first_step(loss, h, curvature, link)
     for i in range(100):
         if abs(h) <= noise:
             noise = loss.rounding()  # residuals may be smaller here than at the start
@@ -144,7 +155,8 @@ def _root(loss: _Shifted, h: float, noise: float, curvature: float, link: Any) -
         last_b, last_h = b, h
         b += step
         h = float(loss.at(b))
-        best = min(best, (abs(h) if math.isfinite(h) else math.inf, b))
+        if abs(h) < least:
+            least, best = abs(h), b
         secant = -h * (b - last_b) / (h - last_h) if math.isfinite(h) and h != last_h else math.nan
         low, high = (b, high) if h < 0 else (low, b)
         if math.isfinite(low) and math.isfinite(high):
@@ -155,7 +167,7 @@ def _root(loss: _Shifted, h: float, noise: float, curvature: float, link: Any) -
             most = 4 * abs(step)
             step = secant if math.isfinite(secant) and secant * step > 0 else math.copysign(most, step)
             step = min(max(step, -most), most)
-    return best[1]
+    return best
 
 
 def _class_curvature(loss: _Shifted, curvature: float) -> np.ndarray:
@@ -176,6 +188,7 @@ def _class_curvature(loss: _Shifted, curvature: float) -> np.ndarray:
 def _bfgs(loss: _Shifted, h: np.ndarray, noise: float, curvature: float, link: Any) -> np.ndarray:
     """The best intercept of each class: a Newton step to begin with, then BFGS."""
     b, value = np.zeros(len(h)), loss.value
+    eps = float(np.finfo(np.float64).eps)
     if link is not None:
         start = link(h)
         if np.isfinite(start).all():
@@ -192,13 +205,15 @@ def _bfgs(loss: _Shifted, h: np.ndarray, noise: float, curvature: float, link: A
             H = _class_curvature(loss, curvature)
         p, t = -H @ h, 1.0
         descent = float(h @ p)
+        flat = abs(descent) <= 4 * eps * abs(value)  # too little for a value to tell
         while True:
             b_new = b + t * p
             h_new, value_new = loss.at(b_new), loss.value
-            if value_new <= value + 1e-4 * t * descent or t < 1e-3 or h_new @ h_new < 0.25 * (h @ h):
+            enough = value_new <= value + 1e-4 * t * descent or h_new @ h_new < 0.25 * (h @ h)
+            if enough or flat or t < 1e-3:
                 break
             t *= 0.5
-        if h_new @ h_new >= h @ h and value_new >= value:
+        if h_new @ h_new >= h @ h and (flat or value_new >= value):
             break  # rounding: neither the value nor the slope improves any more
         step, change = t * p, h_new - h
         curved = float(step @ change)
