@@ -59,7 +59,7 @@ def _both(name: str, **options: Any) -> tuple[Make, Make]:
 def kinds() -> dict[str, Kind]:
     """The models of the table."""
     smooth: dict[str, Make] = {name: _logistic(name)[1] for name in ("lbfgs", "newton-cholesky")}
-    sparse = {"l1_ratio": 1.0, "C": 0.5, "fit_intercept": False}
+    sparse: dict[str, Any] = {"l1_ratio": 1.0, "C": 0.5, "fit_intercept": False}
     mine = ours.LogisticRegression
     lasso, net = _both("Lasso", alpha=0.05), _both("ElasticNet", alpha=0.05)
     ridge, sign = _both("Ridge"), _both("RidgeClassifier")

@@ -73,8 +73,8 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
     if l1 == 0:
         q = u + l2 * w
         return dot(q, q) / (2 * l2) if l2 else (0.0 if not q.any() else np.inf)
-    clip = np.clip(-u, -l1, l1)
-    kept = float(np.sum(l1 * np.abs(w) - w * clip))
+    clip = np.minimum(np.maximum(-u, -l1), l1)
+    kept = float((l1 * np.abs(w) - w * clip).sum())
     if l2 == 0:
         return kept if float(np.abs(u).max()) <= l1 * (1 + 4e-16) else np.inf
     q = l2 * w + u + clip

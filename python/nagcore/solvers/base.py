@@ -262,7 +262,7 @@ class Oracle:
             shift = self._shift(v)
             head = head + shift
             smooth = smooth + 0.5 * v.shape[1] * float(np.sum(self._l2_classes * shift**2))
-        return smooth + float(np.sum(np.abs(head) * self._l1))
+        return smooth + float((np.abs(head) * self._l1).sum())
 
     def divergence(self, x, zx, rx, y, zy, ry) -> float:
         """f(x) − f(y) − ⟨∇f(y), x − y⟩ from margins and residuals, never negative.

@@ -32,8 +32,9 @@ def cholesky(K: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
 def cholesky_solve(A: np.ndarray, b: np.ndarray) -> np.ndarray:
     """A⁻¹b for a symmetric A of positive diagonal, with a ridge where it is not definite."""
     scale = 1 / np.sqrt(A.diagonal())
-    K = A * scale * scale[:, None]
-    np.fill_diagonal(K, 1.0)
+    K = A * scale
+    K *= scale[:, None]
+    K.reshape(-1)[:: len(K) + 1] = 1.0
     L, _ = cholesky(K, 0.0)
     half = _core.solve_triangular(L, b * scale, False)
     return _core.solve_triangular(L, half, True) * scale
