@@ -303,7 +303,7 @@ def test_minimum_norm_is_the_pseudo_inverse():
     ("newton", "logistic", {"l1": 0.1}, "needs a smooth objective; l1 is 0.1"),
     ("plbfgs", "logistic", {"l1": 0.1}, "needs a smooth objective"),
     ("pnag", "logistic", {"positive": True}, "needs a smooth objective; positive is True"),
-    ("newton", "softmax", {"l1": 0.0}, "one margin per row"),
+    ("prox_newton", "softmax", {"l1": 0.1}, "one margin per row"),
     ("normal", "logistic", {"l1": 0.0}, "takes loss squared; this one is \"logistic\""),
 ])
 def test_what_a_solver_cannot_take_is_one_clear_error(solver, loss, how, words):

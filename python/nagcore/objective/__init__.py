@@ -14,6 +14,7 @@ import numpy as np
 from nagcore import losses
 from nagcore.objective.counted import Counted, Reads
 from nagcore.objective.duality import Certificate, best_intercept, certify, dot
+from nagcore.objective.intercept import link_of
 from nagcore.penalties import Penalty
 
 __all__ = ["Objective", "value_and_grad"]
@@ -238,7 +239,8 @@ class Objective:
                 compute=compute, n_threads=n_threads, dtype=dtype, n_classes=n_classes,
             )
 
-        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
+        numbers = np.ndim(y) == 1
+        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"), numbers)
         self.X, self.read_as = X, (scale, shift, dtype)
 
         def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
@@ -302,13 +304,14 @@ class Objective:
     _subset: Any = None
     kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
 
-    def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
+    def _set(self, core, penalty, sample_weight, offset, make_wide, class_numbers=False) -> None:
         if penalty.positive and core.k > 1:
             raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
                              "for losses of one margin. Use positive=False.")
         self.reads = Reads(core.n)
         self.kept_hessian = {}
-        self.problem = Counted(core, self.reads)
+        self.problem = Counted(core, self.reads, class_numbers)
+        self._class_numbers = class_numbers
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
         self.positive = penalty.positive
         self.loss = losses.get(core.loss)
@@ -357,7 +360,7 @@ class Objective:
     def wide(self) -> Counted | None:
         """The same problem with float64 arithmetic on the same X (not a copy), or None."""
         if self._wide is None and self._make_wide is not None:
-            self._wide = Counted(self._make_wide(), self.reads)
+            self._wide = Counted(self._make_wide(), self.reads, self._class_numbers)
         return self._wide
 
     @property
@@ -377,7 +380,9 @@ class Objective:
         if problem.compute not in self._null:
             z, w = self._zero_margins(problem), np.zeros(self.w_shape)
             if self.fit_intercept:
-                w[-1], value, _, _ = best_intercept(problem, z, self.s, self.loss.curvature_bound)
+                link = link_of(self.loss.name) if self._offset is None else None
+                found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)
+                w[-1], value = found.b, found.value
             else:
                 value = problem.loss_from_margins(z)
             self._null[problem.compute] = value, w

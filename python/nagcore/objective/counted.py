@@ -38,13 +38,14 @@ class Counted:
     `hessian_vector` and `curvature_from_margins`.
     """
 
-    def __init__(self, core: Any, reads: Reads) -> None:
+    def __init__(self, core: Any, reads: Reads, class_numbers: bool = False) -> None:
         self.core, self._reads = core, reads
         self.n, self.d, self.p, self.k = core.n, core.d, core.p, core.k
         self.compute = np.dtype(core.compute)
         self.loss_from_margins: Callable[..., float] = core.loss_from_margins
         self.second_order = hasattr(core, "hessian") and core.k == 1
         self.has_gram = hasattr(core, "gram")
+        self._class_numbers = class_numbers  # whether targets are those, so that r tells p
 
     def value_and_grad(self, w, grad=None, margins=None, residuals=None):
         """(1/S) Σ s φ(z) and its gradient. One pass."""
@@ -73,6 +74,31 @@ class Counted:
         """`value_and_grad` and (1/S) Σ s φ''(z) x̃x̃ᵀ, fused. One pass."""
         self._reads.passes += 1
         return self.core.hessian(w, None, None, margins, residuals)
+
+    def class_hessian(self, w, margins):
+        """`value_and_grad` and the Hessian of softmax, (k, p, k, p). One pass, and one for each two classes.
+
+        Its blocks are (1/S) Σ s (δ_ab p_a − p_a p_b) x̃x̃ᵀ. Probabilities sum to one, hence blocks to
+        zero along each row, and those off the diagonal give those on it, without cancellation.
+        """
+        r = np.empty_like(margins)
+        value, grad = self.value_and_grad(w, None, margins, r)
+        if self._class_numbers:
+            r += r < 0  # the residual is p, less one at the row's class
+            P = np.ascontiguousarray(r.T)
+        else:
+            P = np.exp(margins.T - margins.max(axis=1))
+            P /= P.sum(axis=0)
+        H = np.zeros((self.k, self.p, self.k, self.p))
+        if np.isfinite(value):
+            for a in range(self.k):
+                for b in range(a):
+                    G = self.gram(P[a] * P[b])
+                    H[a, :, b] -= G
+                    H[b, :, a] -= G
+                    H[a, :, a] += G
+                    H[b, :, b] += G
+        return value, grad, H
 
     def hessian_vector(self, v, weights):
         """(1/S) X̃ᵀ(s∘weights∘(X̃v)), fused. One pass."""

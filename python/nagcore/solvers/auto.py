@@ -20,6 +20,8 @@ _FEW_COLUMNS = 32
 _LITTLE_WORK = 5e7   # n·p² of a Hessian that is over before a pass's fixed costs count
 _GRAM_COLUMNS = 64   # a Gram matrix over all rows then costs about five reads of X
 _MOST_COLUMNS = 2048
+_MOST_CLASSES = 10   # a Hessian of k classes takes k(k − 1)/2 Gram matrices
+_LITTLE_CLASS_WORK = 2e7  # and a factor of its (kp)² numbers; each pass of another method some 0.3 ms
 _WIDE = 4            # rows per column up to which copies of some columns are small beside X
 
 
@@ -41,6 +43,10 @@ def choose(objective: Objective) -> tuple[str, str]:
                 return "normal", "least squares: one pass gives the Gram matrix, the next confirms"
         elif p <= _FEW_COLUMNS or work <= _LITTLE_WORK:
             return "newton", f"{p} coefficients: a Hessian costs little more than reading X"
+    k = objective.k
+    if 1 < k <= _MOST_CLASSES and objective.problem.has_gram:
+        if work * k * (k - 1) / 2 + (k * p) ** 3 <= _LITTLE_CLASS_WORK:
+            return "newton", f"{k * p} coefficients of {n} rows: a Hessian is done before a metric is"
     if objective.X is None:
         return "fista", "no rows of X to look at for a preconditioner"
     return "plbfgs", "smooth, and a sample of the rows gives a preconditioner"

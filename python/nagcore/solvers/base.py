@@ -212,14 +212,19 @@ class Oracle:
         return self._memory.seen_in(self.coordinates)
 
     def hessian(self, v, z) -> tuple[float, np.ndarray, np.ndarray]:
-        """f(v), ∇f(v) and ∇²f(v), in one pass; margins are written. In the problem's own variables."""
+        """f(v), ∇f(v) and ∇²f(v), in one pass unless there are classes; margins are written.
+
+        In the problem's own variables.
+        """
         self.w = w = self.coordinates.to_w(v)
-        self.data_value, self.u, H = self.problem.hessian(w, z)
+        second = self.problem.hessian if w.ndim == 1 else self.problem.class_hessian
+        self.data_value, self.u, H = second(w, z)
         wd, d = w[: self._d], self._d
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
         if math.isfinite(f):
             self.coordinates.look(H)  # type: ignore[union-attr]
-        H.reshape(-1)[: d * len(H) : len(H) + 1] += self._l2
+        if self._l2:
+            H.reshape(-1)[:: w.size + 1].reshape(-1, len(w))[:, :d] += self._l2
         return f, self.coordinates.pull_back(self.u, self._l2, w), H
 
     def smooth(self, v, z) -> float:
@@ -275,7 +280,7 @@ class Oracle:
             shift = self._shift(v)
             head = head + shift
             smooth = smooth + 0.5 * v.shape[1] * float(np.sum(self._l2_classes * shift**2))
-        return smooth + float(np.sum(np.abs(head) * self._l1))
+        return smooth + float((np.abs(head) * self._l1).sum())
 
     def divergence(self, x, zx, rx, y, zy, ry) -> float:
         """f(x) − f(y) − ⟨∇f(y), x − y⟩ from margins and residuals, never negative.
@@ -305,8 +310,12 @@ class Oracle:
             self._residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
         terms, d = np.abs(self.w), self._d
-        size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, terms[:d])))
-        size += float(terms[d:].sum())
+        if terms.ndim == 1:
+            size = dot(self.coordinates.rms, terms[:d])
+        else:
+            size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, terms[:d])))
+        if len(terms) > d:
+            size += float(terms[d:].sum())
         return 4 * self._eps * (abs(f) + self._residual * size)
 
 
@@ -326,6 +335,8 @@ class Method:
         Whether it takes no l1.
     second_order : bool
         Whether it needs Hessians: one margin per row, and data that can give them.
+    class_hessians : bool
+        Whether it takes those of several margins per row, too.
     own_variables : bool
         Whether it works in w itself, and not in the variables of `Coordinates`.
     patience : int
@@ -348,6 +359,7 @@ class Method:
     averages: bool = False
     smooth: bool = False
     second_order: bool = False
+    class_hessians: bool = False
     own_variables: bool = False
     patience: int = 300
     losses: tuple[str, ...] = ()
@@ -367,7 +379,8 @@ class Method:
         if self.losses and loss.name not in self.losses:
             raise ValueError(f'{name} takes loss {" or ".join(self.losses)}; this one is '
                              f'"{loss.name}". Use solver="auto", which chooses.')
-        if self.second_order and not objective.problem.second_order:
+        of_classes = self.class_hessians and objective.k > 1 and objective.problem.has_gram
+        if self.second_order and not (objective.problem.second_order or of_classes):
             what = "has a Hessian of classes" if objective.k > 1 else "gives no Hessian"
             raise ValueError(f'{name} needs one margin per row and data that give a Hessian; '
                              f'this problem {what}. Use solver="auto", which chooses.')
