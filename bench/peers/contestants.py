@@ -1,8 +1,8 @@
 """nagcore and its peers: how each is asked for the same fit, and the ladder of tolerances that it climbs.
 
 A contestant is a function fit(problem, tol) → w that times nothing itself (paths.py has those of paths).
-Peers that are not installed are left out. Each scales its objective in its own way; the comments say what makes
-them the same.
+Peers that are not installed are left out. Each scales its objective in its own way; the comments say what
+makes them the same.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ class Run:
         narrow = objective.problem.compute != np.float64
         columns, patience = None, math.inf
         if self.method.own_variables:
-            narrow = narrow and not (objective.nbytes <= _SMALL and objective.wide is not None)
+            seldom = objective.nbytes <= _SMALL or objective.shape[1] > self.method.wide_beyond
+            narrow = narrow and not (seldom and objective.wide is not None)
         else:
             self.metric = metric = Metric(objective, seed)
             patience = _RENEW_AFTER
@@ -107,6 +108,7 @@ class Run:
         elif columns is not None:
             coordinates = Coordinates(self.objective, columns, eps)
         self.oracle = Oracle(self.objective, coordinates, problem, self._memory, known)
+        self.oracle.tol = self.tol
         self.judge.renew()
 
     def _sweep(self, narrow: bool, patience: float) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from nagcore.objective import Objective
 from nagcore.solvers.base import Result
+from nagcore.solvers.workingset import Kept
 
 __all__ = ["Path", "largest_strength", "path"]
 
@@ -146,8 +147,10 @@ def path(
         given = largest * np.geomspace(1.0, max(eps, 1e-12), n_strengths)
     results: list[Result] = []
     w = None
+    base = objective.with_penalty(l2=objective.l2, l1=objective.l1)
+    base.kept = Kept()
     for strength in given:
-        each = objective.with_penalty(l2=(1 - l1_ratio) * float(strength), l1=l1_ratio * float(strength))
+        each = base.with_penalty(l2=(1 - l1_ratio) * float(strength), l1=l1_ratio * float(strength))
         results.append(minimize(each, w, **how))
         w = results[-1].w
         if results[-1].message == "interrupted":

@@ -1,15 +1,13 @@
-"""Proximal Newton on a working set of columns, for l1, elastic net and w ≥ 0.
+"""Proximal Newton for l1, elastic net and w ≥ 0: Hessians of few columns, working sets of many.
 
-A pass over all columns gives the gradient, hence how far each coefficient is from its optimality
-condition. The working set is the support and the worst offenders; on its columns, copied, each step
-minimises the quadratic model plus l1 (`quadratic_l1`), and a line search on margins guards it:
+Each step minimises the quadratic model plus l1 (`quadratic_l1`), and a line search on margins guards it:
 
     δ = argmin ⟨∇f, δ⟩ + ½⟨δ, ∇²f δ⟩ + l1‖w + δ‖₁,   w⁺ = w + t·δ
 
-Then the next pass over all columns looks for new offenders. With few columns the set is all of them
-and every pass gives gradient and Hessian. For least squares the Hessian is computed once.
+Every pass gives gradient and Hessian. For least squares the Hessian is computed once. Where the
+columns are many, `workingset` takes over.
 
-Source: Lee, Sun & Saunders 2014 (proximal Newton); Massias, Gramfort & Salmon 2018 (working sets).
+Source: Lee, Sun & Saunders 2014.
 """
 
 from __future__ import annotations
@@ -22,56 +20,27 @@ import numpy as np
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot
 from nagcore.solvers.base import Iterate, Method, Oracle
-from nagcore.solvers.coordinates import OwnCoordinates
 from nagcore.solvers.dense import eliminate
 from nagcore.solvers.linesearch import ARMIJO
 from nagcore.solvers.quadratic_l1 import minimise, violation
+from nagcore.solvers.workingset import working_sets
 
 __all__ = ["METHOD", "prox_newton"]
 
 ALL_COLUMNS = 512   # up to here the set is all of them
-_FIRST_SET = 64
-_INNER = 8          # steps on a working set between two looks at all columns
-_EASIER = 0.1       # how much smaller the offences in the set are to become meanwhile
 
 
 def prox_newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     """Yield one iterate per pass over all columns. L is not used."""
-    objective, d = oracle.objective, oracle.objective.shape[1]
-    z = oracle.new_margins()
-    if d <= ALL_COLUMNS or not objective.divisible:
-        yield from _steps(oracle, x, z, 0.0)
-        return
-    size = _FIRST_SET
-    f, g = oracle.start(x, z)
-    while True:
-        yield Iterate(x, f, z, x, f, z, g, L)
-        offence = violation(g[:d], x[:d], objective.l1, objective.positive)
-        goal = _EASIER * float(offence.max())
-        support = np.flatnonzero(x[:d])
-        size = min(d, max(size, 2 * len(support)))
-        offence[support] = np.inf
-        worst = np.sort(np.argpartition(-offence, size - 1)[:size])
-        chosen = worst[offence[worst] > 0]
-        part = objective.restrict(chosen)
-        objective.reads.rows += len(chosen) * objective.shape[0] // d
-        columns = np.append(chosen, d) if objective.fit_intercept else chosen
-        narrow = oracle.problem.compute != np.float64
-        inner = Oracle(part, OwnCoordinates(part), part.problem if narrow else part.wide)
-        last = x[columns]
-        for count, it in enumerate(_steps(inner, last, inner.new_margins(), goal)):
-            if it.moved:
-                last = it.x
-            if count == _INNER:
-                break
-        objective.reads.rows += int(part.n_passes * len(chosen) * objective.shape[0]) // d
-        x = x.copy()
-        x[columns] = last
-        f, g = oracle.gradient(x, z)
+    objective = oracle.objective
+    if objective.shape[1] <= ALL_COLUMNS or not objective.divisible:
+        yield from _steps(oracle, x, oracle.new_margins())
+    else:
+        yield from working_sets(oracle, x)
 
 
-def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray, goal: float) -> Iterator[Iterate]:
-    """Proximal Newton steps over all columns of the oracle, until none offends by more than `goal`."""
+def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
+    """Proximal Newton steps over all columns of the oracle."""
     objective = oracle.objective
     d, z_new, known = objective.shape[1], oracle.new_margins(), _Hessian(oracle)
     f, g, H = known.at(x, z)
@@ -79,8 +48,6 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray, goal: float) -> Iterato
     yield Iterate(x, f, z, x, f, z, g, 1.0)
     while True:
         offence = float(violation(g[:d], x[:d], objective.l1, objective.positive).max(initial=0.0))
-        if goal and offence <= goal:
-            return
         p = _direction(objective, H, g, x, max(1e-3 * offence, 1e-15 * (objective.l1 + offence)))
         least = objective.l1 * float(np.abs(x[:d] + p[:d]).sum() - np.abs(x[:d]).sum()) + dot(g, p)
         t = 1.0
@@ -152,4 +119,5 @@ class _Hessian:
         return f, g, H
 
 
-METHOD = Method("prox_newton", prox_newton, own_variables=True, second_order=True, patience=20)
+METHOD = Method("prox_newton", prox_newton, own_variables=True, second_order=True, patience=20,
+                wide_beyond=ALL_COLUMNS)

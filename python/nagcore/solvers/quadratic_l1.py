@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.solvers.dense import cholesky_solve
 
 __all__ = ["minimise", "violation"]
@@ -45,24 +46,13 @@ def minimise(
     >>> minimise(np.eye(2), np.array([-3.0, 0.5]), np.zeros(2), 1.0, 1e-12)
     array([2., 0.])
     """
+    C = np.ascontiguousarray(C)
     w, q = w.copy(), g.copy()
     diagonal = C.diagonal()
     for _ in range(_ROUNDS):
-        for _ in range(_SWEEPS):
-            wrong = np.flatnonzero((violation(q, w, l1, positive) > accuracy) & (diagonal > 0))
-            if not wrong.size:
-                return w
-            for j in wrong.tolist():
-                a = float(diagonal[j])
-                old = float(w[j])
-                t = old - float(q[j]) / a
-                if t > l1 / a:
-                    new = t - l1 / a
-                else:
-                    new = t + l1 / a if t < -l1 / a and not positive else 0.0
-                if new != old:
-                    w[j] = new
-                    q += (new - old) * C[j]
+        _core.sweep_on_gram_(C, q, w, l1, 0.01 * accuracy, _SWEEPS, positive)
+        if violation(q, w, l1, positive)[diagonal > 0].max(initial=0.0) <= accuracy:
+            return w
         _signed_step(C, q, w, l1)
     return w
 
