@@ -64,9 +64,9 @@ def _celer_path(problem: Problem, tol: float) -> np.ndarray:
     X = _by_columns(problem.X)
     if problem.kind == "squared":
         y = problem.y.astype(X.dtype)
-        return celer_path(X, y, "lasso", alphas=problem.strengths, tol=tol, max_iter=200)[1].T
+        return celer_path(X, y, "lasso", alphas=problem.strengths.astype(X.dtype), tol=tol, max_iter=200)[1].T
     # Σ loss + alpha ‖w‖₁.
-    alphas = problem.strengths * problem.n
+    alphas = (problem.strengths * problem.n).astype(X.dtype)
     return celer_path(X, _signs(problem), "logreg", alphas=alphas, tol=tol, max_iter=200)[1].T
 
 

@@ -204,7 +204,11 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     pick = (rows,) if z.ndim == 1 else (rows, r.argmin(axis=1))
     rp = r[pick]
     need, sign = alpha * np.abs(rp), np.sign(rp)
-    step = (1 - alpha) * np.abs(rp) / min(curvature, 1e3) * (1 + 1e-6)
+    bend: np.ndarray | float = min(curvature, 1e3)
+    if getattr(problem, "second_order", False):  # the curvature here is mostly that on the way to z″ too
+        here = problem.curvature_from_margins(z)
+        bend = np.where(here > 1e-4 * bend, 0.9 * here, bend)
+    step = (1 - alpha) * np.abs(rp) / bend * (1 + 1e-6)
     moved, residual = np.empty_like(z), np.empty_like(z)
     for _ in range(40):
         np.copyto(moved, z)

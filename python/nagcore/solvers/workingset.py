@@ -18,7 +18,7 @@ Source: Massias, Gramfort & Salmon 2018 (working sets); Tibshirani et al. 2012 (
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,11 +39,12 @@ _FLAT = 1e-6           # of the mean curvature: rows that are flat here need not
 
 @dataclass
 class Kept:
-    """What one strength of a path leaves to the next: columns, and the last pass over all of them."""
+    """What one strength of a path leaves to the next: columns, a Hessian, the last pass over all columns."""
 
     store: ColumnStore | None = None
     last: Known | None = None
     l1: float = 0.0
+    hessian: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def working_sets(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
