@@ -99,6 +99,29 @@ def multiply_triangular(
     n_threads: Any = None,
     isa: str | None = None,
 ) -> npt.NDArray[np.float64]: ...
+def minimise_on_columns(
+    values: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.int32] | None,
+    starts: npt.NDArray[np.int64] | None,
+    v: Any,
+    g: Any,
+    w: Any,
+    l1: float,
+    l2: float,
+    penalised: int,
+    positive: bool = False,
+    accuracy: float = 0.0,
+    rounds: int = 1000,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]: ...
+def sweep_on_gram_(
+    C: npt.NDArray[np.float64],
+    q: npt.NDArray[np.float64],
+    w: npt.NDArray[np.float64],
+    l1: float,
+    accuracy: float,
+    sweeps: int,
+    positive: bool = False,
+) -> float: ...
 def nesterov_step(
     params: Any,
     grads: Any,

@@ -303,6 +303,7 @@ class Objective:
 
     _subset: Any = None
     kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
+    kept: Any = None          # what a path's solver leaves from one strength to the next
 
     def _set(self, core, penalty, sample_weight, offset, make_wide, class_numbers=False) -> None:
         if penalty.positive and core.k > 1:

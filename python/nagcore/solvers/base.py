@@ -166,6 +166,7 @@ class Oracle:
         self._positive = objective.positive
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
+        self.tol = 0.0  # what the run is to reach
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
         self._residual, self._residual_age = 0.0, 0
@@ -197,6 +198,10 @@ class Oracle:
                              "use w0=None to start at the null model.")
         self.w, self.data_value, self.u, z[...] = self._known
         return self._with_penalty(self.w)
+
+    def resume(self, known: Known) -> None:
+        """Let `start` begin with what an earlier pass, of another run, gave."""
+        self._known = known
 
     def known(self, it: Iterate) -> Known | None:
         """What the last pass gave, if it was at the iterate itself."""
@@ -341,6 +346,8 @@ class Method:
         Whether it works in w itself, and not in the variables of `Coordinates`.
     patience : int
         Steps without progress, of a size that rounding hides, after which nothing more is expected.
+    wide_beyond : float
+        Columns beyond which it reads X so seldom that all passes are in float64.
     losses : tuple of str
         The losses it takes; empty for all.
 
@@ -362,6 +369,7 @@ class Method:
     class_hessians: bool = False
     own_variables: bool = False
     patience: int = 300
+    wide_beyond: float = math.inf
     losses: tuple[str, ...] = ()
 
     def check(self, objective: Objective) -> None:

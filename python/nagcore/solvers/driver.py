@@ -71,7 +71,9 @@ class Run:
         columns: Columns | list[Columns] | Coordinates | None = None
         patience = math.inf
         if self.method.own_variables:
-            narrow = narrow and not (objective.nbytes <= _SMALL and objective.wide is not None)
+            seldom = objective.nbytes <= _SMALL or objective.shape[1] > self.method.wide_beyond
+            seldom = seldom or objective.kept is not None
+            narrow = narrow and not (seldom and objective.wide is not None)
         else:
             self.metric = metric = Metric(objective, seed)
             patience = _RENEW_AFTER
@@ -117,6 +119,7 @@ class Run:
         elif columns is not None:
             coordinates = Coordinates(self.objective, columns, eps)
         self.oracle = Oracle(self.objective, coordinates, problem, self._memory, known)
+        self.oracle.tol = self.tol
         self.judge.renew()
 
     def _sweep(self, narrow: bool, patience: float) -> str:
