@@ -1,4 +1,4 @@
-// RowProducts: products X X'v of a CSR problem.
+// RowProducts: products X X'v and X'v of a CSR problem.
 #include <cmath>
 
 #include "bindings/bindings.h"
@@ -19,28 +19,43 @@ class RowProducts {
     columns_ = std::make_unique<Columns>(view_, problem.n_threads());
   }
 
-  py::object product(const py::object& v, const py::object& centre) const {
-    const py::array a = py::array(py::module_::import("numpy").attr("asarray")(v));
-    if ((a.ndim() != 1 && a.ndim() != 2) || a.shape(0) != view_.n || (a.ndim() == 2 && a.shape(1) < 1))
-      bad_value("v has shape " + shape_text(a) + "; (" + std::to_string(view_.n) + ",) or (" + std::to_string(view_.n) +
-                ", m) is needed: one row for each row of X.");
-    if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, centre);
-    return typed<double>(a, centre);
-  }
+  py::object product(const py::object& v, const py::object& centre) const { return any(v, centre, false); }
+  py::object transposed(const py::object& v, const py::object& centre) const { return any(v, centre, true); }
 
   std::int64_t nbytes() const { return columns_->nbytes(); }
 
  private:
+  py::object any(const py::object& v, const py::object& centre, bool transposed) const {
+    const py::array a = py::array(py::module_::import("numpy").attr("asarray")(v));
+    if ((a.ndim() != 1 && a.ndim() != 2) || a.shape(0) != view_.n || (a.ndim() == 2 && a.shape(1) < 1))
+      bad_value("v has shape " + shape_text(a) + "; (" + std::to_string(view_.n) + ",) or (" + std::to_string(view_.n) +
+                ", m) is needed: one row for each row of X.");
+    if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, centre, transposed);
+    return typed<double>(a, centre, transposed);
+  }
+
   template <class T>
-  py::object typed(const py::array& a, const py::object& centre) const {
+  py::object typed(const py::array& a, const py::object& centre, bool transposed) const {
     const std::int64_t k = a.ndim() == 1 ? 1 : a.shape(1);
     const py::array_t<T> v = numbers<T>(a, "v", static_cast<int>(a.ndim()), view_.n, k);
     py::array_t<double> m;
     if (!centre.is_none()) m = numbers<double>(centre, "centre", 1, view_.d, 1);
-    py::array_t<T> out(std::vector<py::ssize_t>(a.shape(), a.shape() + a.ndim()));
+    std::vector<py::ssize_t> shape(a.shape(), a.shape() + a.ndim());
+    const double* const mean = centre.is_none() ? nullptr : m.data();
+    if (transposed) {
+      shape[0] = view_.d;
+      py::array_t<double> out(shape);
+      double* const to = out.mutable_data();
+      problem_->without_gil([&](const std::function<bool()>& interrupted) {
+        columns_->transposed(v.data(), k, mean, to, problem_->n_threads(), interrupted);
+      });
+      if (!all_finite(to, view_.d * k)) problem_->explain_non_finite();
+      return std::move(out);
+    }
+    py::array_t<T> out(shape);
     T* const to = out.mutable_data();
     problem_->without_gil([&](const std::function<bool()>& interrupted) {
-      columns_->product(v.data(), k, centre.is_none() ? nullptr : m.data(), to, problem_->n_threads(), interrupted);
+      columns_->product(v.data(), k, mean, to, problem_->n_threads(), interrupted);
     });
     if (!all_finite(to, view_.n * k)) problem_->explain_non_finite();
     return std::move(out);
@@ -52,11 +67,13 @@ class RowProducts {
 };
 
 void bind_row_products(py::module_& m) {
-  py::class_<RowProducts>(m, "RowProducts", "Products X X'v of a Problem of CSR, from a copy of X by columns that is made once.")
+  py::class_<RowProducts>(m, "RowProducts", "Products X X'v and X'v of a Problem of CSR, from a copy of X by columns that is made once.")
       .def(py::init<const Problem&>(), py::arg("problem"), py::keep_alive<1, 2>())
       .def("product", &RowProducts::product, py::arg("v"), py::arg("centre") = py::none(),
            "(X - 1 m')(X - 1 m')' v for v of shape (n,) or (n, m), m = centre of shape (d,) or zero: one trip over X. float32 where v and "
            "X are, else float64.")
+      .def("transposed", &RowProducts::transposed, py::arg("v"), py::arg("centre") = py::none(),
+           "(X - 1 m')' v, float64 of shape (d,) or (d, m): one trip over X.")
       .def_property_readonly("nbytes", &RowProducts::nbytes);
 }
 

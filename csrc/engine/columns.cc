@@ -97,15 +97,43 @@ std::int64_t Columns::nbytes() const {
   return nnz * (4 + static_cast<std::int64_t>(kStorageBytes[static_cast<int>(storage_)])) + 8 * (d_ + 1);
 }
 
+namespace {
+
+// 1'v where there is a centre, which is all that it is for.
+template <class T>
+std::vector<double> column_sums(const T* v, std::int64_t n, std::int64_t k, const double* centre) {
+  std::vector<double> sums(static_cast<std::size_t>(k), 0.0);
+  for (std::int64_t i = 0; centre != nullptr && i < n; ++i)
+    for (std::int64_t c = 0; c < k; ++c) sums[static_cast<std::size_t>(c)] += static_cast<double>(v[i * k + c]);
+  return sums;
+}
+
+}  // namespace
+
+template <class T>
+bool Columns::transposed(const T* v, std::int64_t k, const double* centre, double* u, int n_threads,
+                         const std::function<bool()>& interrupted) const {
+  const std::vector<double> sums = column_sums(v, n_, k, centre);
+  const std::int64_t parts = 64;
+  const std::vector<std::int64_t> bounds = even_parts(ptr_.data(), d_, parts);
+  InterruptCheck check(interrupted);
+  std::atomic<std::int64_t> next{0};
+  parallel_run(ptr_[static_cast<std::size_t>(d_)] * k < 16384 ? 1 : n_threads, [&](int thread, int) {
+    for (std::int64_t g; (g = next++) < parts && !check.due(thread);)
+      rows_of<T>(*table_).columns[static_cast<int>(storage_)](ColumnsBlock<T>{
+          data_.data(), rows_.data(), ptr_.data(), bounds[static_cast<std::size_t>(g)], bounds[static_cast<std::size_t>(g + 1)],
+          static_cast<std::ptrdiff_t>(k), v, nullptr, u, centre, sums.data(), nullptr});
+  });
+  return !check.stopped();
+}
+
 template <class T>
 bool Columns::product(const T* v, std::int64_t k, const double* centre, T* out, int n_threads,
                       const std::function<bool()>& interrupted) const {
   const std::int64_t groups = static_cast<std::int64_t>(groups_.size()) - 1, count = n_ * k;
   const std::size_t wide = static_cast<std::size_t>(k);
-  std::vector<double> sums(wide, 0.0), back(static_cast<std::size_t>(groups) * wide, 0.0);
-  if (centre != nullptr)
-    for (std::int64_t i = 0; i < n_; ++i)
-      for (std::int64_t c = 0; c < k; ++c) sums[static_cast<std::size_t>(c)] += static_cast<double>(v[i * k + c]);
+  const std::vector<double> sums = column_sums(v, n_, k, centre);
+  std::vector<double> back(static_cast<std::size_t>(groups) * wide, 0.0);
   // The first group sums into `out`, the others beside each other.
   Aligned<T> others(static_cast<std::size_t>((groups - 1) * count), Unset{});
   const auto part = [&](std::int64_t g) { return g == 0 ? out : others.data() + (g - 1) * count; };
@@ -119,7 +147,7 @@ bool Columns::product(const T* v, std::int64_t k, const double* centre, T* out, 
       const std::int64_t step = std::max<std::int64_t>(1, (end - begin + 15) / 16);
       for (std::int64_t j = begin; j < end && !check.due(thread); j += step) {
         const ColumnsBlock<T> b{data_.data(), rows_.data(), ptr_.data(), j, std::min(end, j + step), static_cast<std::ptrdiff_t>(k),
-                                v, part(g), centre, sums.data(), back.data() + static_cast<std::size_t>(g) * wide};
+                                v, part(g), nullptr, centre, sums.data(), back.data() + static_cast<std::size_t>(g) * wide};
         rows_of<T>(*table_).columns[static_cast<int>(storage_)](b);
       }
     }
@@ -140,6 +168,8 @@ bool Columns::product(const T* v, std::int64_t k, const double* centre, T* out, 
   return !check.stopped();
 }
 
+template bool Columns::transposed(const float*, std::int64_t, const double*, double*, int, const std::function<bool()>&) const;
+template bool Columns::transposed(const double*, std::int64_t, const double*, double*, int, const std::function<bool()>&) const;
 template bool Columns::product(const float*, std::int64_t, const double*, float*, int, const std::function<bool()>&) const;
 template bool Columns::product(const double*, std::int64_t, const double*, double*, int, const std::function<bool()>&) const;
 

@@ -1,4 +1,4 @@
-// Products X X'v of a CSR matrix, from a copy of it by columns: what methods whose unknowns are rows are made of.
+// Products X X'v and X'v of a CSR matrix, from a copy of it by columns: what methods whose unknowns are rows are made of.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -21,6 +21,11 @@ class Columns {
   template <class T>
   bool product(const T* v, std::int64_t k, const double* centre, T* out, int n_threads,
                const std::function<bool()>& interrupted) const;
+
+  // u = (X - 1 m')'v, d x k.
+  template <class T>
+  bool transposed(const T* v, std::int64_t k, const double* centre, double* u, int n_threads,
+                  const std::function<bool()>& interrupted) const;
 
  private:
   const KernelTable* table_;

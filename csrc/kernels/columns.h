@@ -22,8 +22,10 @@ void columns_one(const ColumnsBlock<typename V::T>& b) {
     }
     if (b.centre != nullptr) {
       sum -= b.centre[j] * b.sums[0];
-      b.back[0] += b.centre[j] * sum;
+      if (b.z != nullptr) b.back[0] += b.centre[j] * sum;
     }
+    if (b.u != nullptr) b.u[j] = sum;
+    if (b.z == nullptr) continue;
     const T u = static_cast<T>(sum);
     int64_t e = begin;
     // A column's rows differ, so four of them need not wait for each other's stores.
@@ -49,7 +51,7 @@ void columns_panel(const ColumnsBlock<typename V::T>& b, ptrdiff_t c0, int n) {
     const int64_t begin = b.ptr[j], end = b.ptr[j + 1];
     V a[NV];
     for (int u = 0; u < NV; ++u) a[u] = V::zero();
-    const bool exact = b.centre != nullptr || end - begin > kColumnChain;
+    const bool exact = b.u != nullptr || b.centre != nullptr || end - begin > kColumnChain;
     if (exact)
       for (double& x : wide) x = 0;
     for (int64_t c = begin; c < end; c += kColumnChain) {
@@ -71,8 +73,11 @@ void columns_panel(const ColumnsBlock<typename V::T>& b, ptrdiff_t c0, int n) {
       if (b.centre != nullptr)
         for (int q = 0; q < (NV - 1) * V::N + n; ++q) {
           wide[q] -= b.centre[j] * b.sums[c0 + q];
-          b.back[c0 + q] += b.centre[j] * wide[q];
+          if (b.z != nullptr) b.back[c0 + q] += b.centre[j] * wide[q];
         }
+      if (b.u != nullptr)
+        for (int q = 0; q < (NV - 1) * V::N + n; ++q) b.u[j * b.k + c0 + q] = wide[q];
+      if (b.z == nullptr) continue;
       for (int q = 0; q < NV * V::N; ++q) lanes[q] = static_cast<T>(wide[q]);
       for (int u = 0; u < NV; ++u) a[u] = V::load(lanes + u * V::N);
     }

@@ -1,4 +1,4 @@
-// What the products X X'v are made of: CSR turned around, a column at a time. Part of table.h.
+// What the products X X'v and X'v are made of: CSR turned around, a column at a time. Part of table.h.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +17,8 @@ struct ColumnsBlock {
   std::int64_t first, end;
   std::ptrdiff_t k;
   const T* v;
-  T* z;
+  T* z;                  // or null, where u is wanted
+  double* u;             // the rows u_j of (X - 1 m')'v from column 0 on, d x k; or null
   const double* centre;  // m, or null for zero
   const double* sums;    // 1'v, k numbers; with centre alone
   double* back;          // k numbers: += sum_j m_j u_j, which every row of z then lacks; with centre alone

@@ -98,7 +98,8 @@ class Iterate(NamedTuple):
     `y`, with smooth value `fy`, margins `zy` and smooth gradient `g`. The margins are buffers that
     the next pass may overwrite. `moved` is False when the pass went to a step that was taken back.
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
-    ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model.
+    ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
+    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient.
     """
 
     x: np.ndarray
@@ -112,6 +113,7 @@ class Iterate(NamedTuple):
     moved: bool = True
     resolved: bool = True
     decrement: float = math.nan
+    bound: float = math.nan
 
 
 class Known(NamedTuple):
@@ -314,6 +316,8 @@ class Method:
         Steps without progress, of a size that rounding hides, after which nothing more is expected.
     losses : tuple of str
         The losses it takes; empty for all.
+    rows : bool
+        Whether its unknowns are rows of X: it needs X as CSR, and l2 > 0.
 
     Examples
     --------
@@ -333,6 +337,7 @@ class Method:
     own_variables: bool = False
     patience: int = 300
     losses: tuple[str, ...] = ()
+    rows: bool = False
 
     def check(self, objective: Objective) -> None:
         """Raise ValueError if the objective lacks what the solver needs; the error names both."""
@@ -349,6 +354,10 @@ class Method:
         if self.losses and loss.name not in self.losses:
             raise ValueError(f'{name} takes loss {" or ".join(self.losses)}; this one is '
                              f'"{loss.name}". Use solver="auto", which chooses.')
+        if self.rows and not (objective.l2 and objective.has_rows):
+            what = "is not CSR" if not objective.has_rows else "comes with l2 = 0"
+            raise ValueError(f'{name} needs CSR and l2 > 0; this X {what}. Use solver="auto", which '
+                             "chooses.")
         if self.second_order and not objective.problem.second_order:
             what = "has a Hessian of classes" if objective.k > 1 else "gives no Hessian"
             raise ValueError(f'{name} needs one margin per row and data that give a Hessian; '

@@ -88,11 +88,13 @@ class Judge:
         if value < self.best_value or self._stale:
             self.best_value, self.best_x, self.best_w = value, it.x, None
             self._stale = False
-        w = oracle.w[: self.objective.shape[1]]
-        # Without the indicator of w ≥ 0: y may lie outside, and F(y) − bound stays the dual value.
-        value_y = it.fy + self.objective.l1 * float((w if self.objective.positive else np.abs(w)).sum())
+        value_y = it.fy
+        if self.objective.l1:
+            # Without the indicator of w ≥ 0: y may lie outside, and F(y) − bound stays the dual value.
+            w = oracle.w[: self.objective.shape[1]]
+            value_y += self.objective.l1 * float((w if self.objective.positive else np.abs(w)).sum())
         if self.penalised:
-            bound, free = self._penalised_gap(oracle)
+            bound, free = self._penalised_gap(oracle) if math.isnan(it.bound) else (it.bound, it.bound)
             if exact and not self.objective.fit_intercept:
                 self.lower = max(self.lower, value_y - bound)
         else:
