@@ -19,35 +19,32 @@ class RowProducts {
     columns_ = std::make_unique<Columns>(view_, problem.n_threads());
   }
 
-  py::object product(const py::object& v, const py::object& centre) const { return any(v, centre, false); }
-  py::object transposed(const py::object& v, const py::object& centre) const { return any(v, centre, true); }
+  py::object product(const py::object& v) const { return any(v, false); }
+  py::object transposed(const py::object& v) const { return any(v, true); }
 
   std::int64_t nbytes() const { return columns_->nbytes(); }
 
  private:
-  py::object any(const py::object& v, const py::object& centre, bool transposed) const {
+  py::object any(const py::object& v, bool transposed) const {
     const py::array a = py::array(py::module_::import("numpy").attr("asarray")(v));
     if ((a.ndim() != 1 && a.ndim() != 2) || a.shape(0) != view_.n || (a.ndim() == 2 && a.shape(1) < 1))
       bad_value("v has shape " + shape_text(a) + "; (" + std::to_string(view_.n) + ",) or (" + std::to_string(view_.n) +
                 ", m) is needed: one row for each row of X.");
-    if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, centre, transposed);
-    return typed<double>(a, centre, transposed);
+    if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, transposed);
+    return typed<double>(a, transposed);
   }
 
   template <class T>
-  py::object typed(const py::array& a, const py::object& centre, bool transposed) const {
+  py::object typed(const py::array& a, bool transposed) const {
     const std::int64_t k = a.ndim() == 1 ? 1 : a.shape(1);
     const py::array_t<T> v = numbers<T>(a, "v", static_cast<int>(a.ndim()), view_.n, k);
-    py::array_t<double> m;
-    if (!centre.is_none()) m = numbers<double>(centre, "centre", 1, view_.d, 1);
     std::vector<py::ssize_t> shape(a.shape(), a.shape() + a.ndim());
-    const double* const mean = centre.is_none() ? nullptr : m.data();
     if (transposed) {
       shape[0] = view_.d;
       py::array_t<double> out(shape);
       double* const to = out.mutable_data();
       problem_->without_gil([&](const std::function<bool()>& interrupted) {
-        columns_->transposed(v.data(), k, mean, to, problem_->n_threads(), interrupted);
+        columns_->transposed(v.data(), k, to, problem_->n_threads(), interrupted);
       });
       if (!all_finite(to, view_.d * k)) problem_->explain_non_finite();
       return std::move(out);
@@ -55,7 +52,7 @@ class RowProducts {
     py::array_t<T> out(shape);
     T* const to = out.mutable_data();
     problem_->without_gil([&](const std::function<bool()>& interrupted) {
-      columns_->product(v.data(), k, mean, to, problem_->n_threads(), interrupted);
+      columns_->product(v.data(), k, to, problem_->n_threads(), interrupted);
     });
     if (!all_finite(to, view_.n * k)) problem_->explain_non_finite();
     return std::move(out);
@@ -69,11 +66,9 @@ class RowProducts {
 void bind_row_products(py::module_& m) {
   py::class_<RowProducts>(m, "RowProducts", "Products X X'v and X'v of a Problem of CSR, from a copy of X by columns that is made once.")
       .def(py::init<const Problem&>(), py::arg("problem"), py::keep_alive<1, 2>())
-      .def("product", &RowProducts::product, py::arg("v"), py::arg("centre") = py::none(),
-           "(X - 1 m')(X - 1 m')' v for v of shape (n,) or (n, m), m = centre of shape (d,) or zero: one trip over X. float32 where v and "
-           "X are, else float64.")
-      .def("transposed", &RowProducts::transposed, py::arg("v"), py::arg("centre") = py::none(),
-           "(X - 1 m')' v, float64 of shape (d,) or (d, m): one trip over X.")
+      .def("product", &RowProducts::product, py::arg("v"),
+           "X X'v for v of shape (n,) or (n, m), in one trip over X. float32 where v and X are, else float64.")
+      .def("transposed", &RowProducts::transposed, py::arg("v"), "X'v, float64 of shape (d,) or (d, m): one trip over X.")
       .def_property_readonly("nbytes", &RowProducts::nbytes);
 }
 

@@ -5,7 +5,6 @@
 
 #include "engine/margins.h"
 #include "engine/threads.h"
-#include "engine/tree.h"
 
 namespace nag {
 namespace {
@@ -97,23 +96,9 @@ std::int64_t Columns::nbytes() const {
   return nnz * (4 + static_cast<std::int64_t>(kStorageBytes[static_cast<int>(storage_)])) + 8 * (d_ + 1);
 }
 
-namespace {
-
-// 1'v where there is a centre, which is all that it is for.
 template <class T>
-std::vector<double> column_sums(const T* v, std::int64_t n, std::int64_t k, const double* centre) {
-  std::vector<double> sums(static_cast<std::size_t>(k), 0.0);
-  for (std::int64_t i = 0; centre != nullptr && i < n; ++i)
-    for (std::int64_t c = 0; c < k; ++c) sums[static_cast<std::size_t>(c)] += static_cast<double>(v[i * k + c]);
-  return sums;
-}
-
-}  // namespace
-
-template <class T>
-bool Columns::transposed(const T* v, std::int64_t k, const double* centre, double* u, int n_threads,
+bool Columns::transposed(const T* v, std::int64_t k, double* u, int n_threads,
                          const std::function<bool()>& interrupted) const {
-  const std::vector<double> sums = column_sums(v, n_, k, centre);
   const std::int64_t parts = 64;
   const std::vector<std::int64_t> bounds = even_parts(ptr_.data(), d_, parts);
   InterruptCheck check(interrupted);
@@ -122,18 +107,15 @@ bool Columns::transposed(const T* v, std::int64_t k, const double* centre, doubl
     for (std::int64_t g; (g = next++) < parts && !check.due(thread);)
       rows_of<T>(*table_).columns[static_cast<int>(storage_)](ColumnsBlock<T>{
           data_.data(), rows_.data(), ptr_.data(), bounds[static_cast<std::size_t>(g)], bounds[static_cast<std::size_t>(g + 1)],
-          static_cast<std::ptrdiff_t>(k), v, nullptr, u, centre, sums.data(), nullptr});
+          static_cast<std::ptrdiff_t>(k), v, nullptr, u});
   });
   return !check.stopped();
 }
 
 template <class T>
-bool Columns::product(const T* v, std::int64_t k, const double* centre, T* out, int n_threads,
+bool Columns::product(const T* v, std::int64_t k, T* out, int n_threads,
                       const std::function<bool()>& interrupted) const {
   const std::int64_t groups = static_cast<std::int64_t>(groups_.size()) - 1, count = n_ * k;
-  const std::size_t wide = static_cast<std::size_t>(k);
-  const std::vector<double> sums = column_sums(v, n_, k, centre);
-  std::vector<double> back(static_cast<std::size_t>(groups) * wide, 0.0);
   // The first group sums into `out`, the others beside each other.
   Aligned<T> others(static_cast<std::size_t>((groups - 1) * count), Unset{});
   const auto part = [&](std::int64_t g) { return g == 0 ? out : others.data() + (g - 1) * count; };
@@ -147,30 +129,25 @@ bool Columns::product(const T* v, std::int64_t k, const double* centre, T* out, 
       const std::int64_t step = std::max<std::int64_t>(1, (end - begin + 15) / 16);
       for (std::int64_t j = begin; j < end && !check.due(thread); j += step) {
         const ColumnsBlock<T> b{data_.data(), rows_.data(), ptr_.data(), j, std::min(end, j + step), static_cast<std::ptrdiff_t>(k),
-                                v, part(g), nullptr, centre, sums.data(), back.data() + static_cast<std::size_t>(g) * wide};
+                                v, part(g), nullptr};
         rows_of<T>(*table_).columns[static_cast<int>(storage_)](b);
       }
     }
     parallel_barrier();
     if (check.stopped()) return;
-    if (thread == 0) combine_nodes(back.data(), static_cast<std::size_t>(groups), wide);
-    parallel_barrier();
-    for (std::int64_t i = n_ * thread / of; i < n_ * (thread + 1) / of; ++i)
-      for (std::int64_t c = 0; c < k; ++c) {
-        const std::int64_t at = i * k + c;
-        T node[kMostGroups];
-        for (std::int64_t g = 0; g < groups; ++g) node[g] = part(g)[at];
-        for (std::int64_t left = 1; left < groups; left *= 2)
-          for (std::int64_t g = 0; g + left < groups; g += 2 * left) node[g] += node[g + left];
-        out[at] = centre == nullptr ? node[0] : static_cast<T>(static_cast<double>(node[0]) - back[static_cast<std::size_t>(c)]);
+    const std::int64_t begin = count * thread / of, end = count * (thread + 1) / of;
+    for (std::int64_t left = 1; left < groups; left *= 2)
+      for (std::int64_t g = 0; g + left < groups; g += 2 * left) {
+        T *to = part(g), *from = part(g + left);
+        for (std::int64_t i = begin; i < end; ++i) to[i] += from[i];
       }
   });
   return !check.stopped();
 }
 
-template bool Columns::transposed(const float*, std::int64_t, const double*, double*, int, const std::function<bool()>&) const;
-template bool Columns::transposed(const double*, std::int64_t, const double*, double*, int, const std::function<bool()>&) const;
-template bool Columns::product(const float*, std::int64_t, const double*, float*, int, const std::function<bool()>&) const;
-template bool Columns::product(const double*, std::int64_t, const double*, double*, int, const std::function<bool()>&) const;
+template bool Columns::transposed(const float*, std::int64_t, double*, int, const std::function<bool()>&) const;
+template bool Columns::transposed(const double*, std::int64_t, double*, int, const std::function<bool()>&) const;
+template bool Columns::product(const float*, std::int64_t, float*, int, const std::function<bool()>&) const;
+template bool Columns::product(const double*, std::int64_t, double*, int, const std::function<bool()>&) const;
 
 }  // namespace nag

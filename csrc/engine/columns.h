@@ -16,16 +16,14 @@ class Columns {
 
   std::int64_t nbytes() const;
 
-  // out = (X - 1 m')(X - 1 m')'v for v of n x k numbers of T, m = `centre` or zero. Columns are summed in fixed groups and
-  // the groups in a fixed tree, so that the bits do not depend on the threads. False where `interrupted` ended it.
+  // out = X X'v for v of n x k numbers of T. Columns are summed in fixed groups and the groups in a fixed tree, so that the
+  // bits do not depend on the threads. False where `interrupted` ended it.
   template <class T>
-  bool product(const T* v, std::int64_t k, const double* centre, T* out, int n_threads,
-               const std::function<bool()>& interrupted) const;
+  bool product(const T* v, std::int64_t k, T* out, int n_threads, const std::function<bool()>& interrupted) const;
 
-  // u = (X - 1 m')'v, d x k.
+  // u = X'v, d x k.
   template <class T>
-  bool transposed(const T* v, std::int64_t k, const double* centre, double* u, int n_threads,
-                  const std::function<bool()>& interrupted) const;
+  bool transposed(const T* v, std::int64_t k, double* u, int n_threads, const std::function<bool()>& interrupted) const;
 
  private:
   const KernelTable* table_;

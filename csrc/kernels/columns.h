@@ -20,10 +20,6 @@ void columns_one(const ColumnsBlock<typename V::T>& b) {
       }
       sum += static_cast<double>(reduce_add(a));
     }
-    if (b.centre != nullptr) {
-      sum -= b.centre[j] * b.sums[0];
-      if (b.z != nullptr) b.back[0] += b.centre[j] * sum;
-    }
     if (b.u != nullptr) b.u[j] = sum;
     if (b.z == nullptr) continue;
     const T u = static_cast<T>(sum);
@@ -51,7 +47,7 @@ void columns_panel(const ColumnsBlock<typename V::T>& b, ptrdiff_t c0, int n) {
     const int64_t begin = b.ptr[j], end = b.ptr[j + 1];
     V a[NV];
     for (int u = 0; u < NV; ++u) a[u] = V::zero();
-    const bool exact = b.u != nullptr || b.centre != nullptr || end - begin > kColumnChain;
+    const bool exact = b.u != nullptr || end - begin > kColumnChain;
     if (exact)
       for (double& x : wide) x = 0;
     for (int64_t c = begin; c < end; c += kColumnChain) {
@@ -70,11 +66,6 @@ void columns_panel(const ColumnsBlock<typename V::T>& b, ptrdiff_t c0, int n) {
       for (int q = 0; q < NV * V::N; ++q) wide[q] += static_cast<double>(lanes[q]);
     }
     if (exact) {
-      if (b.centre != nullptr)
-        for (int q = 0; q < (NV - 1) * V::N + n; ++q) {
-          wide[q] -= b.centre[j] * b.sums[c0 + q];
-          if (b.z != nullptr) b.back[c0 + q] += b.centre[j] * wide[q];
-        }
       if (b.u != nullptr)
         for (int q = 0; q < (NV - 1) * V::N + n; ++q) b.u[j * b.k + c0 + q] = wide[q];
       if (b.z == nullptr) continue;

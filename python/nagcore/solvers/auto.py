@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from nagcore.objective import Objective
+from nagcore.solvers.coordinates import DENSE_LIMIT
 from nagcore.solvers.proxnewton import ALL_COLUMNS
 
 __all__ = ["choose"]
@@ -20,6 +21,7 @@ _FEW_COLUMNS = 32
 _LITTLE_WORK = 5e7   # n·p² of a Hessian that is over before a pass's fixed costs count
 _GRAM_COLUMNS = 64   # a Gram matrix over all rows then costs about five reads of X
 _MOST_COLUMNS = 2048
+_ROWS = 1.0          # rows per column up to which they are the unknowns of smooth sparse problems
 _WIDE = 4            # rows per column up to which copies of some columns are small beside X
 
 
@@ -41,6 +43,16 @@ def choose(objective: Objective) -> tuple[str, str]:
                 return "normal", "least squares: one pass gives the Gram matrix, the next confirms"
         elif p <= _FEW_COLUMNS or work <= _LITTLE_WORK:
             return "newton", f"{p} coefficients: a Hessian costs little more than reading X"
+    if _in_rows(objective):
+        return "newton_cg", "sparse, and rows are fewer than columns: they are the unknowns"
+    if objective.X is not None and objective.loss.name == "squared" and p > _MOST_COLUMNS:
+        return "cg", "least squares with many columns: conjugate gradients have exact steps at a pass each"
     if objective.X is None:
         return "fista", "no rows of X to look at for a preconditioner"
     return "plbfgs", "smooth, and a sample of the rows gives a preconditioner"
+
+
+def _in_rows(objective: Objective) -> bool:
+    """Whether vectors of the size of w would cost more than trips over X do."""
+    n, d = objective.shape
+    return bool(d > DENSE_LIMIT and n <= _ROWS * d and objective.l2 and objective.has_rows)

@@ -162,9 +162,10 @@ class Oracle:
         """f(v) and ∇f(v); margins and residuals are written. The one pass of an iteration."""
         self.w = w = self.coordinates.to_w(v)
         self.data_value, self.u = self.problem.value_and_grad(w, None, z, r)
-        return self._with_penalty(w)
+        return self.with_penalty(w)
 
-    def _with_penalty(self, w) -> tuple[float, np.ndarray]:
+    def with_penalty(self, w) -> tuple[float, np.ndarray]:
+        """f and its gradient at w, from the data value and the data gradient there."""
         wd = w[: self._d]
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
         return f, self.coordinates.pull_back(self.u, self._l2, w)
@@ -178,7 +179,7 @@ class Oracle:
             raise ValueError("the objective is infinite at the starting point; start elsewhere, or "
                              "use w0=None to start at the null model.")
         self.w, self.data_value, self.u, z[...] = self._known
-        return self._with_penalty(self.w)
+        return self.with_penalty(self.w)
 
     def known(self, it: Iterate) -> Known | None:
         """What the last pass gave, if it was at the iterate itself."""

@@ -46,11 +46,12 @@ def newton_cg(rows: RowOracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterat
         square, cross, far = dot(x[:n], Kx), dot(d[:n], Kx), dot(d[:n], Kd)
         noise = rows.rounding(f, z)
         while True:
+            t = t if t > _SHORTEST else 0.0  # no step at all: the direction was no better than rounding
             z_new = z + rows.real.type(t) * along
             r_new = np.empty_like(z)
             f_new = rows.value_at(z_new, square + t * (2 * cross + t * far), r_new)
             resolved = -slope * t > noise
-            if f_new <= f + (ARMIJO * t * slope if resolved else noise) or t < _SHORTEST:
+            if f_new <= f + (ARMIJO * t * slope if resolved else noise) or not t:
                 break
             # The minimum of the parabola through what is known, within a tenth and a half of t.
             lift = f_new - f - t * slope
