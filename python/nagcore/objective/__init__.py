@@ -336,6 +336,12 @@ class Objective:
         return None if self._subset is None else self._subset(rows, None, weight, self.penalty)
 
     @property
+    def has_rows(self) -> bool:
+        """Whether X is CSR in memory, made into the problem as it is: products X Xᵀv can be had."""
+        core = self.problem.core
+        return self._subset is not None and getattr(core, "layout", "") == "csr" and self.wide is not None
+
+    @property
     def divisible(self) -> bool:
         """Whether `sample` and `restrict` can be had: the objective was made from X itself."""
         return self._subset is not None

@@ -1,7 +1,7 @@
 """The registry of solvers and `minimize`, which drives one until its gap is small enough.
 
 >>> names()
-('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'pnag', 'prox_newton')
+('fista', 'acfgm', 'cg', 'newton', 'newton_cg', 'normal', 'plbfgs', 'pnag', 'prox_newton')
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from nagcore.callbacks import State
 from nagcore.callbacks.state import in_use
 from nagcore.objective import Objective, check_w
-from nagcore.solvers import acfgm, fista, newton, normal, plbfgs, pnag, proxnewton
+from nagcore.solvers import acfgm, cg, fista, newton, newton_cg, normal, plbfgs, pnag, proxnewton
 from nagcore.solvers.auto import choose
 from nagcore.solvers.base import Method, Result
 from nagcore.solvers.driver import Run
@@ -25,7 +25,7 @@ from nagcore.solvers.paths import Path, largest_strength, path
 
 __all__ = ["Method", "Path", "Result", "get", "largest_strength", "minimize", "names", "path"]
 
-_MODULES = (fista, acfgm, newton, normal, plbfgs, pnag, proxnewton)
+_MODULES = (fista, acfgm, cg, newton, newton_cg, normal, plbfgs, pnag, proxnewton)
 _REGISTRY = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 
@@ -35,7 +35,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'pnag', 'prox_newton')
+    ('fista', 'acfgm', 'cg', 'newton', 'newton_cg', 'normal', 'plbfgs', 'pnag', 'prox_newton')
     """
     return tuple(_REGISTRY)
 
@@ -99,7 +99,7 @@ def minimize(
     objective : nagcore.Objective
     w0 : array of shape (p,) or (p, k), optional
         Where to start; by default at the null model.
-    solver : {"auto", "fista", "acfgm", "newton", "normal", "plbfgs", "pnag", "prox_newton"}
+    solver : {"auto", "fista", "acfgm", "cg", "newton", "newton_cg", "normal", "plbfgs", "pnag", "prox_newton"}
         "auto" chooses, and the result says which and why. Smooth objectives: "newton" (Hessians),
         "normal" (least squares, exact), "plbfgs" and "pnag" (L-BFGS and Nesterov in a sampled
         metric). With l1: "prox_newton" (Hessians of a working set). "fista" takes every loss and

@@ -98,7 +98,8 @@ class Iterate(NamedTuple):
     `y`, with smooth value `fy`, margins `zy` and smooth gradient `g`. The margins are buffers that
     the next pass may overwrite. `moved` is False when the pass went to a step that was taken back.
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
-    ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model.
+    ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
+    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient.
     """
 
     x: np.ndarray
@@ -112,6 +113,7 @@ class Iterate(NamedTuple):
     moved: bool = True
     resolved: bool = True
     decrement: float = math.nan
+    bound: float = math.nan
 
 
 class Known(NamedTuple):
@@ -181,9 +183,10 @@ class Oracle:
         """f(v) and ∇f(v); margins and residuals are written. The one pass of an iteration."""
         self.w = w = self.coordinates.to_w(v)
         self.data_value, self.u = self.problem.value_and_grad(w, None, z, r)
-        return self._with_penalty(w)
+        return self.with_penalty(w)
 
-    def _with_penalty(self, w) -> tuple[float, np.ndarray]:
+    def with_penalty(self, w) -> tuple[float, np.ndarray]:
+        """f and its gradient at w, from the data value and the data gradient there."""
         wd = w[: self._d]
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
         return f, self.coordinates.pull_back(self.u, self._l2, w)
@@ -197,7 +200,7 @@ class Oracle:
             raise ValueError("the objective is infinite at the starting point; start elsewhere, or "
                              "use w0=None to start at the null model.")
         self.w, self.data_value, self.u, z[...] = self._known
-        return self._with_penalty(self.w)
+        return self.with_penalty(self.w)
 
     def resume(self, known: Known) -> None:
         """Let `start` begin with what an earlier pass, of another run, gave."""
@@ -350,6 +353,8 @@ class Method:
         Columns beyond which it reads X so seldom that all passes are in float64.
     losses : tuple of str
         The losses it takes; empty for all.
+    rows : bool
+        Whether its unknowns are rows of X: it needs X as CSR, and l2 > 0.
 
     Examples
     --------
@@ -371,6 +376,7 @@ class Method:
     patience: int = 300
     wide_beyond: float = math.inf
     losses: tuple[str, ...] = ()
+    rows: bool = False
 
     def check(self, objective: Objective) -> None:
         """Raise ValueError if the objective lacks what the solver needs; the error names both."""
@@ -387,6 +393,10 @@ class Method:
         if self.losses and loss.name not in self.losses:
             raise ValueError(f'{name} takes loss {" or ".join(self.losses)}; this one is '
                              f'"{loss.name}". Use solver="auto", which chooses.')
+        if self.rows and not (objective.l2 and objective.has_rows):
+            what = "is not CSR" if not objective.has_rows else "comes with l2 = 0"
+            raise ValueError(f'{name} needs CSR and l2 > 0; this X {what}. Use solver="auto", which '
+                             "chooses.")
         of_classes = self.class_hessians and objective.k > 1 and objective.problem.has_gram
         if self.second_order and not (objective.problem.second_order or of_classes):
             what = "has a Hessian of classes" if objective.k > 1 else "gives no Hessian"

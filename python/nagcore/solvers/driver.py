@@ -14,6 +14,7 @@ from nagcore.objective import Objective
 from nagcore.solvers.base import Iterate, Known, Method, Oracle, Pairs, Result
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
 from nagcore.solvers.metric import Metric
+from nagcore.solvers.rowspace import RowCoordinates, RowOracle
 from nagcore.solvers.stopping import Judge
 from nagcore.solvers.warmstart import from_sample
 
@@ -49,7 +50,8 @@ class Run:
         self.begun, self._passes_before = time.perf_counter(), objective.n_passes
         self.n_iter, self.message = 0, ""
         self.judge = Judge(objective, method, tol)
-        self.oracle: Oracle | None = None
+        self.oracle: Oracle | RowOracle | None = None
+        self._rows: RowCoordinates | None = None
         self.metric: Metric | None = None
         self._margins: np.ndarray | None = None
         self._memory = Pairs()
@@ -107,9 +109,14 @@ class Run:
         known: Known | None,
     ) -> None:
         """Set up the variables for what comes next, and keep the best point in the problem's own."""
+        problem = self.objective.problem if narrow else self.objective.wide
+        if self.method.rows:  # the variables are the same in all arithmetic
+            self._rows = self._rows or RowCoordinates(self.objective)
+            self.oracle = RowOracle(self.objective, self._rows, problem)
+            self.judge.renew()
+            return
         if self.oracle is not None:
             self.judge.best_w = self._best_w()
-        problem = self.objective.problem if narrow else self.objective.wide
         eps = float(np.finfo(problem.compute).eps)
         coordinates: Coordinates | OwnCoordinates = OwnCoordinates(self.objective)
         if isinstance(columns, Coordinates):
@@ -125,7 +132,10 @@ class Run:
     def _sweep(self, narrow: bool, patience: float) -> str:
         """Run the method in one set of variables. Return why it ended: "stop", "widen" or "renew"."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
-        x = oracle.centred_classes(oracle.coordinates.to_v(self._best_w()))
+        if self.method.rows and judge.best_w is None:
+            x = judge.best_x
+        else:
+            x = oracle.centred_classes(oracle.coordinates.to_v(self._best_w()))
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
