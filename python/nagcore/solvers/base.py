@@ -286,9 +286,12 @@ class Oracle:
             self.problem.loss_from_margins(z, r)
             self._residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
-        terms, d = np.abs(self.w), self._d
-        size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, terms[:d])))
-        size += float(terms[d:].sum())
+        d, origin = self._d, self.problem.origin
+        size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, np.abs(self.w[:d]))))
+        b = self.w[d:]
+        if origin is not None:  # X is stored about it, and the intercept there is this
+            b = b + np.einsum("i,i...->...", origin, self.w[:d])
+        size += float(np.abs(b).sum())
         return 4 * self._eps * (abs(f) + self._residual * size)
 
 

@@ -114,15 +114,18 @@ class Coordinates:
     """The affine map between the problem's w (with b last) and the solver's v.
 
     `eps` is the rounding of the arithmetic in which margins are computed: what it hides of a
-    column, a narrow mean far from zero say, is not scaled up.
+    column, a narrow mean far from zero say, is not scaled up. `origin` is the point that X is stored
+    about (None for zero).
     """
 
     def __init__(
-        self, objective: Objective, columns: Columns, eps: float, one_class: bool = False
+        self, objective: Objective, columns: Columns, eps: float, origin: np.ndarray | None = None,
+        one_class: bool = False,
     ) -> None:
         self._d = objective.shape[1]
         mean, spread, correlation, curvature = columns
-        self.rms = np.sqrt(spread + mean**2 * objective.fit_intercept)
+        centre = mean if origin is None else mean - origin
+        self.rms = np.sqrt(spread + centre**2 * objective.fit_intercept)
         self._mean = mean if objective.fit_intercept else None
         P = curvature * np.maximum(spread, 64 * eps * self.rms**2) + objective.l2
         P[P == 0] = 1.0  # an all-zero column without l2: its gradient is zero too
@@ -195,8 +198,10 @@ class ClassCoordinates:
     the mean is taken out: gradients have none, and steps must not bring one in.
     """
 
-    def __init__(self, objective: Objective, columns: list[Columns], eps: float) -> None:
-        self._parts = [Coordinates(objective, part, eps, one_class=True) for part in columns]
+    def __init__(
+        self, objective: Objective, columns: list[Columns], eps: float, origin: np.ndarray | None = None
+    ) -> None:
+        self._parts = [Coordinates(objective, part, eps, origin, one_class=True) for part in columns]
         self.rms = np.max([part.rms for part in self._parts], axis=0)
         self.scale = np.stack([part.scale for part in self._parts], axis=1)
         self.thresholds = np.zeros_like(self.scale)
