@@ -317,12 +317,14 @@ class Oracle:
             self.problem.loss_from_margins(z, r)
             self._residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
-        terms, d = np.abs(self.w), self._d
+        terms, d, origin = np.abs(self.w), self._d, self.problem.origin
         if terms.ndim == 1:
             size = dot(self.coordinates.rms, terms[:d])
         else:
             size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, terms[:d])))
-        if len(terms) > d:
+        if origin is not None:  # X is stored about it, and the intercept there is this
+            size += float(np.abs(self.w[d:] + np.einsum("i,i...->...", origin, self.w[:d])).sum())
+        elif len(terms) > d:
             size += float(terms[d:].sum())
         return 4 * self._eps * (abs(f) + self._residual * size)
 

@@ -116,15 +116,18 @@ class Coordinates:
 
     `eps` is the rounding of the arithmetic in which margins are computed: what it hides of a
     column, a narrow mean far from zero say, is not scaled up. `floored` says that it hid something,
-    and that finer arithmetic would see more.
+    and that finer arithmetic would see more. `origin` is the point that X is stored about (None for
+    zero).
     """
 
     def __init__(
-        self, objective: Objective, columns: Columns, eps: float, one_class: bool = False
+        self, objective: Objective, columns: Columns, eps: float, origin: np.ndarray | None = None,
+        one_class: bool = False,
     ) -> None:
         d = self._d = objective.shape[1]
         mean, spread, correlation, curvature = columns
-        self.rms = np.sqrt(spread + mean**2 * objective.fit_intercept)
+        centre = mean if origin is None else mean - origin
+        self.rms = np.sqrt(spread + centre**2 * objective.fit_intercept)
         floor = 64 * eps * self.rms**2
         self.floored = bool((spread < floor).any())
         P = curvature * np.maximum(spread, floor) + objective.l2
@@ -204,8 +207,10 @@ class ClassCoordinates(Coordinates):
     the mean is taken out: gradients have none, and steps must not bring one in.
     """
 
-    def __init__(self, objective: Objective, columns: list[Columns], eps: float) -> None:
-        parts = [Coordinates(objective, part, eps, one_class=True) for part in columns]
+    def __init__(
+        self, objective: Objective, columns: list[Columns], eps: float, origin: np.ndarray | None = None
+    ) -> None:
+        parts = [Coordinates(objective, part, eps, origin, one_class=True) for part in columns]
         self._d = objective.shape[1]
         self.rms = np.max([part.rms for part in parts], axis=0)
         self.floored = any(part.floored for part in parts)
