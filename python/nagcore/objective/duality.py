@@ -16,7 +16,7 @@ to rounding; what rounding leaves is removed, and paid for.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,10 @@ from nagcore.penalties import Penalty
 
 __all__ = [
     "Certificate", "Intercept", "best_intercept", "certify", "dot", "imbalance", "infeasibility",
-    "penalty_gap",
-    "row_mean",
+    "mean_size", "penalty_gap", "row_mean",
 ]
 
+_BLOCK_ROWS = 1 << 14
 _FAR = 100.0  # intercepts of classes are bounded to this many times the largest margin
 
 
@@ -41,6 +41,18 @@ def row_mean(a: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
     if s is None:
         return a.mean(axis=0, dtype=np.float64)
     return np.einsum("i,i...->...", s, a, dtype=np.float64)
+
+
+def mean_size(r: np.ndarray, s: np.ndarray | None) -> float:
+    """(1/S) Σ s_i |r_i|, the largest over classes: in blocks of rows, so that nothing of r's size is made."""
+    total: np.ndarray | float = 0.0
+    for i in range(0, len(r), _BLOCK_ROWS):
+        block = np.abs(r[i : i + _BLOCK_ROWS])
+        if s is None:
+            total = total + block.sum(axis=0, dtype=np.float64) / len(r)
+        else:
+            total = total + np.einsum("i,i...->...", s[i : i + _BLOCK_ROWS], block, dtype=np.float64)
+    return float(np.max(total))
 
 
 class Intercept(NamedTuple):
@@ -79,7 +91,7 @@ def best_intercept(problem, z: np.ndarray, s: np.ndarray | None, curvature: floa
 
     # The mean of n rounded residuals cannot be told from zero below this.
     def rounding():
-        return 2 * np.finfo(z.dtype).eps * float(np.max(row_mean(np.abs(r), s)))
+        return 2 * np.finfo(z.dtype).eps * mean_size(r, s)
 
     b = (_root if z.ndim == 1 else _bfgs)(slope, rounding, z, curvature)
     value, _ = slope(b)
@@ -200,17 +212,21 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     """
     if np.all(alpha == 1):
         return 0.0
-    rows = np.arange(len(z))
-    pick = (rows,) if z.ndim == 1 else (rows, r.argmin(axis=1))
+    # One margin of each row moves; with one margin a row that is all of them, and nothing is copied.
+    pick: Any = ... if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
     rp = r[pick]
-    need, sign = alpha * np.abs(rp), np.sign(rp)
-    step = (1 - alpha) * np.abs(rp) / min(curvature, 1e3) * (1 + 1e-6)
+    down = rp > 0
+    size = np.abs(rp)
+    step = (1 - alpha) * size
+    step /= min(curvature, 1e3) / (1 + 1e-6)
     moved, residual = np.empty_like(z), np.empty_like(z)
     for _ in range(40):
         np.copyto(moved, z)
-        moved[pick] -= sign * step
+        moved[pick] += np.where(down, -step, step)
         problem.loss_from_margins(moved, residual)
-        short = sign * residual[pick] > need
+        # The residual beyond, with the sign that it had: more than α of what it was is short.
+        beyond = residual[pick]
+        short = np.where(down, beyond, -beyond) > alpha * size
         if not short.any():
             break
         step[short] *= 4
@@ -218,9 +234,13 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
         return np.inf
     if z.ndim == 2:
         ratio = np.divide(residual[pick], rp, out=np.zeros_like(rp), where=rp != 0)
-        if np.abs(residual - ratio[:, None] * r).max() > 1e-12:
+        np.multiply(r, ratio[:, None], out=moved)
+        residual -= moved
+        if max(residual.max(), -residual.min()) > 1e-12:
             return np.inf  # targets that are probabilities: this argument does not cover them
-    return float(row_mean((1 - alpha) * np.abs(rp) * step, s))
+    step *= size
+    step *= 1 - alpha
+    return float(row_mean(step, s))
 
 
 class Certificate(NamedTuple):
@@ -260,6 +280,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
     if problem.p > d:
         z = problem.margins(w) if z is None else z
         data_value = problem.loss_from_margins(z)
+        given = z
         b, best_value, z, r = best_intercept(problem, z, s, curvature)
         w = w.copy()
         w[d] += b
@@ -268,7 +289,9 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
         else:
             # Bounds F over all intercepts within this of the best: only rounding is ever paid for.
             unbalanced = _FAR * (1 + float(np.abs(z).max())) * float(np.abs(row_mean(r, s)).sum())
-        u = problem.rmatvec(r * kept)
+        # The balanced residuals lie where the margins do, for the length of a pass.
+        u = problem.rmatvec(np.multiply(r, kept, out=z))
+        np.add(given, b, out=z, casting="same_kind")
     else:
         if u is None:
             shape = (problem.n,) if w.ndim == 1 else (problem.n, w.shape[1])

@@ -17,7 +17,7 @@ import numpy as np
 
 from nagcore.callbacks import History
 from nagcore.objective import Objective
-from nagcore.objective.duality import dot, row_mean
+from nagcore.objective.duality import dot, mean_size, row_mean
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
 from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
 
@@ -176,6 +176,7 @@ class Oracle:
             raise ValueError("the objective is infinite at the starting point; start elsewhere, or "
                              "use w0=None to start at the null model.")
         self.w, self.data_value, self.u, z[...] = self._known
+        self._known = None
         return self._with_penalty(self.w)
 
     def known(self, it: Iterate) -> Known | None:
@@ -284,7 +285,7 @@ class Oracle:
         if self._residual_age == 0:
             r = np.empty_like(z)
             self.problem.loss_from_margins(z, r)
-            self._residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
+            self._residual = mean_size(r, self.objective.s)
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
         d, origin = self._d, self.problem.origin
         size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, np.abs(self.w[:d]))))

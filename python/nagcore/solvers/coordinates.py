@@ -15,6 +15,7 @@ clipping, with one threshold per coordinate. Otherwise T comes from a Cholesky f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,22 +93,24 @@ def curvature_rows(objective: Objective, problem: Any, z: np.ndarray) -> np.ndar
         return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
     signs = 1.0 if z.ndim == 1 else np.where(np.arange(z.shape[1]) % 2, -1.0, 1.0)
     ahead, behind = np.empty_like(z), np.empty_like(z)
-    problem.loss_from_margins((z + _HOP * signs).astype(z.dtype), ahead)
-    problem.loss_from_margins((z - _HOP * signs).astype(z.dtype), behind)
+    hop = (_HOP * np.asarray(signs)).astype(z.dtype)
+    problem.loss_from_margins(z + hop, ahead)
+    problem.loss_from_margins(z - hop, behind)
     ahead -= behind
-    rows = ahead if z.ndim == 1 else (ahead * signs).mean(axis=1)
+    rows = ahead if z.ndim == 1 else np.einsum("ij,j->i", ahead, signs / z.shape[1])
     rows = np.clip(rows.astype(np.float64) / (2 * _HOP), 0, bound)
     if np.isfinite(rows).all() and rows.any():
         return rows
     return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
 
 
-def class_curvature_rows(problem: Any, z: np.ndarray) -> np.ndarray:
-    """p_c(1 − p_c) of each row and class, (n, k): |r_c|(1 − |r_c|) for class numbers. O(nk), no pass."""
+def class_curvature_rows(problem: Any, z: np.ndarray) -> Iterator[np.ndarray]:
+    """p_c(1 − p_c) of each row, class by class: |r_c|(1 − |r_c|) for class numbers. O(nk), no pass."""
     r = np.empty_like(z)
     problem.loss_from_margins(z, r)
-    np.abs(r, out=r)
-    return r * (1 - r)
+    for column in r.T:
+        p = np.abs(column)
+        yield p * (1 - p)
 
 
 class Coordinates:
@@ -133,7 +136,8 @@ class Coordinates:
         self._L: np.ndarray | None = None
         if correlation is not None:
             share = np.sqrt(curvature * spread / P)  # of the data in P's diagonal
-            K = correlation * share * share[:, None]
+            K = correlation * share
+            K *= share[:, None]
             # A little towards the identity: directions that the sample shows as collinear are not
             # stretched without limit.
             K *= 1 - max(64 * eps, 1e-7)
@@ -196,12 +200,16 @@ class ClassCoordinates:
     Rows weigh in the metric of class c by p_c(1 − p_c), the diagonal blocks of the Hessian. Margins
     that shift alike for all classes leave the loss as it is and l2 wants their mean to be zero, so
     the mean is taken out: gradients have none, and steps must not bring one in.
+
+    `columns` is emptied: a class's correlations are let go as soon as they are factored.
     """
 
     def __init__(
         self, objective: Objective, columns: list[Columns], eps: float, origin: np.ndarray | None = None
     ) -> None:
-        self._parts = [Coordinates(objective, part, eps, origin, one_class=True) for part in columns]
+        self._parts = []
+        while columns:
+            self._parts.append(Coordinates(objective, columns.pop(0), eps, origin, one_class=True))
         self.rms = np.max([part.rms for part in self._parts], axis=0)
         self.scale = np.stack([part.scale for part in self._parts], axis=1)
         self.thresholds = np.zeros_like(self.scale)

@@ -56,6 +56,7 @@ class Run:
         self.oracle: Oracle | None = None
         self.metric: Metric | None = None
         self._margins: np.ndarray | None = None
+        self._last: Iterate | None = None
         self._memory: deque = deque(maxlen=12)
 
     @property
@@ -90,7 +91,10 @@ class Run:
         known = None
         while True:
             self._enter(columns, narrow, known)
-            end, known = self._sweep(narrow, patience), None
+            known = None
+            if not narrow:
+                columns = None  # a matrix, or one a class, that nothing here needs again
+            end = self._sweep(narrow, patience)
             if end == "stop":
                 return
             if end == "widen":
@@ -101,6 +105,7 @@ class Run:
                 patience *= _RENEW_GROWTH
                 columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
                 known = self.oracle.known(self._last)
+                self._last = None
 
     def _store(self, storage: str) -> None:
         """Have a narrower copy of X for all passes but the last, where that can pay."""
@@ -116,11 +121,13 @@ class Run:
         """Set up the variables for what comes next, and keep the best point in the problem's own."""
         if self.oracle is not None:
             self.judge.best_w = self._best_w()
+            self.oracle = None  # its metric, before there is another
         problem = self.objective.problem if narrow else self.objective.wide
         eps = float(np.finfo(problem.compute).eps)
         coordinates: Coordinates | ClassCoordinates | OwnCoordinates = OwnCoordinates(self.objective)
         if isinstance(columns, list):
-            coordinates = ClassCoordinates(self.objective, columns, eps, problem.origin)
+            kept = list(columns) if narrow else columns  # float64 will ask for them again
+            coordinates = ClassCoordinates(self.objective, kept, eps, problem.origin)
         elif columns is not None:
             coordinates = Coordinates(self.objective, columns, eps, problem.origin)
         self.oracle = Oracle(self.objective, coordinates, problem, self._memory, known)

@@ -58,7 +58,7 @@ class Metric:
         if self.sampler is not None:
             if self.by_class:
                 rows = class_curvature_rows(problem, z)
-                each = [self._of_gram(self.sampler, column) for column in np.ascontiguousarray(rows.T)]
+                each = [self._of_gram(self.sampler, column) for column in rows]
                 if None not in each:
                     return each
             columns = self._of_gram(self.sampler, self.rows)
