@@ -213,7 +213,7 @@ def test_metrics_of_classes_are_an_exact_change_of_variables(fit_intercept):
         assert all(part.correlation is at_null[0].correlation for part in at_null)
         assert len({part.curvature for part in at_null}) == objective.k
     columns = metric.at(objective.problem, rng.normal(size=(len(case["y"]), objective.k)))
-    coordinates = ClassCoordinates(objective, columns, EPS)
+    coordinates = ClassCoordinates(objective, list(columns), EPS)
     oracle = Oracle(objective, coordinates, objective.problem)
     w = rng.normal(size=objective.w_shape)
     v, z = coordinates.to_v(w), oracle.new_margins()

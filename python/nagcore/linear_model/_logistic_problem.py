@@ -73,7 +73,7 @@ class LogisticProblem:
 
     def __init__(self, estimator: Any, X: Any, codes: np.ndarray, k: int) -> None:
         self.estimator, self.k, self.d = estimator, k, X.shape[1]
-        self.codes = codes.astype(np.float64)
+        self.codes = codes  # the core makes its own copy
         self.fit_intercept = bool(estimator.fit_intercept)
         self.scaling = 0.0
         if estimator.solver == "liblinear":

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nagcore.objective.intercept import best_intercept, dot, row_mean
+from nagcore.objective.intercept import best_intercept, dot, mean_size, row_mean
 from nagcore.penalties import Penalty
 
 __all__ = [
-    "Certificate", "best_intercept", "certify", "dot", "imbalance", "infeasibility", "penalty_gap",
-    "row_mean",
+    "Certificate", "best_intercept", "certify", "dot", "imbalance", "infeasibility", "mean_size",
+    "penalty_gap", "row_mean",
 ]
 
 _ROUNDED = 16 * float(np.finfo(np.float64).eps)
@@ -96,21 +96,26 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     """
     if np.all(alpha == 1):
         return 0.0
-    pick: Any = slice(None) if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
+    # One margin of each row moves; with one margin a row that is all of them, and nothing is copied.
+    pick: Any = ... if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
     rp = r[pick]
-    need, sign = alpha * np.abs(rp), np.sign(rp)
+    down = rp > 0
+    size = np.abs(rp)
     bend: np.ndarray | float = min(curvature, 1e3)
     if getattr(problem, "second_order", False):  # the curvature here is mostly that on the way to z″ too
         here = problem.curvature_from_margins(z)
         bend = np.where(here > 1e-4 * bend, 0.9 * here, bend)
     # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
-    step = (1 - alpha) * np.maximum(np.abs(rp) / bend, _TAIL) * (1 + 1e-6)
+    step = np.maximum(size / bend, _TAIL)
+    step *= (1 - alpha) * (1 + 1e-6)
     moved, residual = np.empty_like(z), np.empty_like(z)
     for _ in range(40):
         np.copyto(moved, z)
-        moved[pick] -= sign * step
+        moved[pick] += np.where(down, -step, step)
         problem.loss_from_margins(moved, residual)
-        short = sign * residual[pick] > need
+        # The residual beyond, with the sign that it had: more than α of what it was is short.
+        beyond = residual[pick]
+        short = np.where(down, beyond, -beyond) > alpha * size
         if not short.any():
             break
         step[short] *= 4
@@ -118,9 +123,13 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
         return np.inf
     if z.ndim == 2:
         ratio = np.divide(residual[pick], rp, out=np.zeros_like(rp), where=rp != 0)
-        if np.abs(residual - ratio[:, None] * r).max() > 1e-12:
+        np.multiply(r, ratio[:, None], out=moved)
+        residual -= moved
+        if max(residual.max(), -residual.min()) > 1e-12:
             return np.inf  # targets that are probabilities: this argument does not cover them
-    return float(row_mean((1 - alpha) * np.abs(rp) * step, s))
+    step *= size
+    step *= 1 - alpha
+    return float(row_mean(step, s))
 
 
 class Certificate(NamedTuple):
@@ -159,6 +168,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
     d, kept, unbalanced = problem.d, 1.0, 0.0
     if problem.p > d:
         z = problem.margins(w) if z is None else z
+        given = z
         b, best_value, z, r, data_value = best_intercept(problem, z, s, curvature)
         w = w.copy()
         w[d] += b
@@ -167,7 +177,13 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
         else:
             # Bounds F over all intercepts within this of the best: only rounding is ever paid for.
             unbalanced = _FAR * (1 + float(np.abs(z).max())) * float(np.abs(row_mean(r, s)).sum())
-        u = problem.rmatvec(r if isinstance(kept, float) else r * kept)
+        if isinstance(kept, float):
+            u = problem.rmatvec(r)
+        elif z is given:
+            u = problem.rmatvec(r * kept)
+        else:  # the balanced residuals lie where the margins do, for the length of a pass
+            u = problem.rmatvec(np.multiply(r, kept, out=z))
+            np.add(given, b, out=z, casting="same_kind")
     else:
         if u is None:
             shape = (problem.n,) if w.ndim == 1 else (problem.n, w.shape[1])

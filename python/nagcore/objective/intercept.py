@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Intercept", "best_intercept", "dot", "link_of", "row_mean"]
+__all__ = ["Intercept", "best_intercept", "dot", "link_of", "mean_size", "row_mean"]
 
+_BLOCK_ROWS = 1 << 14
 _LONG = 64  # rows per class from which arrays of rows and classes are worked through by class
 
 
@@ -28,6 +29,16 @@ def row_mean(a: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
     if s is None:
         return np.add.reduce(a, axis=0, dtype=np.float64) / len(a)
     return np.einsum("i,i...->...", s, a, dtype=np.float64)
+
+
+def mean_size(r: np.ndarray, s: np.ndarray | None) -> float:
+    """(1/S) Σ s_i |r_i|, the largest over classes: in blocks of rows, so that nothing of r's size is made."""
+    total: np.ndarray | float = 0.0
+    for i in range(0, len(r), _BLOCK_ROWS):
+        block = np.abs(r[i : i + _BLOCK_ROWS])
+        share = len(block) / len(r) if s is None else 1.0
+        total = total + share * row_mean(block, None if s is None else s[i : i + _BLOCK_ROWS])
+    return float(np.max(total))
 
 
 def link_of(loss: str) -> Callable[[Any], Any] | None:
@@ -85,7 +96,7 @@ class _Shifted:
 
     def rounding(self) -> float:
         """What the mean of n rounded residuals cannot be told from zero below."""
-        return 2 * float(np.finfo(self.r.dtype).eps) * float(np.max(row_mean(np.abs(self.r), self.s)))
+        return 2 * float(np.finfo(self.r.dtype).eps) * mean_size(self.r, self.s)
 
 
 def best_intercept(

@@ -112,9 +112,10 @@ def narrow_copy(X: Any, storage: str, n_threads: int | None = None) -> NarrowCop
     if not done:
         what = "equally spaced numbers" if storage == "uint8" else "finite numbers below 1e18"
         return _none(f"X does not hold {what} throughout", rows + n)
+    copied = out.T if by_line else out
     if storage == "uint8" or not moved:
-        origin = step = None
-    return NarrowCopy(out.T if by_line else out, how, origin, step, rows, "")
+        return NarrowCopy(copied, how, None, None, rows, "")
+    return NarrowCopy(copied, how, origin, step, rows, "")
 
 
 def narrowed(objective: Any, storage: str) -> tuple[Any, str]:

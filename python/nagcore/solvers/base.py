@@ -17,7 +17,7 @@ import numpy as np
 
 from nagcore.callbacks import History
 from nagcore.objective import Objective
-from nagcore.objective.duality import dot, row_mean
+from nagcore.objective.duality import dot, mean_size, row_mean
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
 from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
 
@@ -128,7 +128,8 @@ class Known(NamedTuple):
 class Pairs:
     """The last steps s and changes of gradient y of a run, through all its changes of variables.
 
-    They lie in the variables of the oracle that used them last: ⟨s, y⟩ is the same in all.
+    They lie in the variables of the oracle that used them last, or `rest` in the problem's own: ⟨s, y⟩
+    is the same in all.
     """
 
     def __init__(self) -> None:
@@ -137,12 +138,21 @@ class Pairs:
 
     def seen_in(self, coordinates: Any) -> deque:
         """The pairs in the variables of `coordinates`, which are theirs from now on."""
-        old, self._coordinates = self._coordinates, coordinates
-        for _ in range(len(self._pairs) if old is not coordinates else 0):
-            s, y = self._pairs.popleft()
-            w = old.to_w(s)
-            self._pairs.append((coordinates.to_v(w), coordinates.pull_back(old.push(y), 0.0, w)))
+        if self._coordinates is not coordinates:
+            self.rest()
+            self._replace(lambda s, y: (coordinates.to_v(s), coordinates.pull_back(y, 0.0, s)))
+            self._coordinates = coordinates
         return self._pairs
+
+    def rest(self) -> None:
+        """Leave the variables, so that their metric can go before there is another."""
+        old, self._coordinates = self._coordinates, None
+        if old is not None:
+            self._replace(lambda s, y: (old.to_w(s), old.push(y)))
+
+    def _replace(self, change: Callable[[Any, Any], tuple]) -> None:
+        for _ in range(len(self._pairs)):
+            self._pairs.append(change(*self._pairs.popleft()))
 
 
 class Oracle:
@@ -200,6 +210,7 @@ class Oracle:
             raise ValueError("the objective is infinite at the starting point; start elsewhere, or "
                              "use w0=None to start at the null model.")
         self.w, self.data_value, self.u, z[...] = self._known
+        self._known = None
         return self.with_penalty(self.w)
 
     def resume(self, known: Known) -> None:
@@ -315,7 +326,7 @@ class Oracle:
         if self._residual_age == 0:
             r = np.empty_like(z)
             self.problem.loss_from_margins(z, r)
-            self._residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
+            self._residual = mean_size(r, self.objective.s)
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
         terms, d, origin = np.abs(self.w), self._d, self.problem.origin
         if terms.ndim == 1:

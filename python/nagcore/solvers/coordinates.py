@@ -15,6 +15,7 @@ clipping, with one threshold per coordinate. Otherwise T comes from a Cholesky f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,22 +94,24 @@ def curvature_rows(objective: Objective, problem: Any, z: np.ndarray) -> np.ndar
         return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
     signs = 1.0 if z.ndim == 1 else np.where(np.arange(z.shape[1]) % 2, -1.0, 1.0)
     ahead, behind = np.empty_like(z), np.empty_like(z)
-    problem.loss_from_margins((z + _HOP * signs).astype(z.dtype), ahead)
-    problem.loss_from_margins((z - _HOP * signs).astype(z.dtype), behind)
+    hop = (_HOP * np.asarray(signs)).astype(z.dtype)
+    problem.loss_from_margins(z + hop, ahead)
+    problem.loss_from_margins(z - hop, behind)
     ahead -= behind
-    rows = ahead if z.ndim == 1 else (ahead * signs).mean(axis=1)
+    rows = ahead if z.ndim == 1 else np.einsum("ij,j->i", ahead, signs / z.shape[1])
     rows = np.clip(rows.astype(np.float64) / (2 * _HOP), 0, bound)
     if np.isfinite(rows).all() and rows.any():
         return rows
     return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
 
 
-def class_curvature_rows(problem: Any, z: np.ndarray) -> np.ndarray:
-    """p_c(1 − p_c) of each row and class, (n, k): |r_c|(1 − |r_c|) for class numbers. O(nk), no pass."""
+def class_curvature_rows(problem: Any, z: np.ndarray) -> Iterator[np.ndarray]:
+    """p_c(1 − p_c) of each row, class by class: |r_c|(1 − |r_c|) for class numbers. O(nk), no pass."""
     r = np.empty_like(z)
     problem.loss_from_margins(z, r)
-    np.abs(r, out=r)
-    return r * (1 - r)
+    for column in r.T:
+        p = np.abs(column)
+        yield p * (1 - p)
 
 
 class Coordinates:
@@ -205,12 +208,16 @@ class ClassCoordinates(Coordinates):
     Rows weigh in the metric of class c by p_c(1 − p_c), the diagonal blocks of the Hessian. Margins
     that shift alike for all classes leave the loss as it is and l2 wants their mean to be zero, so
     the mean is taken out: gradients have none, and steps must not bring one in.
+
+    `columns` is emptied: a class's correlations are let go as soon as they are factored.
     """
 
     def __init__(
         self, objective: Objective, columns: list[Columns], eps: float, origin: np.ndarray | None = None
     ) -> None:
-        parts = [Coordinates(objective, part, eps, origin, one_class=True) for part in columns]
+        parts = []
+        while columns:  # each matrix goes as its factor comes
+            parts.append(Coordinates(objective, columns.pop(0), eps, origin, one_class=True))
         self._d = objective.shape[1]
         self.rms = np.max([part.rms for part in parts], axis=0)
         self.floored = any(part.floored for part in parts)

@@ -57,6 +57,7 @@ class Run:
         self.storage, self.stored = storage, ""
         self.metric: Metric | None = None
         self._margins: np.ndarray | None = None
+        self._last: Iterate | None = None
         self._memory = Pairs()
 
     @property
@@ -93,7 +94,10 @@ class Run:
         known = None
         while True:
             self._enter(columns, narrow, known)
-            end, known = self._sweep(narrow, patience), None
+            known = None
+            if not narrow:
+                columns = None  # a matrix, or one a class, that nothing here needs again
+            end = self._sweep(narrow, patience)
             if end == "stop":
                 return
             if end == "widen":
@@ -101,12 +105,16 @@ class Run:
                 narrow = False
                 judge.widen()
                 seen = self.oracle.coordinates
-                if isinstance(seen, Coordinates) and not seen.floored and objective.storage is None:
+                if isinstance(seen, ClassCoordinates):
+                    columns = seen
+                elif isinstance(seen, Coordinates) and not seen.floored and objective.storage is None:
                     columns = seen
             else:
+                self._memory.rest()
                 patience *= _RENEW_GROWTH
                 columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
                 known = self.oracle.known(self._last)
+                self._last = None
 
     def _store(self, storage: str) -> None:
         """Have a narrower copy of X for all passes but the last, where that can pay."""
@@ -133,6 +141,7 @@ class Run:
             return
         if self.oracle is not None:
             self.judge.best_w = self._best_w()
+            self.oracle = None  # its metric, before there is another
         eps = float(np.finfo(problem.compute).eps)
         coordinates: Coordinates | OwnCoordinates = OwnCoordinates(self.objective)
         if isinstance(columns, Coordinates):

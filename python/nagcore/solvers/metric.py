@@ -60,14 +60,14 @@ class Metric:
         if self.sampler is not None:
             if self.by_class:
                 rows = class_curvature_rows(problem, z)
-                levels = rows.max(axis=0)
-                if (np.ptp(rows, axis=0) <= _BENT * levels).all():
+                levels = [float(column.max()) for column in class_curvature_rows(problem, z)]
+                if all(np.ptp(column) <= _BENT * level for column, level in zip(rows, levels, strict=True)):
                     # At the null model one matrix serves all classes but for a factor.
                     columns = self._of_gram(self.sampler, self.rows)
-                    if columns is None or levels.max() <= _ALIKE * levels.min():
+                    if columns is None or max(levels) <= _ALIKE * min(levels):
                         return columns or Columns.of(self.objective, self.seed, self.rows)
-                    return [columns._replace(curvature=(1 + CURVATURE_FLOOR) * c) for c in levels.tolist()]
-                each = [self._of_gram(self.sampler, column) for column in np.ascontiguousarray(rows.T)]
+                    return [columns._replace(curvature=(1 + CURVATURE_FLOOR) * c) for c in levels]
+                each = [self._of_gram(self.sampler, column) for column in class_curvature_rows(problem, z)]
                 if None not in each:
                     return each
             columns = self._of_gram(self.sampler, self.rows)

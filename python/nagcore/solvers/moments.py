@@ -15,6 +15,7 @@ _ROWS = 512               # and the fewest rows that it may shrink to for it
 _MOST_ROWS = 1 << 16
 _ROWS_PER_COLUMN = 20     # rows sampled for correlations: their eigenvalues are then good to ±25 %
 _BLOCK_ENTRIES = 1 << 17  # entries decoded to float64 at a time: they stay in cache
+_CSR_ENTRIES = 1 << 18    # entries of CSR at a time: as float64, with weights and squares, 8 MB
 _FEW = 8                  # a column with fewer entries off its usual value is read in full
 
 
@@ -114,7 +115,7 @@ def _csr_moments(objective, s):
     X, (n, d) = objective.X, objective.shape
     objective.reads.passes += 1
     sums, squares = np.zeros(d), np.zeros(d)
-    step = max(int(_ENTRIES * n / max(X.nnz, 1)), 1)
+    step = max(int(_CSR_ENTRIES * n / max(X.nnz, 1)), 1)
     for i in range(0, n, step):
         j = min(i + step, n)
         part = slice(int(X.indptr[i]), int(X.indptr[j]))

@@ -1,0 +1,109 @@
+"""The memory of a fit beyond X: 32 MB, four vectors over the rows, three d × d matrices and the sample.
+
+Each fit runs in a process of its own: the peak of the resident set during the fit, less the
+resident set before it, X and y there and a small fit done, so that libraries are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytest.importorskip("sklearn")
+pytestmark = pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc/self/clear_refs"
+)
+
+_SCRIPT = """
+    import json, sys, warnings
+    import numpy as np, scipy.sparse as sp
+    from nagcore import linear_model
+
+    warnings.simplefilter("ignore")
+    what, layout, n, d = json.loads(sys.argv[1])
+    make = {
+        "plbfgs": lambda: linear_model.LogisticRegression(solver="plbfgs", tol=1e-6),
+        "newton": lambda: linear_model.LogisticRegression(solver="newton"),
+        "l1": lambda: linear_model.LogisticRegression(C=0.01, l1_ratio=1.0, solver="saga"),
+        "ridge": linear_model.Ridge,
+        "lasso": lambda: linear_model.Lasso(alpha=0.01),
+        "softmax": linear_model.LogisticRegression,
+    }[what]
+
+    def data(n, d):
+        rng = np.random.default_rng(0)
+        if layout == "csr":  # twenty entries a row
+            X = sp.csr_matrix((rng.random(20 * n), np.tile(np.arange(20, dtype=np.int32), n),
+                               np.arange(0, 20 * n + 1, 20, dtype=np.int32)), shape=(n, d))
+            for i in range(0, n, 1 << 14):
+                part = X.indices[20 * i : 20 * (i + (1 << 14))].reshape(-1, 20)
+                part *= d // 20
+                part += rng.integers(0, d // 20, part.shape, dtype=np.int32)
+        else:
+            X = np.empty((n, d), order=layout)
+            for i in range(0, n, 1 << 14):
+                X[i : i + (1 << 14)] = rng.standard_normal((len(X[i : i + (1 << 14)]), d))
+        z = X @ rng.standard_normal(d) / 4 + rng.standard_normal(n)
+        if what in ("ridge", "lasso"):
+            return X, z
+        if what == "softmax":
+            return X, np.digitize(z, np.quantile(z, [0.2, 0.4, 0.6, 0.8]))
+        return X, (z > np.median(z)).astype(int)
+
+    def resident(key):
+        with open("/proc/self/status") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+    make().fit(*data(2000, 40))
+    X, y = data(n, d)
+    kept = X.data if layout == "csr" else X
+    before = kept[:1000].copy(), kept[-1000:].copy()
+    with open("/proc/self/clear_refs", "w") as f:
+        f.write("5")  # the peak starts anew
+    at_start = resident("VmRSS")
+    make().fit(X, y)
+    peak = resident("VmHWM") - at_start
+    assert (kept[:1000] == before[0]).all() and (kept[-1000:] == before[1]).all()
+    print(json.dumps(peak))
+"""
+
+
+def peak_of(what, layout, n, d):
+    path = {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_SCRIPT), json.dumps([what, layout, n, d])],
+        env=os.environ | path, capture_output=True, text=True, timeout=300, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+CSR = (700_000, 1000)
+CASES = [
+    *((what, layout, 250_000, 100) for what in ("plbfgs", "newton", "ridge", "lasso", "softmax")
+      for layout in "CF"),
+    *((what, "csr", *CSR) for what in ("plbfgs", "ridge", "lasso")), ("newton", "csr", 700_000, 200),
+    ("plbfgs", "C", 1_000_000, 25), ("newton", "C", 1_000_000, 25), ("l1", "C", 250_000, 100),
+    ("plbfgs", "C", 25_000, 1000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "layout", "n", "d"), CASES)
+def test_a_fit_beyond_x_stays_within_its_bound(what, layout, n, d):
+    """X takes 170 to 200 MB. Softmax (five classes) keeps five arrays of a number for each margin."""
+    k = 5 if what == "softmax" else 1
+    vectors = (5 if what == "softmax" else 4) * 8 * n * k
+    sample = 0
+    if what in ("plbfgs", "softmax"):
+        rows = min(n, max(5 * (d + 1), min(100 * (d + 1), 33 * n // (d + 1))))
+        sample = rows * (20 * 12 if layout == "csr" else 8 * d)
+    bound = 32e6 + vectors + 3 * 8 * d * d + sample
+    peak = peak_of(what, layout, n, d)
+    print(f"{what} {layout} {n} × {d}: {peak / 1e6:.0f} MB of {bound / 1e6:.0f}")
+    assert peak <= bound
+    assert bound < 0.6 * 8 * n * d or layout == "csr"  # what a copy of X would take is out of bounds
