@@ -13,7 +13,7 @@ import numpy as np
 
 from nagcore import losses
 from nagcore.objective.counted import Counted, Reads
-from nagcore.objective.duality import Certificate, best_intercept, certify, dot
+from nagcore.objective.duality import Certificate, best_intercept, certify, dot, row_mean
 from nagcore.penalties import Penalty
 
 __all__ = ["Objective", "value_and_grad"]
@@ -383,12 +383,25 @@ class Objective:
         if problem.compute not in self._null:
             z, w = self._zero_margins(problem), np.zeros(self.w_shape)
             if self.fit_intercept:
-                w[-1], value, _, _ = best_intercept(problem, z, self.s, self.loss.curvature_bound)
+                start = self._class_intercepts(problem, z)
+                z += start.astype(z.dtype)
+                b, value, _, _ = best_intercept(problem, z, self.s, self.loss.curvature_bound)
+                w[-1] = start + b
             else:
                 value = problem.loss_from_margins(z)
             self._null[problem.compute] = value, w
         value, w = self._null[problem.compute]
         return value, w.copy()
+
+    def _class_intercepts(self, problem: Counted, z: np.ndarray) -> np.ndarray:
+        """About the null model's intercepts of classes: logarithms of their shares, else zeros."""
+        if self.k > 1 and self._offset is None:
+            r = np.empty_like(z)
+            problem.loss_from_margins(z, r)
+            share = 1 / self.k - row_mean(r, self.s)
+            if (share > 1e-3 / self.k).all():
+                return np.log(share)
+        return np.zeros(self.w_shape[1:])
 
     def _zero_margins(self, problem: Counted) -> np.ndarray:
         """The margins of w = 0 without an intercept: the offset."""
