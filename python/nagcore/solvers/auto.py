@@ -25,7 +25,10 @@ _FEW_COLUMNS = 32
 _LITTLE_WORK = 5e7   # n·p² of a Hessian that is over before a pass's fixed costs count
 _GRAM_COLUMNS = 64   # a Gram matrix over all rows then costs about five reads of X
 _MOST_COLUMNS = 2048
-_ROWS = 1.0          # rows per column up to which they are the unknowns of smooth sparse problems
+# Rows per column up to which they are the unknowns of smooth sparse problems. On reuters (7770 rows) with its
+# 4000 and 2000 most frequent columns `newton_cg` takes 8 and 8 ms, `plbfgs` 18 and 16; with an intercept 13 and
+# 14 against 20 and 13.
+_ROWS = 2.0
 # Mean squares of a column's entries, in parts of the median, up to which that holds. On reuters (27 as it
 # is) with columns scaled by 10^U(−1, 1), 10^U(−2, 2), 10^U(−3, 3) `newton_cg` takes 48, 215, more than 600
 # trips, `plbfgs` 29, 59, 211 passes.
