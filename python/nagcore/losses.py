@@ -55,6 +55,8 @@ class Loss:
         return self.name
 
 
+_HANDLES: dict[str, Loss] = {}  # those that were asked for
+
 def names() -> tuple[str, ...]:
     """Return the names of all registered losses, in the registry's order.
 
@@ -85,6 +87,8 @@ def get(loss: str | Loss) -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
+    if isinstance(loss, str) and loss in _HANDLES:
+        return _HANDLES[loss]
     if not isinstance(loss, str):
         raise TypeError(
             f"loss is {type(loss).__name__}; nagcore takes a name or a handle of nagcore.losses. "
@@ -95,9 +99,10 @@ def get(loss: str | Loss) -> Loss:
     from nagcore import _core
 
     info = _core.loss_info(loss)
-    return Loss(
+    _HANDLES[loss] = Loss(
         info["name"], info["targets"], float(info["curvature_bound"]), str(info.get("section", ""))
     )
+    return _HANDLES[loss]
 
 
 def __getattr__(name: str) -> Loss:

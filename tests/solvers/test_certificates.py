@@ -178,3 +178,15 @@ def test_zero_gap_at_the_null_model():
     assert not found.coef.any()
     assert found.gap <= 1e-15
     assert found.n_passes <= 4
+
+
+def test_rows_with_margins_far_out_do_not_void_the_bound():
+    """Their residuals are an exponential's tail: they shrink by a share over a step of about that share."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 3))
+    y = (X[:, 0] + 0.3 * rng.normal(size=200) > 0).astype(float)
+    X = np.vstack([X, [[60.0, 0, 0], [-60.0, 0, 0]]])
+    y = np.append(y, [1.0, 0.0])
+    found = minimize(Objective(X, y, loss="logistic", l1=1e-3), tol=1e-9)
+    assert found.converged
+    assert found.gap_kind == "certificate"

@@ -34,12 +34,17 @@ _BLOCK_ROWS = 4096
 _MOST_REMEMBERED = 1024
 
 _accepted: set[Any] = set()
+_names: dict[type, tuple[str, ...]] = {}
 
 
 def validate_params(estimator: BaseEstimator) -> None:
     """scikit-learn's check of the parameters, once for each set of values that can be hashed."""
-    params = estimator.get_params(deep=False)
-    key = type(estimator), tuple((type(value), value) for value in params.values())
+    kind = type(estimator)
+    names = _names.get(kind)
+    if names is None:
+        names = _names[kind] = tuple(estimator.get_params(deep=False))  # it inspects a signature
+    values = [getattr(estimator, name) for name in names]
+    key = kind, *map(type, values), *values
     try:
         if key in _accepted:
             return

@@ -13,7 +13,9 @@ import numpy as np
 
 from nagcore import losses
 from nagcore.objective.counted import Counted, Reads
-from nagcore.objective.duality import Certificate, best_intercept, certify, dot, row_mean
+from nagcore.objective.duality import Certificate, best_intercept, certify, dot
+from nagcore.objective.intercept import link_of
+from nagcore.objective.storage import narrowed
 from nagcore.penalties import Penalty
 
 __all__ = ["Objective", "value_and_grad"]
@@ -188,7 +190,9 @@ class Objective:
         Bytes of X that one pass reads.
     n_passes : int or float
         Passes over X so far, of every kind: gradients, margins, Hessians and Xᵀ; m sampled rows
-        count as m/n of one.
+        count as m/n of one, a pass over a narrower copy as its bytes' share.
+    storage : str or None
+        Of the narrower copy of X that `narrowed` made.
     gap_kind : {"certificate", "none"}
         What `gap` returns: a proven bound needs a penalty.
 
@@ -231,15 +235,18 @@ class Objective:
 
         penalty = Penalty(l2=l2, l1=l1, positive=positive)
 
-        def build(compute: str | None) -> Any:
+        def build(compute: str | None, X: Any = X, **other: Any) -> Any:
+            how = {"scale": scale, "shift": shift, "dtype": dtype, "fit_intercept": bool(fit_intercept)}
             return _core.Problem(
                 X, y, loss=losses.get(loss).name, sample_weight=sample_weight, offset=offset,
-                delta=delta, scale=scale, shift=shift, fit_intercept=bool(fit_intercept),
-                compute=compute, n_threads=n_threads, dtype=dtype, n_classes=n_classes,
+                delta=delta, compute=compute, n_threads=n_threads,
+                n_classes=n_classes, **how | other,
             )
 
-        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
+        numbers = np.ndim(y) == 1
         self.X, self.read_as = X, (scale, shift, dtype)
+        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"), numbers)
+        self.rebuild, self.n_threads = build, n_threads
 
         def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
             def of(a: Any) -> Any:
@@ -300,15 +307,19 @@ class Objective:
         return self
 
     _subset: Any = None
+    rebuild: Any = None  # the core's problem on another X
+    storage: str | None = None  # of the copy that `narrowed` made
     kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
+    kept: Any = None          # what a path's solver leaves from one strength to the next
 
-    def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
+    def _set(self, core, penalty, sample_weight, offset, make_wide, class_numbers=False) -> None:
         if penalty.positive and core.k > 1:
             raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
                              "for losses of one margin. Use positive=False.")
         self.reads = Reads(core.n)
         self.kept_hessian = {}
-        self.problem = Counted(core, self.reads)
+        self.problem = Counted(core, self.reads, class_numbers)
+        self._class_numbers = class_numbers
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
         self.positive = penalty.positive
         self.loss = losses.get(core.loss)
@@ -354,16 +365,46 @@ class Objective:
         other.l1, other.l2 = other.penalty.l1, other.penalty.l2
         return other
 
+    def narrowed(self, storage: str) -> tuple[Objective, str]:
+        """The same objective with a narrower copy of X for all passes but the last, and a sentence.
+
+        Solvers take the last passes, and the proof of the gap, on the float64 X: the minimum is that
+        of this objective. Where no such copy can be had the objective itself is returned, and the
+        sentence says why.
+
+        Parameters
+        ----------
+        storage : {"float32", "bfloat16", "uint8"}
+            The copy takes a half, a quarter, an eighth of X's memory; it lives as long as the
+            objective returned, so one copy serves many runs. uint8 only where it is exact.
+
+        Returns
+        -------
+        objective : Objective
+            Reads are counted together: making the copy as one pass and what is written of it, a
+            pass over it as its bytes' share of one over X.
+        sentence : str
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> X, y = np.array([[1.0], [2.0], [3.0]]), np.array([1.0, 2.0, 3.5])
+        >>> narrow, sentence = Objective(X, y, loss="squared", l2=0.1).narrowed("float32")
+        >>> narrow.storage, sentence
+        ('float32', 'early passes on a copy of X in float32, 0.0 MB')
+        """
+        return narrowed(self, storage)
+
     @property
     def n_passes(self) -> float:
-        """Passes over X so far; a fraction where rows were sampled."""
+        """Passes over X so far; a fraction where rows were sampled or a narrower copy was read."""
         return self.reads.total
 
     @property
     def wide(self) -> Counted | None:
         """The same problem with float64 arithmetic on the same X (not a copy), or None."""
         if self._wide is None and self._make_wide is not None:
-            self._wide = Counted(self._make_wide(), self.reads)
+            self._wide = Counted(self._make_wide(), self.reads, self._class_numbers)
         return self._wide
 
     @property
@@ -383,25 +424,14 @@ class Objective:
         if problem.compute not in self._null:
             z, w = self._zero_margins(problem), np.zeros(self.w_shape)
             if self.fit_intercept:
-                start = self._class_intercepts(problem, z)
-                z += start.astype(z.dtype)
-                b, value, _, _ = best_intercept(problem, z, self.s, self.loss.curvature_bound)
-                w[-1] = start + b
+                link = link_of(self.loss.name) if self._offset is None else None
+                found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)
+                w[-1], value = found.b, found.value
             else:
                 value = problem.loss_from_margins(z)
             self._null[problem.compute] = value, w
         value, w = self._null[problem.compute]
         return value, w.copy()
-
-    def _class_intercepts(self, problem: Counted, z: np.ndarray) -> np.ndarray:
-        """About the null model's intercepts of classes: logarithms of their shares, else zeros."""
-        if self.k > 1 and self._offset is None:
-            r = np.empty_like(z)
-            problem.loss_from_margins(z, r)
-            share = 1 / self.k - row_mean(r, self.s)
-            if (share > 1e-3 / self.k).all():
-                return np.log(share)
-        return np.zeros(self.w_shape[1:])
 
     def _zero_margins(self, problem: Counted) -> np.ndarray:
         """The margins of w = 0 without an intercept: the offset."""

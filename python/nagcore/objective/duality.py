@@ -16,127 +16,21 @@ to rounding; what rounding leaves is removed, and paid for.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from nagcore.objective.intercept import best_intercept, dot, row_mean
 from nagcore.penalties import Penalty
 
 __all__ = [
-    "Certificate", "Intercept", "best_intercept", "certify", "dot", "imbalance", "infeasibility",
-    "penalty_gap",
+    "Certificate", "best_intercept", "certify", "dot", "imbalance", "infeasibility", "penalty_gap",
     "row_mean",
 ]
 
+_ROUNDED = 16 * float(np.finfo(np.float64).eps)
+_TAIL = 1e-2  # in margins
 _FAR = 100.0  # intercepts of classes are bounded to this many times the largest margin
-
-
-def dot(a: np.ndarray, b: np.ndarray) -> float:
-    """⟨a, b⟩ in float64. Not BLAS: its bits depend on how many threads BLAS has, these do not."""
-    return float(np.einsum("i,i->", a.reshape(-1), b.reshape(-1), dtype=np.float64))
-
-
-def row_mean(a: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
-    """(1/S) Σ s_i a_i over rows, in float64."""
-    if s is None:
-        return a.mean(axis=0, dtype=np.float64)
-    return np.einsum("i,i...->...", s, a, dtype=np.float64)
-
-
-class Intercept(NamedTuple):
-    """The best shift of the margins: `b` (a number, or one per class) and what holds there."""
-
-    b: np.ndarray | float
-    value: float
-    z: np.ndarray
-    r: np.ndarray
-
-
-def best_intercept(problem, z: np.ndarray, s: np.ndarray | None, curvature: float) -> Intercept:
-    """Minimise (1/S) Σ s_i φ(z_i + b) over b, each evaluation O(n) on the margins and none a pass.
-
-    Parameters
-    ----------
-    problem : _core.Problem
-        Used for `loss_from_margins` only.
-    z : ndarray of shape (n,) or (n, k)
-        Margins in the problem's compute dtype; left as they are.
-    s : ndarray of shape (n,) or None
-        Weights that sum to one.
-    curvature : float
-        A bound on φ'': 1/curvature times the mean residual never steps too far. May be infinite.
-
-    Returns
-    -------
-    Intercept
-        The shift, the mean loss there, the shifted margins and their residuals.
-    """
-    shifted, r = np.empty_like(z), np.empty_like(z)
-
-    def slope(b):
-        np.add(z, b, out=shifted, casting="same_kind")
-        return problem.loss_from_margins(shifted, r), row_mean(r, s)
-
-    # The mean of n rounded residuals cannot be told from zero below this.
-    def rounding():
-        return 2 * np.finfo(z.dtype).eps * float(np.max(row_mean(np.abs(r), s)))
-
-    b = (_root if z.ndim == 1 else _bfgs)(slope, rounding, z, curvature)
-    value, _ = slope(b)
-    return Intercept(b, value, shifted, r)
-
-
-def _root(slope, rounding, z, curvature):
-    """The zero of an increasing function: secant steps, kept inside a bracket that halves."""
-    b, (_, h) = 0.0, slope(0.0)
-    step = -h / curvature if np.isfinite(curvature) else -float(np.sign(h))
-    low, high = -np.inf, np.inf
-    best = (abs(h), b)
-    for i in range(100):
-        if abs(h) <= rounding() or step == 0 or b + step == b:
-            break
-        low, high = (b, high) if h < 0 else (low, b)
-        last_b, last_h = b, h
-        b += step
-        _, h = slope(b)
-        best = min(best, (abs(h) if np.isfinite(h) else np.inf, b))
-        secant = -h * (b - last_b) / (h - last_h) if np.isfinite(h) and h != last_h else np.nan
-        low, high = (b, high) if h < 0 else (low, b)
-        if np.isfinite(low) and np.isfinite(high):
-            # Every third step bisects, so that a kink or an exponential cannot stall the secant.
-            inside = low < b + secant < high and i % 3 != 2
-            step = secant if inside else 0.5 * (low + high) - b
-        else:
-            most = 4 * abs(step)
-            step = np.clip(secant if np.isfinite(secant) and secant * step > 0 else most * np.sign(step),
-                           -most, most)
-    return best[1]
-
-
-def _bfgs(slope, rounding, z, curvature):
-    """The best intercept of each class; the step 1/curvature is safe, BFGS makes it fast."""
-    k = z.shape[1]
-    b, H = np.zeros(k), np.eye(k) / (curvature if np.isfinite(curvature) else 1.0)
-    value, h = slope(b)
-    for _ in range(200):
-        if np.abs(h).max() <= rounding():
-            break
-        p, t = -H @ h, 1.0
-        descent = float(h @ p)
-        while True:
-            value_new, h_new = slope(b + t * p)
-            if value_new <= value + 1e-4 * t * descent or t < 1e-3 or h_new @ h_new < 0.25 * (h @ h):
-                break
-            t *= 0.5
-        if h_new @ h_new >= h @ h and value_new >= value:
-            break  # rounding: neither the value nor the slope improves any more
-        step, change = t * p, h_new - h
-        curved = float(step @ change)
-        if curved > 0:
-            V = np.eye(k) - np.outer(step, change) / curved
-            H = V @ H @ V.T + np.outer(step, step) / curved
-        b, value, h = b + t * p, value_new, h_new
-    return b
 
 
 def imbalance(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
@@ -146,10 +40,12 @@ def imbalance(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
     Returns 1.0 where nothing is to be done.
     """
     excess = float(row_mean(theta, s))
-    heavy = theta > 0 if excess > 0 else theta < 0
-    total = float(row_mean(np.where(heavy, theta, 0), s))
-    share = excess / total if total else 0.0
-    return 1.0 if 1 - share == 1 else np.where(heavy, 1 - share, 1.0)
+    total = 0.5 * (float(row_mean(np.abs(theta), s)) + abs(excess))  # of the heavier sign
+    share = abs(excess) / total if total else 0.0
+    # Each θ_i is rounded by as much: a mean so small cannot be told from zero.
+    if share <= _ROUNDED:
+        return 1.0
+    return np.where(theta > 0 if excess > 0 else theta < 0, 1 - share, 1.0)
 
 
 def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
@@ -177,8 +73,8 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
     if l1 == 0:
         q = u + l2 * w
         return dot(q, q) / (2 * l2) if l2 else (0.0 if not q.any() else np.inf)
-    clip = np.clip(-u, -l1, l1)
-    kept = float(np.sum(l1 * np.abs(w) - w * clip))
+    clip = np.minimum(np.maximum(-u, -l1), l1)
+    kept = float((l1 * np.abs(w) - w * clip).sum())
     if l2 == 0:
         return kept if float(np.abs(u).max()) <= l1 * (1 + 4e-16) else np.inf
     q = l2 * w + u + clip
@@ -200,11 +96,15 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     """
     if np.all(alpha == 1):
         return 0.0
-    rows = np.arange(len(z))
-    pick = (rows,) if z.ndim == 1 else (rows, r.argmin(axis=1))
+    pick: Any = slice(None) if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
     rp = r[pick]
     need, sign = alpha * np.abs(rp), np.sign(rp)
-    step = (1 - alpha) * np.abs(rp) / min(curvature, 1e3) * (1 + 1e-6)
+    bend: np.ndarray | float = min(curvature, 1e3)
+    if getattr(problem, "second_order", False):  # the curvature here is mostly that on the way to z″ too
+        here = problem.curvature_from_margins(z)
+        bend = np.where(here > 1e-4 * bend, 0.9 * here, bend)
+    # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
+    step = (1 - alpha) * np.maximum(np.abs(rp) / bend, _TAIL) * (1 + 1e-6)
     moved, residual = np.empty_like(z), np.empty_like(z)
     for _ in range(40):
         np.copyto(moved, z)
@@ -259,8 +159,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
     d, kept, unbalanced = problem.d, 1.0, 0.0
     if problem.p > d:
         z = problem.margins(w) if z is None else z
-        data_value = problem.loss_from_margins(z)
-        b, best_value, z, r = best_intercept(problem, z, s, curvature)
+        b, best_value, z, r, data_value = best_intercept(problem, z, s, curvature)
         w = w.copy()
         w[d] += b
         if z.ndim == 1:
@@ -268,7 +167,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
         else:
             # Bounds F over all intercepts within this of the best: only rounding is ever paid for.
             unbalanced = _FAR * (1 + float(np.abs(z).max())) * float(np.abs(row_mean(r, s)).sum())
-        u = problem.rmatvec(r * kept)
+        u = problem.rmatvec(r if isinstance(kept, float) else r * kept)
     else:
         if u is None:
             shape = (problem.n,) if w.ndim == 1 else (problem.n, w.shape[1])

@@ -25,9 +25,11 @@ _FEW_COLUMNS = 32
 _LITTLE_WORK = 5e7   # n·p² of a Hessian that is over before a pass's fixed costs count
 _GRAM_COLUMNS = 64   # a Gram matrix over all rows then costs about five reads of X
 _MOST_COLUMNS = 2048
-# Rows per column up to which they are the unknowns of smooth sparse problems. On reuters (7770 rows) with its
-# 4000 and 2000 most frequent columns `newton_cg` takes 8 and 8 ms, `plbfgs` 18 and 16; with an intercept 13 and
-# 14 against 20 and 13.
+_MOST_CLASSES = 10   # a Hessian of k classes takes k(k − 1)/2 Gram matrices
+_LITTLE_CLASS_WORK = 2e7  # and a factor of its (kp)² numbers; each pass of another method some 0.3 ms
+# Rows per column up to which they are the unknowns of smooth sparse problems. On reuters (7770 rows) with
+# its 4000 and 2000 most frequent columns `newton_cg` takes 8 and 8 ms, `plbfgs` 18 and 16; with an
+# intercept 13 and 14 against 20 and 13.
 _ROWS = 2.0
 # Mean squares of a column's entries, in parts of the median, up to which that holds. On reuters (27 as it
 # is) with columns scaled by 10^U(−1, 1), 10^U(−2, 2), 10^U(−3, 3) `newton_cg` takes 48, 215, more than 600
@@ -55,8 +57,12 @@ def choose(objective: Objective) -> tuple[str, str]:
                 return "normal", "least squares: one pass gives the Gram matrix, the next confirms"
         elif p <= _FEW_COLUMNS or work <= _LITTLE_WORK:
             return "newton", f"{p} coefficients: a Hessian costs little more than reading X"
+    k = objective.k
+    if 1 < k <= _MOST_CLASSES and objective.problem.has_gram:
+        if work * k * (k - 1) / 2 + (k * p) ** 3 <= _LITTLE_CLASS_WORK:
+            return "newton", f"{k * p} coefficients of {n} rows: a Hessian is done before a metric is"
     if _in_rows(objective):
-        return "newton_cg", "sparse, and rows are fewer than columns: they are the unknowns"
+        return "newton_cg", "sparse, few rows for the columns: the rows are the unknowns"
     if objective.X is not None and objective.loss.name == "squared" and p > _MOST_COLUMNS:
         return "cg", "least squares with many columns: conjugate gradients have exact steps at a pass each"
     if objective.X is None:

@@ -125,6 +125,26 @@ class Known(NamedTuple):
     z: np.ndarray
 
 
+class Pairs:
+    """The last steps s and changes of gradient y of a run, through all its changes of variables.
+
+    They lie in the variables of the oracle that used them last: ⟨s, y⟩ is the same in all.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: deque = deque(maxlen=_PAIRS)
+        self._coordinates: Any = None
+
+    def seen_in(self, coordinates: Any) -> deque:
+        """The pairs in the variables of `coordinates`, which are theirs from now on."""
+        old, self._coordinates = self._coordinates, coordinates
+        for _ in range(len(self._pairs) if old is not coordinates else 0):
+            s, y = self._pairs.popleft()
+            w = old.to_w(s)
+            self._pairs.append((coordinates.to_v(w), coordinates.pull_back(old.push(y), 0.0, w)))
+        return self._pairs
+
+
 class Oracle:
     """F in the variables of `Coordinates`: f smooth (data and l2), and the prox of l1.
 
@@ -137,7 +157,7 @@ class Oracle:
         objective: Objective,
         coordinates: Coordinates | ClassCoordinates | OwnCoordinates,
         problem: Any,
-        memory: deque | None = None,
+        memory: Pairs | None = None,
         known: Known | None = None,
     ) -> None:
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
@@ -148,11 +168,12 @@ class Oracle:
         self._positive = objective.positive
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
+        self.tol = 0.0  # what the run is to reach
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
         self._residual, self._residual_age = 0.0, 0
         self._known = known
-        self._memory = deque(maxlen=_PAIRS) if memory is None else memory
+        self._memory = Pairs() if memory is None else memory
 
     def new_margins(self) -> np.ndarray:
         """A buffer for margins, shape (n,) or (n, k), of the compute dtype."""
@@ -181,30 +202,37 @@ class Oracle:
         self.w, self.data_value, self.u, z[...] = self._known
         return self.with_penalty(self.w)
 
+    def resume(self, known: Known) -> None:
+        """Let `start` begin with what an earlier pass, of another run, gave."""
+        self._known = known
+
     def known(self, it: Iterate) -> Known | None:
         """What the last pass gave, if it was at the iterate itself."""
         if it.x is not it.y or not self.w.size:
             return None
         return Known(self.w, self.data_value, self.u, it.z)
 
-    def remember(self, s, y) -> None:
-        """Keep a step and its change of gradient for later oracles: in w, so that they outlive v."""
-        self._memory.append((self.coordinates.to_w(s), self.coordinates.push(y)))
-
     def pairs(self) -> deque:
-        """The remembered pairs (s, y) in these variables, oldest first."""
-        return deque(((self.coordinates.to_v(s), self.coordinates.pull_back(y, 0.0, s))
-                      for s, y in self._memory), maxlen=self._memory.maxlen)
+        """The steps s with their changes of gradient y in these variables, oldest first; append to it.
+
+        Later oracles find them, whatever their variables are.
+        """
+        return self._memory.seen_in(self.coordinates)
 
     def hessian(self, v, z) -> tuple[float, np.ndarray, np.ndarray]:
-        """f(v), ∇f(v) and ∇²f(v), in one pass; margins are written. In the problem's own variables."""
+        """f(v), ∇f(v) and ∇²f(v), in one pass unless there are classes; margins are written.
+
+        In the problem's own variables.
+        """
         self.w = w = self.coordinates.to_w(v)
-        self.data_value, self.u, H = self.problem.hessian(w, z)
+        second = self.problem.hessian if w.ndim == 1 else self.problem.class_hessian
+        self.data_value, self.u, H = second(w, z)
         wd, d = w[: self._d], self._d
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
         if math.isfinite(f):
             self.coordinates.look(H)  # type: ignore[union-attr]
-        H.reshape(-1)[: d * len(H) : len(H) + 1] += self._l2
+        if self._l2:
+            H.reshape(-1)[:: w.size + 1].reshape(-1, len(w))[:, :d] += self._l2
         return f, self.coordinates.pull_back(self.u, self._l2, w), H
 
     def smooth(self, v, z) -> float:
@@ -260,7 +288,7 @@ class Oracle:
             shift = self._shift(v)
             head = head + shift
             smooth = smooth + 0.5 * v.shape[1] * float(np.sum(self._l2_classes * shift**2))
-        return smooth + float(np.sum(np.abs(head) * self._l1))
+        return smooth + float((np.abs(head) * self._l1).sum())
 
     def divergence(self, x, zx, rx, y, zy, ry) -> float:
         """f(x) − f(y) − ⟨∇f(y), x − y⟩ from margins and residuals, never negative.
@@ -289,9 +317,15 @@ class Oracle:
             self.problem.loss_from_margins(z, r)
             self._residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
-        terms, d = np.abs(self.w), self._d
-        size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, terms[:d])))
-        size += float(terms[d:].sum())
+        terms, d, origin = np.abs(self.w), self._d, self.problem.origin
+        if terms.ndim == 1:
+            size = dot(self.coordinates.rms, terms[:d])
+        else:
+            size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, terms[:d])))
+        if origin is not None:  # X is stored about it, and the intercept there is this
+            size += float(np.abs(self.w[d:] + np.einsum("i,i...->...", origin, self.w[:d])).sum())
+        elif len(terms) > d:
+            size += float(terms[d:].sum())
         return 4 * self._eps * (abs(f) + self._residual * size)
 
 
@@ -311,10 +345,14 @@ class Method:
         Whether it takes no l1.
     second_order : bool
         Whether it needs Hessians: one margin per row, and data that can give them.
+    class_hessians : bool
+        Whether it takes those of several margins per row, too.
     own_variables : bool
         Whether it works in w itself, and not in the variables of `Coordinates`.
     patience : int
         Steps without progress, of a size that rounding hides, after which nothing more is expected.
+    wide_beyond : float
+        Columns beyond which it reads X so seldom that all passes are in float64.
     losses : tuple of str
         The losses it takes; empty for all.
     rows : bool
@@ -335,8 +373,10 @@ class Method:
     averages: bool = False
     smooth: bool = False
     second_order: bool = False
+    class_hessians: bool = False
     own_variables: bool = False
     patience: int = 300
+    wide_beyond: float = math.inf
     losses: tuple[str, ...] = ()
     rows: bool = False
 
@@ -359,7 +399,8 @@ class Method:
             what = "is not CSR" if not objective.has_rows else "comes with l2 = 0"
             raise ValueError(f'{name} needs CSR and l2 > 0; this X {what}. Use solver="auto", which '
                              "chooses.")
-        if self.second_order and not objective.problem.second_order:
+        of_classes = self.class_hessians and objective.k > 1 and objective.problem.has_gram
+        if self.second_order and not (objective.problem.second_order or of_classes):
             what = "has a Hessian of classes" if objective.k > 1 else "gives no Hessian"
             raise ValueError(f'{name} needs one margin per row and data that give a Hessian; '
                              f'this problem {what}. Use solver="auto", which chooses.')

@@ -6,8 +6,9 @@ import numpy as np
 
 from nagcore import _core
 
-__all__ = ["EquilibratedHessian", "MinimumNorm", "cholesky", "cholesky_solve", "eliminate"]
+__all__ = ["ClassHessian", "EquilibratedHessian", "MinimumNorm", "cholesky", "cholesky_solve", "eliminate"]
 
+_EPS = float(np.finfo(np.float64).eps)
 _MOST = 1e8  # times the diagonal: beyond this ridge a step is one of steepest descent
 
 
@@ -18,7 +19,8 @@ def cholesky(K: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
     """
     while True:
         L = K.copy()
-        L.reshape(-1)[:: len(L) + 1] += ridge
+        if ridge:
+            L.reshape(-1)[:: len(L) + 1] += ridge
         if _core.cholesky_(L) < 0:
             return L, ridge
         ridge = max(100 * ridge, 1e-16)
@@ -30,8 +32,9 @@ def cholesky(K: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
 def cholesky_solve(A: np.ndarray, b: np.ndarray) -> np.ndarray:
     """A⁻¹b for a symmetric A of positive diagonal, with a ridge where it is not definite."""
     scale = 1 / np.sqrt(A.diagonal())
-    K = A * scale * scale[:, None]
-    np.fill_diagonal(K, 1.0)
+    K = A * scale
+    K *= scale[:, None]
+    K.reshape(-1)[:: len(K) + 1] = 1.0
     L, _ = cholesky(K, 0.0)
     half = _core.solve_triangular(L, b * scale, False)
     return _core.solve_triangular(L, half, True) * scale
@@ -44,7 +47,36 @@ def eliminate(H: np.ndarray, fit_intercept: bool) -> tuple[np.ndarray, np.ndarra
         return H, None, 1.0
     pivot = float(H[d, d]) or 1.0
     centre = H[d, :d] / pivot
-    return H[:d, :d] - np.outer(centre, H[d, :d]), centre, pivot
+    return H[:d, :d] - centre[:, None] * H[d, :d], centre, pivot
+
+
+class _Equilibrated:
+    """S⁻¹(L Lᵀ)S⁻¹ ≈ C: a unit diagonal, then Cholesky. C is written.
+
+    `before` is the diagonal that C had before anything was eliminated from it.
+    """
+
+    def __init__(self, C: np.ndarray, before: np.ndarray, ridge: float, l2: float) -> None:
+        diagonal = C.diagonal()
+        # A column that is constant up to rounding has no curvature of its own.
+        constant = diagonal <= 64 * _EPS * before
+        some = bool(constant.any())
+        self.scale = 1 / np.sqrt(np.where(constant, 1.0, diagonal))
+        K = C * self.scale
+        K *= self.scale[:, None]
+        if some:
+            K[constant] = K[:, constant] = 0.0
+            self.scale[constant] = 1 / np.sqrt(l2) if l2 else 0.0
+        K.reshape(-1)[:: len(K) + 1] = 1.0
+        self._L, self.ridge = cholesky(K, ridge)
+
+    def half(self, head: np.ndarray) -> np.ndarray:
+        """L⁻¹S·head, whose square is headᵀC⁻¹head."""
+        return _core.solve_triangular(self._L, head * self.scale, False)
+
+    def whole(self, half: np.ndarray) -> np.ndarray:
+        """C⁻¹·head from its half."""
+        return _core.solve_triangular(self._L, half, True) * self.scale
 
 
 class EquilibratedHessian:
@@ -72,25 +104,17 @@ class EquilibratedHessian:
     def __init__(self, H: np.ndarray, fit_intercept: bool, ridge: float, l2: float) -> None:
         d = self._d = len(H) - fit_intercept
         C, self.centre, self._pivot = eliminate(H, fit_intercept)
-        diagonal = C.diagonal()
-        # A column that is constant up to rounding has no curvature of its own.
-        constant = diagonal <= 64 * np.finfo(np.float64).eps * H.diagonal()[:d]
-        self.scale = 1 / np.sqrt(np.where(constant, 1.0, diagonal))
-        K = C * self.scale * self.scale[:, None]
-        K[constant] = K[:, constant] = 0.0
-        np.fill_diagonal(K, 1.0)
-        self.scale[constant] = 1 / np.sqrt(l2) if l2 else 0.0
-        self._L, self.ridge = cholesky(K, ridge)
+        self._part = _Equilibrated(C, H.diagonal()[:d], ridge, l2)
+        self.ridge = self._part.ridge
 
     def _half(self, g: np.ndarray) -> np.ndarray:
         d = self._d
-        head = g[:d] if self.centre is None else g[:d] - self.centre * g[d]
-        return _core.solve_triangular(self._L, head * self.scale, False)
+        return self._part.half(g[:d] if self.centre is None else g[:d] - self.centre * g[d])
 
     def solve(self, g: np.ndarray) -> np.ndarray:
         """H⁻¹g, shape (p,)."""
         out, d = np.empty_like(g), self._d
-        out[:d] = _core.solve_triangular(self._L, self._half(g), True) * self.scale
+        out[:d] = self._part.whole(self._half(g))
         if self.centre is not None:
             out[d] = g[d] / self._pivot - np.einsum("i,i->", self.centre, out[:d])
         return out
@@ -102,6 +126,50 @@ class EquilibratedHessian:
         if self.centre is not None:
             square += float(g[self._d]) ** 2 / self._pivot
         return square**0.5
+
+
+class ClassHessian:
+    """The same for the Hessian of softmax, of shape (k, p, k, p), on gradients that sum to zero over classes.
+
+    Coefficients that shift alike for all classes leave the margins' differences as they are: along that
+    direction H holds l2 alone. Curvature of the columns' own size is added there, so that H is definite;
+    steps have no part in it. The k intercepts are eliminated first. H is written.
+    """
+
+    def __init__(self, H: np.ndarray, fit_intercept: bool, ridge: float, l2: float) -> None:
+        k, p = H.shape[:2]
+        d = self._d = p - fit_intercept
+        diagonal = np.einsum("aiai->ai", H)
+        j = np.arange(p)
+        H[:, j, :, j] += (diagonal.mean(axis=0) / k)[:, None, None]
+        C = H[:, :d, :, :d].reshape(k * d, k * d)
+        before = C.diagonal().copy()
+        self._B = self._T = None
+        if fit_intercept:
+            B, V = H[:, d, :, d], H[:, d, :, :d].reshape(k, k * d)
+            B = B + (64 * _EPS * (B.trace() or 1.0)) * np.eye(k)
+            self._B = np.linalg.inv(B)
+            self._T = np.einsum("ab,bi->ai", self._B, V)
+            C = C - np.einsum("ai,aj->ij", V, self._T)
+        self._part = _Equilibrated(C, before, ridge, l2)
+        self.ridge = self._part.ridge
+
+    def solve(self, g: np.ndarray) -> np.ndarray:
+        """H⁻¹g, shape (p, k)."""
+        d, k = self._d, g.shape[1]
+        head = g[:d].T.reshape(-1)
+        if self._B is not None:
+            head = head - np.einsum("ai,a->i", self._T, g[d])
+        h = self._part.whole(self._part.half(head))
+        out = np.empty_like(g)
+        out[:d] = h.reshape(k, d).T
+        if self._B is not None:
+            out[d] = np.einsum("ab,b->a", self._B, g[d]) - np.einsum("ai,i->a", self._T, h)
+        return out - out.mean(axis=1, keepdims=True)
+
+    def norm(self, g: np.ndarray) -> float:
+        """√(gᵀH⁻¹g): the length of a gradient in the metric of H."""
+        return max(float(np.einsum("ij,ij->", g, self.solve(g))), 0.0) ** 0.5
 
 
 class MinimumNorm:

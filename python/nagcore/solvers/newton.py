@@ -8,6 +8,9 @@ to its minimum. The intercept is eliminated first, which centres the columns; th
 a unit diagonal, so that neither units nor offsets of columns cost digits. A bad pivot (collinear
 columns), or a step that had to be cut short, raises the ridge τ (Levenberg 1944, Marquardt 1963).
 
+For classes the Hessian is that of all their coefficients together, from a Gram matrix for each pair of
+them: for few classes and columns.
+
 Source: Boyd & Vandenberghe, Convex Optimization, 9.5; Nocedal & Wright, Numerical Optimization, 3.
 """
 
@@ -20,7 +23,7 @@ import numpy as np
 
 from nagcore.objective.duality import dot
 from nagcore.solvers.base import Iterate, Method, Oracle
-from nagcore.solvers.dense import EquilibratedHessian
+from nagcore.solvers.dense import ClassHessian, EquilibratedHessian
 from nagcore.solvers.linesearch import ARMIJO, best_step
 
 __all__ = ["METHOD", "newton"]
@@ -36,14 +39,16 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     if not math.isfinite(f):
         raise ValueError("the objective is infinite at the starting point; start elsewhere, or use "
                          "w0=None to start at the null model.")
-    factor = EquilibratedHessian(H, objective.fit_intercept, ridge, objective.l2)
+    factorise = EquilibratedHessian if x.ndim == 1 else ClassHessian
+    factor = factorise(H, objective.fit_intercept, ridge, objective.l2)
     h = factor.solve(g)
-    yield Iterate(x, f, z, x, f, z, g, L, decrement=0.5 * dot(g, h))
+    size = dot(g, h)
+    yield Iterate(x, f, z, x, f, z, g, L, decrement=0.5 * size)
     while True:
         ridge, p = factor.ridge, -h
-        slope, t = dot(g, p), 1.0
+        slope, t = -size, 1.0
         while True:
-            x_new = x + t * p
+            x_new = x + p if t == 1 else x + t * p
             f_new, g_new, H_new = oracle.hessian(x_new, z_new)
             noise = oracle.rounding(f, z)
             resolved = -slope * t > noise
@@ -61,9 +66,11 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
             t = min(t_best, 0.9 * t)
         ridge = min(100 * ridge, 1.0) if t < _SHORT else max(ridge / 10, least)
         x, f, g, H, z, z_new = x_new, f_new, g_new, H_new, z_new, z
-        factor = EquilibratedHessian(H, objective.fit_intercept, ridge, objective.l2)
+        factor = factorise(H, objective.fit_intercept, ridge, objective.l2)
         h = factor.solve(g)
-        yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved, decrement=0.5 * dot(g, h))
+        size = dot(g, h)
+        yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved, decrement=0.5 * size)
 
 
-METHOD = Method("newton", newton, own_variables=True, smooth=True, patience=20, second_order=True)
+METHOD = Method("newton", newton, own_variables=True, smooth=True, patience=20, second_order=True,
+                class_hessians=True)

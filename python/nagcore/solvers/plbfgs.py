@@ -5,8 +5,7 @@
 The variables are those of `Coordinates`, in which P is the identity, so that the two loops are the
 textbook's. The full step is tried by the next pass; where f does not fall enough there, the margins
 of both ends give f on the whole segment, at O(n) a point, and the next pass goes to its minimum.
-Pairs (s, y) are kept in the problem's own variables: a new metric, or float64 in place of float32,
-takes them over.
+Pairs (s, y) outlive their variables: a new metric, or float64 in place of float32, takes them over.
 
 Source: Liu & Nocedal 1989; Nocedal & Wright, Numerical Optimization, algorithm 7.4.
 """
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.objective.duality import dot
 from nagcore.solvers.base import Iterate, Method, Oracle
 from nagcore.solvers.linesearch import ARMIJO, best_step
@@ -49,26 +49,13 @@ def plbfgs(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         s, y = x_new - x, g_new - g
         if dot(s, y) > 1e-10 * dot(y, y) > 0:
             pairs.append((s, y))
-            oracle.remember(s, y)
         x, f, g, z, z_new = x_new, f_new, g_new, z_new, z
         yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved)
 
 
 def two_loops(pairs: deque, g: np.ndarray, L: float) -> np.ndarray:
     """H_k g from the pairs (s, y), oldest first."""
-    q, alphas = g.copy(), []
-    for s, y in reversed(pairs):
-        alpha = dot(s, q) / dot(s, y)
-        alphas.append(alpha)
-        q -= alpha * y
-    if pairs:
-        s, y = pairs[-1]
-        q *= dot(s, y) / dot(y, y)
-    else:
-        q /= L
-    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
-        q += (alpha - dot(y, q) / dot(s, y)) * s
-    return q
+    return _core.two_loops(pairs, g) if pairs else g / L
 
 
 METHOD = Method("plbfgs", plbfgs, smooth=True, patience=20)
