@@ -48,7 +48,8 @@ def test_cg_finds_the_minimum(n, d, fit_intercept, dtype):
         objective = Objective(X, y, loss="squared", l2=l2, fit_intercept=fit_intercept, sample_weight=weight)
         result = minimize(objective, solver="cg", tol=1e-10)
         w, best = ridge(X.astype(np.float64), y, l2, fit_intercept, weight)
-        assert result.converged and result.gap_kind == "certificate", result.message
+        assert result.converged, result.message
+        assert result.gap_kind == "certificate", result.message
         assert best - 1e-12 <= result.value <= best + 1e-10 * (result.null_value - best) + 1e-12
         assert result.value - best <= result.gap + 1e-12
         np.testing.assert_allclose(result.w, w, rtol=0, atol=1e-4 * np.abs(w).max())
@@ -86,7 +87,8 @@ def test_cg_takes_few_passes_on_many_columns():
     objective = Objective(X.astype(np.float32), y, loss="squared", l2=5.0)
     assert choose(objective)[0] == "cg"
     result = minimize(objective, tol=1e-6)
-    assert result.converged and result.n_passes <= 20, result
+    assert result.converged, result
+    assert result.n_passes <= 20, result
 
 
 def test_bits_do_not_depend_on_the_threads():

@@ -101,9 +101,11 @@ def minimize(
     objective : nagcore.Objective
     w0 : array of shape (p,) or (p, k), optional
         Where to start; by default at the null model.
-    solver : {"auto", "fista", "acfgm", "cg", "newton", "newton_cg", "normal", "plbfgs", "pnag", "prox_newton"}
+    solver : str
+        "auto", "fista", "acfgm", "cg", "newton", "newton_cg", "normal", "plbfgs", "pnag" or "prox_newton".
         "auto" chooses, and the result says which and why. Smooth objectives: "newton" (Hessians),
-        "normal" (least squares, exact), "plbfgs" and "pnag" (L-BFGS and Nesterov in a sampled
+        "normal" (least squares, exact), "cg" (least squares), "newton_cg" (sparse data with more
+        columns than rows), "plbfgs" and "pnag" (L-BFGS and Nesterov in a sampled
         metric). With l1: "prox_newton" (Hessians of a working set). "fista" takes every loss and
         penalty; "acfgm" searches no step length, and needs a loss of bounded curvature.
     tol : float

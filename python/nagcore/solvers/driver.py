@@ -52,7 +52,7 @@ class Run:
         self.begun, self._passes_before = time.perf_counter(), objective.n_passes
         self.n_iter, self.message = 0, ""
         self.judge = Judge(objective, method, tol)
-        self.oracle: Oracle | RowOracle | None = None
+        self.oracle: Any = None  # an Oracle, or a RowOracle
         self._rows: RowCoordinates | None = None
         self.storage, self.stored = storage, ""
         self.metric: Metric | None = None
@@ -136,7 +136,8 @@ class Run:
         problem = self.objective.problem if narrow else self.objective.wide
         if self.method.rows:  # the variables are the same in all arithmetic
             self._rows = self._rows or RowCoordinates(self.objective)
-            self.oracle = RowOracle(self.objective, self._rows, problem)
+            left = self.max_passes - self._closing_passes(narrow)
+            self.oracle = RowOracle(self.objective, self._rows, problem, lambda: left - self.n_passes)
             self.judge.renew()
             return
         if self.oracle is not None:
@@ -229,7 +230,7 @@ class Run:
             return 0
         averaged = self.method.averages and not objective.penalty.smooth
         extra = objective.fit_intercept or objective.positive
-        return int(extra) + int(narrow or averaged)
+        return int(extra) + int(narrow or averaged) + int(self.method.rows)  # which makes w at the end
 
     def _close(self, it: Iterate, reserve: int, narrow: bool) -> None:
         """Spend the reserved passes on a proof for the best point."""

@@ -84,7 +84,7 @@ def _direction(rows: RowOracle, z, g, Kg) -> tuple[np.ndarray, np.ndarray]:
         Kd += rows.real.type(alpha) * Kp
         gain = 0.5 * alpha * size
         gained += gain
-        if j * gain <= _ENOUGH * gained:
+        if j * gain <= _ENOUGH * gained or rows.left() < 2:
             break
         Hp *= rows.real.type(alpha)
         rho -= Hp
