@@ -1,12 +1,13 @@
 """min over δ of ⟨g, δ⟩ + ½⟨δ, Cδ⟩ + l1‖w + δ‖₁ for a small dense C: active sets, or coordinate descent.
 
-Newton's method on the optimality conditions (a primal-dual active set: Hintermüller, Ito & Kunisch
-2003) mostly settles in two or three linear systems. It may cycle; then coordinate descent finds the support and the signs; with those fixed the problem is one linear
-system, whose solution is taken as far as no sign changes (Cholesky: the last digits cost one
-solve, where coordinate descent would crawl). The two alternate until no coordinate wants to move.
+Newton's method on the optimality conditions (a primal-dual active set) mostly settles in two or three
+linear systems. It may cycle; then coordinate descent finds the support and the signs; with those fixed
+the problem is one linear system, whose solution is taken as far as no sign changes (Cholesky: the last
+digits cost one solve, where coordinate descent would crawl). The two alternate until no coordinate
+wants to move.
 
-Source: Friedman, Hastie & Tibshirani 2010 (coordinate descent on a Gram matrix); Osborne, Presnell
-& Turlach 2000 (the signed system).
+Source: Hintermüller, Ito & Kunisch 2003 (primal-dual active sets); Friedman, Hastie & Tibshirani 2010
+(coordinate descent on a Gram matrix); Osborne, Presnell & Turlach 2000 (the signed system).
 """
 
 from __future__ import annotations
