@@ -18,7 +18,7 @@ _LONG = 64  # rows per class from which arrays of rows and classes are worked th
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:
     """⟨a, b⟩ in float64. Not BLAS: its bits depend on how many threads BLAS has, these do not."""
-    return float(np.einsum("i,i->", a.reshape(-1), b.reshape(-1), dtype=np.float64))
+    return float(np.add.reduce(np.multiply(a, b, dtype=np.float64), axis=None))
 
 
 def row_mean(a: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:

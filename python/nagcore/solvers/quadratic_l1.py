@@ -74,7 +74,7 @@ def minimise(
 
 
 def _settle(C, g, w, l1, accuracy, positive) -> np.ndarray | None:
-    """Active sets with signs, from w's: the wrong signs leave, then all that offend enter. None for no end."""
+    """From w's support: wrong signs leave, then all that offend enter. None where that does not end."""
     b = np.einsum("ij,j->i", C, w) - g
     A = w.nonzero()[0]
     sign, v, q = np.sign(w[A]), w, g
