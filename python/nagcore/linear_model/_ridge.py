@@ -221,6 +221,7 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     _keeps_rows = False
+    _label_binarizer: Any  # of several labels a row, or of text; else None
     _fit = RidgeBase._fit
     _set = RidgeBase._set
     _fit_columns = RidgeBase._fit_columns

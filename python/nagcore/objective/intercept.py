@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Intercept", "best_intercept", "dot", "link_of", "row_mean"]
+__all__ = ["Intercept", "best_intercept", "dot", "largest", "link_of", "row_mean"]
 
 _LONG = 64  # rows per class from which arrays of rows and classes are worked through by class
 
@@ -28,6 +28,11 @@ def row_mean(a: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
     if s is None:
         return np.add.reduce(a, axis=0, dtype=np.float64) / len(a)
     return np.einsum("i,i...->...", s, a, dtype=np.float64)
+
+
+def largest(a: np.ndarray | float) -> float:
+    """max |a|, of one number or of an array."""
+    return abs(float(a)) if isinstance(a, float) else float(np.abs(a).max())
 
 
 def link_of(loss: str) -> Callable[[Any], Any] | None:
@@ -85,7 +90,7 @@ class _Shifted:
 
     def rounding(self) -> float:
         """What the mean of n rounded residuals cannot be told from zero below."""
-        return 2 * float(np.finfo(self.r.dtype).eps) * float(np.max(row_mean(np.abs(self.r), self.s)))
+        return 2 * float(np.finfo(self.r.dtype).eps) * largest(row_mean(np.abs(self.r), self.s))
 
 
 def best_intercept(
@@ -119,7 +124,7 @@ def best_intercept(
     h = loss.at(None)
     given_value, b = loss.value, None
     noise = loss.rounding()
-    if not np.max(np.abs(h)) <= noise:
+    if not largest(h) <= noise:
         b = (_root if z.ndim == 1 else _bfgs)(loss, h, noise, curvature, link)
         if b is not loss.b:
             loss.at(b)

@@ -18,6 +18,7 @@ import numpy as np
 from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, row_mean
+from nagcore.objective.intercept import largest
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
 from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
 
@@ -289,7 +290,7 @@ class Oracle:
         if self._residual_age == 0:
             r = np.empty_like(z)
             self.problem.loss_from_margins(z, r)
-            self._residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
+            self._residual = largest(row_mean(np.abs(r), self.objective.s))
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
         terms, d = np.abs(self.w), self._d
         if terms.ndim == 1:
