@@ -30,6 +30,7 @@ TOLERANCES = {
     "gram": 8,  #                 (1/S) Σ_i s_i|v_i| |x_ij x_ik|, |x| = |scale·x| + |shift| as stored
     "curvature": 8,  #            φ''·(1 + |z| + |y|), at exact margins
     "hessian_vector": 8,  #       (1/S) |X|ᵀ(s∘|weights|∘(|X||v|))
+    "row_product": 8,  #          Σ_j |x_ij| Σ_i |x_ij v_i|
     "cholesky": 8,  #             |L||L|ᵀ, of A − LLᵀ
     "triangular": 4,  #           |L||x|, of b − Lx
     "update": 4,  #               |θ| + lr·(|g| + μ|b|): float64, or no fma

@@ -197,6 +197,14 @@ def test_affinity_is_honoured():
 
 
 @needs_openmp
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity call")
+def test_binding_threads_to_places_keeps_them():
+    """OMP_PROC_BIND leaves the first thread one processor to run on; the others are still there."""
+    code = "from nagcore import _core; print(_core.default_threads())"
+    assert answer(code, OMP_PROC_BIND="true") == answer(code, OMP_PROC_BIND="false")
+
+
+@needs_openmp
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 8])
 def test_n_threads_changes_nothing_outside_the_call(n_threads):
     pytest.importorskip("threadpoolctl")

@@ -1,8 +1,11 @@
-"""`python -m bench.peers [--data DIR] [--only NAME ...] [--json FILE] [--plot FILE]`: table and Pareto plot.
+"""`python -m bench.peers [--data DIR] [--only NAME ...] [--against FILE] [--json FILE] [--plot FILE]`.
+
+Prints a table and draws a Pareto plot.
 
 For each problem and contestant: seconds of the first whole fit whose objective, evaluated in float64 by
 this program, is within 1e-3, 1e-6 and 1e-9 of the minimum, the same in reads of X, and nagcore's ratio to
-the best peer.
+the best peer. A path of strengths is one fit, and as good as its worst strength. `--against FILE` refreshes a
+table: of the peers only those that were first at some goal in FILE race again.
 """
 
 from __future__ import annotations
@@ -15,30 +18,29 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .contestants import contestants
-from .harness import GOALS, Outcome, objective, race, read_seconds, reference
-from .problems import PROBLEMS, Problem, make
+from .harness import GOALS, Outcome, bounds, race, read_seconds, reference, suboptimality
+from .problems import PROBLEMS, Problem, is_path, make
 
 
-def run(problem: Problem, budget: float, n_threads: int) -> dict[str, Any]:
-    """Race all contestants on one problem."""
+def run(
+    problem: Problem, budget: float, n_threads: int, only: set[str] | None = None
+) -> dict[str, Any]:
+    """Race all contestants on one problem, or those named in `only`."""
     exact = reference(problem)
     best = None if exact is None else exact[0]
-    zero = np.zeros((int(problem.y.max()) + 1, problem.d) if problem.kind == "softmax" else problem.d)
-    start, read = objective(problem, zero), read_seconds(problem, n_threads)
+    read = read_seconds(problem, n_threads)
     outcomes: list[Outcome] = []
     for name, fit, ladder in contestants(problem):
-        outcomes.append(race(problem, name, fit, ladder, best, budget))
-        gc.collect()
-    # Where there is no exact minimum, and where a contestant went lower: the least that anybody reached.
-    least = min([value for o in outcomes for *_, value in o.rungs] + ([] if best is None else [best]))
+        if only is None or name in only:
+            outcomes.append(race(problem, name, fit, ladder, best, budget))
+            gc.collect()
+    least, scale = bounds(problem, outcomes, best)
     rows = {
         o.contestant: {
-            "seconds": [o.seconds_to(g, least, start) for g in GOALS],
+            "seconds": [o.seconds_to(g, least, scale) for g in GOALS],
             "note": o.note,
-            "rungs": [(t, s, (v - least) / (start - least)) for t, s, v in o.rungs],
+            "rungs": [(t, s, suboptimality(v, least, scale)) for t, s, v in o.rungs],
         }
         for o in outcomes
     }
@@ -51,7 +53,7 @@ def run(problem: Problem, budget: float, n_threads: int) -> dict[str, Any]:
         "l1": problem.l1,
         "bytes": problem.nbytes,
         "read": read,
-        "minimum": least,
+        "minimum": [float(value) for value in least],
         "exact": exact is not None,
         "rows": rows,
     }
@@ -87,6 +89,20 @@ def ratios(result: dict[str, Any]) -> list[float | None]:
         else:
             out.append(peer / own)
     return out
+
+
+def best_peers(path: str) -> dict[tuple[str, str, float], set[str]]:
+    """From an earlier --json: nagcore, and the peers that were first at some goal, for each problem."""
+    chosen: dict[tuple[str, str, float], set[str]] = {}
+    for result in json.loads(Path(path).read_text()):
+        peers = {name: row["seconds"] for name, row in result["rows"].items() if name != "nagcore"}
+        names = {"nagcore"}
+        for i in range(len(GOALS)):
+            first = min(peers, key=lambda name: peers[name][i], default=None)
+            if first is not None and math.isfinite(peers[first][i]):
+                names.add(first)
+        chosen[result["problem"], result["dtype"], result["lambda_n"]] = names
+    return chosen
 
 
 def plot(results: list[dict[str, Any]], path: str) -> None:
@@ -148,10 +164,14 @@ def main() -> None:
     parser.add_argument("--lambda-n", nargs="*", type=float, default=[1.0], help="l2 times n")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds for each contestant and problem")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--against", metavar="FILE", help="an earlier --json: of the peers only those that were first there"
+    )
     parser.add_argument("--json", help="write every rung to this file")
     parser.add_argument("--plot", help="draw suboptimality against seconds to this file")
     args = parser.parse_args()
     results = []
+    chosen = {} if args.against is None else best_peers(args.against)
     for name in args.only:
         if name not in PROBLEMS:
             parser.error(f"{name!r} is no problem; choose from {', '.join(PROBLEMS)}")
@@ -162,10 +182,11 @@ def main() -> None:
                 except FileNotFoundError as error:
                     print(f"\n{name}: skipped, {error}")
                     continue
-                results.append(run(problem, args.budget, args.threads) | {"lambda_n": lambda_n})
+                only = chosen.get((name, dtype, lambda_n))
+                results.append(run(problem, args.budget, args.threads, only) | {"lambda_n": lambda_n})
                 show(results[-1])
                 del problem
-    logistic = [r for r in results if PROBLEMS[r["problem"]] == "logistic"]
+    logistic = [r for r in results if PROBLEMS[r["problem"]] == "logistic" and not is_path(r["problem"])]
     known = [ratio for r in logistic if (ratio := ratios(r)[1]) not in (None, 0.0) and math.isfinite(ratio)]
     if known:
         mean = math.exp(sum(map(math.log, known)) / len(known))

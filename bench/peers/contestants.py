@@ -1,7 +1,8 @@
 """nagcore and its peers: how each is asked for the same fit, and the ladder of tolerances that it climbs.
 
-A contestant is a function fit(problem, tol) → w that times nothing itself. Peers that are not installed are
-left out. Each scales its objective in its own way; the comments say what makes them the same.
+A contestant is a function fit(problem, tol) → w that times nothing itself (paths.py has those of paths).
+Peers that are not installed are left out. Each scales its objective in its own way; the comments say what
+makes them the same.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from .harness import Fit
+from .paths import nagcore_path, path_peers
 from .problems import Problem
 
 __all__ = ["contestants"]
@@ -164,6 +166,12 @@ def contestants(
     problem: Problem,
 ) -> Iterator[tuple[str, Callable[[Problem, float], np.ndarray], tuple[float, ...]]]:
     """Yield (name, fit, ladder) for nagcore and for every installed peer that takes this problem."""
+    if len(problem.strengths):
+        yield "nagcore", nagcore_path, TIGHTEN
+        for module, name, fit in path_peers(problem):
+            if _have(module):
+                yield name, fit, TIGHTEN
+        return
     yield "nagcore", _nagcore, TIGHTEN
     if problem.kind == "squared":
         if problem.l1:

@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import expit, xlogy
 
 from nagcore import _core
 
 from .problems import Problem
 
-__all__ = ["GOALS", "Outcome", "objective", "race", "read_seconds", "reference"]
+__all__ = ["GOALS", "Outcome", "bounds", "objective", "race", "read_seconds", "reference", "values"]
 
-GOALS = (1e-3, 1e-6, 1e-9)  # relative suboptimality: (F − min F) / (F(0) − min F)
+# Relative suboptimality: (F − min F) / (F(0) − min F); of a path the worst of its fits, each over F(0), since
+# its first fit gains nothing.
+GOALS = (1e-3, 1e-6, 1e-9)
 
 
 def _blocks(problem: Problem) -> Iterable[slice]:
@@ -45,9 +48,44 @@ def objective(problem: Problem, w: np.ndarray) -> float:
     return total / problem.n + penalty
 
 
+def values(problem: Problem, coef: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """F of a fit, or of each fit of a path, whose coef is (m, d); and lower bounds of the minima.
+
+    The bounds belong to paths, which are judged in one sweep over X: D(θ) at the residuals θ, scaled into
+    ‖Xᵀθ‖_∞/n ≤ l1. For a fit they are −∞.
+    """
+    if not len(problem.strengths):
+        return np.array([objective(problem, coef)]), np.array([-np.inf])
+    W, l1 = np.asarray(coef, np.float64), problem.strengths
+    if W.shape != (len(l1), problem.d) or not np.isfinite(W).all():
+        return np.full(len(l1), np.inf), np.full(len(l1), -np.inf)
+    Z, slope = np.empty((problem.n, len(l1))), np.zeros((problem.d, len(l1)))
+    y = np.where(problem.y > 0, 1.0, -1.0)[:, None] if problem.kind == "logistic" else problem.y[:, None]
+    theta = np.empty_like(Z)
+    for rows in _blocks(problem):
+        X = problem.X[rows].astype(np.float64)
+        Z[rows] = X @ W.T
+        theta[rows] = _residuals(problem.kind, Z[rows], y[rows])
+        slope += X.T @ theta[rows]
+    loss = np.logaddexp(0, -y * Z) if problem.kind == "logistic" else 0.5 * (Z - y) ** 2
+    F = loss.mean(axis=0) + l1 * np.abs(W).sum(axis=1)
+    theta *= np.minimum(1.0, l1 / np.maximum(np.abs(slope).max(axis=0) / problem.n, 1e-300))
+    if problem.kind == "logistic":
+        a = np.clip(-y * theta, 0.0, 1.0)
+        conjugate = xlogy(a, a) + xlogy(1 - a, 1 - a)
+    else:
+        conjugate = 0.5 * theta**2 + theta * y
+    return F, -conjugate.mean(axis=0)
+
+
+def _residuals(kind: str, Z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return -y * expit(-y * Z) if kind == "logistic" else Z - y
+
+
 def reference(problem: Problem) -> tuple[float, np.ndarray] | None:
     """min F where plain NumPy finds it: Newton on dense logistic and ridge problems, up to 1000 columns."""
-    if problem.sparse or problem.kind == "softmax" or problem.l1 or problem.d > 1000:
+    several = problem.kind == "softmax" or len(problem.strengths) > 0
+    if problem.sparse or several or problem.l1 or problem.d > 1000:
         return None
     d, n = problem.d, problem.n
     w, best = np.zeros(d), objective(problem, np.zeros(d))
@@ -91,18 +129,39 @@ def read_seconds(problem: Problem, n_threads: int) -> float:
 
 @dataclass
 class Outcome:
-    """A contestant's ladder: for each of its own tolerances, seconds of the whole fit and the objective."""
+    """A contestant's ladder: for each of its own tolerances, seconds of the whole fit and F of its fits."""
 
     contestant: str
-    rungs: list[tuple[float, float, float]] = field(default_factory=list)
+    rungs: list[tuple[float, float, np.ndarray]] = field(default_factory=list)
+    lower: list[np.ndarray] = field(default_factory=list)  # bounds of the minima, proven by each rung
     note: str = ""
 
-    def seconds_to(self, goal: float, best: float, start: float) -> float:
+    def seconds_to(self, goal: float, best: np.ndarray, scale: float) -> float:
         """Seconds of the first whole fit within `goal`, or infinity."""
         for _, seconds, value in self.rungs:
-            if (value - best) / (start - best) <= goal:
+            if suboptimality(value, best, scale) <= goal:
                 return seconds
         return math.inf
+
+
+def suboptimality(value: np.ndarray, best: np.ndarray, scale: float) -> float:
+    """The worst of (F − min F)/scale over the fits."""
+    return float(np.max((value - best) / scale))
+
+
+def bounds(problem: Problem, outcomes: list[Outcome], best: float | None) -> tuple[np.ndarray, float]:
+    """The least that is known of each minimum, and what suboptimality is relative to.
+
+    For a fit the minimum is the reference's, or where there is none, or a contestant went lower, the least
+    that anybody reached. For a path it is the highest proven bound, of each strength.
+    """
+    start = objective(problem, np.zeros((int(problem.y.max()) + 1, problem.d) if problem.kind == "softmax"
+                                        else problem.d))  # fmt: skip
+    if len(problem.strengths):
+        return np.max([lower for o in outcomes for lower in o.lower], axis=0), start
+    reached = [float(value[0]) for o in outcomes for *_, value in o.rungs]
+    least = np.array([min(reached + ([] if best is None else [best]))])
+    return least, start - float(least[0])
 
 
 Fit = Callable[[Problem, float], np.ndarray]
@@ -115,14 +174,7 @@ def race(
 
     Short fits are repeated until half a second has gone (five times at most) and count with their median.
     """
-    outcome = Outcome(name)
-    start, spent = (
-        objective(
-            problem,
-            np.zeros((int(problem.y.max()) + 1, problem.d) if problem.kind == "softmax" else problem.d),
-        ),
-        0.0,
-    )
+    outcome, spent = Outcome(name), 0.0
     for tol in ladder:
         times: list[float] = []
         try:
@@ -133,13 +185,16 @@ def race(
                     w = fit(problem, tol)
                     times.append(time.perf_counter() - begin)
         except Exception as error:
-            outcome.note = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+            outcome.note = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:80]}"
             break
-        value = objective(problem, w)
+        value, lower = values(problem, w)
         outcome.rungs.append((tol, sorted(times)[len(times) // 2], value))
+        outcome.lower.append(lower)
         spent += sum(times)
-        if best is not None and (value - best) / (start - best) <= GOALS[-1]:
-            break
+        if best is not None or len(problem.strengths):
+            least, scale = bounds(problem, [outcome], best)
+            if suboptimality(value, least, scale) <= GOALS[-1]:
+                break
         if spent + 2 * times[-1] > budget:
             outcome.note = f"stopped after {spent:.0f} s"
             break

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["PROBLEMS", "Problem", "make"]
+__all__ = ["PROBLEMS", "Problem", "is_path", "make"]
 
 
 @dataclass
 class Problem:
-    """One fit: data of one dtype, a loss, and penalties of the mean loss."""
+    """One fit, or one path of fits: data of one dtype, a loss, and penalties of the mean loss."""
 
     name: str
     kind: str  # "logistic", "softmax", "squared"
@@ -29,6 +29,7 @@ class Problem:
     y: np.ndarray  # 0 and 1, class numbers, or real
     l2: float
     l1: float = 0.0
+    strengths: np.ndarray = field(default_factory=lambda: np.zeros(0))  # of a path: l1 of each fit, falling
 
     @property
     def n(self) -> int:
@@ -184,6 +185,32 @@ def _wide_regression(n: int, d: int, folder: str | None) -> tuple[Any, np.ndarra
     return X, (y - y.mean()) / y.std()
 
 
+def _classes(make: Callable[..., tuple[Any, np.ndarray]], n: int, d: int, folder: str | None):
+    """The regression problem with its target's sign as the class."""
+    X, y = make(n, d, folder)
+    return X, (y > 0).astype(float)
+
+
+def _news_like(n: int, d: int, folder: str | None) -> tuple[Any, np.ndarray]:
+    """Documents as CSR rows of unit length: words by Zipf's law, weighted down where they are common."""
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    p = 1 / (10.0 + np.arange(d))
+    rows = np.repeat(np.arange(n), rng.poisson(120, n) + 1)
+    words = rng.permutation(d)[rng.choice(d, len(rows), p=p / p.sum())]
+    X = sparse.csr_matrix((np.ones(len(rows)), (rows, words)), shape=(n, d))
+    X.sum_duplicates()
+    X.data = (1 + np.log(X.data)) * np.log(n / np.bincount(X.indices, minlength=d))[X.indices]
+    X.data /= np.sqrt(np.bincount(np.repeat(np.arange(n), np.diff(X.indptr)), X.data**2))[
+        np.repeat(np.arange(n), np.diff(X.indptr))
+    ]
+    w = rng.standard_normal(d) * (rng.random(d) < 0.02)
+    margins = X @ w
+    y = margins / margins.std() + 0.5 * rng.standard_normal(n)
+    return X, (y - y.mean()) / y.std()
+
+
 _BINARY: dict[str, Callable[[str | None], tuple[Any, np.ndarray]]] = {
     "a9a": partial(_real_binary, "a9a"),
     "ijcnn1": partial(_real_binary, "tick_ijcnn1"),
@@ -210,23 +237,50 @@ _LASSO = {
     "lasso n ≫ d": partial(_synthetic_regression, 200_000, 100),
     "lasso d ≫ n": partial(_wide_regression, 1_000, 20_000),
 }
+_TALL, _WIDE, _WORDS = (200_000, 100), (1_000, 20_000), (11_314, 100_000)
+_LASSO_PATH = {
+    "lasso path n ≫ d": partial(_synthetic_regression, *_TALL),
+    "lasso path d ≫ n": partial(_wide_regression, *_WIDE),
+    "lasso path csr": partial(_news_like, *_WORDS),
+}
+_LOGISTIC_PATH = {
+    "logistic path n ≫ d": partial(_classes, _synthetic_regression, *_TALL),
+    "logistic path d ≫ n": partial(_classes, _wide_regression, *_WIDE),
+    "logistic path csr": partial(_classes, _news_like, *_WORDS),
+}
+_PATHS = {**_LASSO_PATH, **_LOGISTIC_PATH}
+STRENGTHS, LEAST = 50, 1e-2  # of a path: how many, and the last over the first
+
 PROBLEMS = {
     **dict.fromkeys((*_BINARY, *_CSR), "logistic"),
     **dict.fromkeys(_SOFTMAX, "softmax"),
-    **dict.fromkeys((*_RIDGE, *_LASSO), "squared"),
+    **dict.fromkeys((*_RIDGE, *_LASSO, *_LASSO_PATH), "squared"),
+    **dict.fromkeys(_LOGISTIC_PATH, "logistic"),
 }
 
 
+def is_path(name: str) -> bool:
+    """Whether the problem is a path of strengths."""
+    return name in _PATHS
+
+
 def make(name: str, dtype: str, lambda_n: float, folder: str | None) -> Problem:
-    """Draw or load the problem `name` with l2 = lambda_n/n (MNIST softmax: 1e-4; lasso: l1 = l1_max/10)."""
+    """Draw or load the problem `name` with l2 = lambda_n/n (MNIST softmax: 1e-4; lasso: l1 = l1_max/10).
+
+    A path has l1 from l1_max, the least that leaves all coefficients zero, to l1_max/100.
+    """
     kind = PROBLEMS[name]
-    X, y = {**_BINARY, **_CSR, **_SOFTMAX, **_RIDGE, **_LASSO}[name](folder)
+    X, y = {**_BINARY, **_CSR, **_SOFTMAX, **_RIDGE, **_LASSO, **_PATHS}[name](folder)
     if isinstance(X, np.ndarray):
         X = np.ascontiguousarray(X, dtype)
     else:
         X = X.astype(dtype)
         X.sort_indices()
     l2 = lambda_n / X.shape[0]
+    if name in _PATHS:
+        slope = X.T @ (y - 0.5 if kind == "logistic" else y)
+        largest = float(np.abs(slope).max()) / len(y)
+        return Problem(name, kind, X, y, 0.0, strengths=largest * np.geomspace(1, LEAST, STRENGTHS))
     if name in _LASSO:
         return Problem(name, kind, X, y, 0.0, 0.1 * float(np.abs(X.T @ y).max()) / len(y))
     if name == "mnist softmax":

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "engine/column_order.h"
+
 namespace py = pybind11;
 
 namespace nag {
@@ -102,6 +104,7 @@ void check_csr(const py::object& X, const std::string& dtype, ProblemView& v, st
   v.d = shape[1].cast<std::int64_t>();
   check_size(v.n, v.d);
   v.sparse = true;
+  v.order = std::make_shared<LazyColumnOrder>();
   const py::array data = X.attr("data"), indices = X.attr("indices"), ptr = X.attr("indptr");
   const std::string given = dtype_name(data), index = dtype_name(indices);
   if (given != "float64" && given != "float32")

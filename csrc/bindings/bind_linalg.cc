@@ -40,9 +40,8 @@ std::int64_t cholesky_in_place(const py::object& A, const py::object& n_threads,
   return bad;
 }
 
-py::object triangular_solution(const py::object& L, const py::object& b, bool trans, const py::object& n_threads,
-                               const std::optional<std::string>& isa) {
-  const std::int64_t d = square_size(L, "L");
+// The numbers of L, which must be one that can be divided by.
+const double* lower_factor(const py::object& L, std::int64_t d) {
   const py::array l = py::reinterpret_borrow<py::array>(L);
   if (dtype_name(l) != "float64" || !(l.flags() & py::array::c_style) || reinterpret_cast<std::uintptr_t>(l.data()) % sizeof(double) != 0)
     bad_value("L has dtype " + dtype_name(l) + " or is not C-contiguous and aligned. Use np.ascontiguousarray(L, dtype=np.float64).");
@@ -51,17 +50,37 @@ py::object triangular_solution(const py::object& L, const py::object& b, bool tr
     if (!std::isfinite(data[i * d + i]) || data[i * d + i] == 0)
       bad_value("L holds " + std::to_string(data[i * d + i]) + " on its diagonal at index " + std::to_string(i) +
                 "; numbers other than zero are needed, as cholesky_ gives them when it returns -1.");
+  return data;
+}
+
+py::object with_triangular(Triangular what, const py::object& L, const py::object& b, bool trans, const py::object& n_threads,
+                               const std::optional<std::string>& isa) {
+  // One L for all columns of b, or a sequence of them: one for each column.
+  const bool each = py::isinstance<py::list>(L) || py::isinstance<py::tuple>(L);
+  std::vector<const double*> factors;
+  std::int64_t d = 0;
+  for (const py::handle one : each ? py::list(L) : py::list(py::make_tuple(L))) {
+    const py::object item = py::reinterpret_borrow<py::object>(one);
+    const std::int64_t size = square_size(item, "L");
+    if (d != 0 && size != d) bad_value("L holds matrices of " + std::to_string(d) + " and of " + std::to_string(size) + " rows; one size is needed.");
+    d = size;
+    factors.push_back(lower_factor(item, d));
+  }
+  if (factors.empty()) bad_value("L is empty; a matrix for each column of b is needed.");
   const py::array rhs = py::array(py::module_::import("numpy").attr("asarray")(b));
   if ((rhs.ndim() != 1 && rhs.ndim() != 2) || rhs.shape(0) != d)
     bad_value("b has shape " + shape_text(rhs) + "; (" + std::to_string(d) + ",) or (" + std::to_string(d) + ", m) is needed.");
   const std::int64_t m = rhs.ndim() == 1 ? 1 : rhs.shape(1);
+  if (each && (rhs.ndim() != 2 || m != static_cast<std::int64_t>(factors.size())))
+    bad_value("b has shape " + shape_text(rhs) + "; (" + std::to_string(d) + ", " + std::to_string(factors.size()) +
+              ") is needed: a column for each matrix in L.");
   py::array_t<double> x = numbers<double>(rhs, "b", static_cast<int>(rhs.ndim()), d, m);  // a copy of our own
   double* to = x.mutable_data();
   const int threads = resolve_threads(thread_count(n_threads));
   const KernelTable& table = table_named(isa);
   {
     const py::gil_scoped_release release;
-    if (m > 0) solve_triangular(table, data, d, to, m, trans, threads);
+    if (m > 0) triangular(table, what, factors, d, to, m, trans, threads);
   }
   return x;
 }
@@ -72,9 +91,20 @@ void bind_linalg(py::module_& m) {
   m.def("cholesky_", &cholesky_in_place, py::arg("A"), py::arg("n_threads") = py::none(), py::arg("isa") = py::none(),
         "The lower triangle of A (square, float64, C order) becomes L with A = L L', its strict upper triangle zeros; only the lower "
         "triangle is read. Returns -1, or the index of the first pivot that is no positive finite number: A is then unspecified.");
-  m.def("solve_triangular", &triangular_solution, py::arg("L"), py::arg("b"), py::arg("trans") = false, py::arg("n_threads") = py::none(),
+  m.def("solve_triangular",
+        [](const py::object& L, const py::object& b, bool trans, const py::object& n_threads, const std::optional<std::string>& isa) {
+          return with_triangular(Triangular::solve, L, b, trans, n_threads, isa);
+        },
+        py::arg("L"), py::arg("b"), py::arg("trans") = false, py::arg("n_threads") = py::none(),
         py::arg("isa") = py::none(),
-        "The solution of L x = b, or of L' x = b with trans; b is (d,) or (d, m). Only the lower triangle of L is read.");
+        "The solution of L x = b, or of L' x = b with trans; b is (d,) or (d, m). L may be a list of m matrices, one for each column of "
+        "b. Only lower triangles are read.");
+  m.def("multiply_triangular",
+        [](const py::object& L, const py::object& b, bool trans, const py::object& n_threads, const std::optional<std::string>& isa) {
+          return with_triangular(Triangular::product, L, b, trans, n_threads, isa);
+        },
+        py::arg("L"), py::arg("b"), py::arg("trans") = false, py::arg("n_threads") = py::none(), py::arg("isa") = py::none(),
+        "L b, or L' b with trans: what `solve_triangular` undoes, with the same arguments.");
 }
 
 }  // namespace nag

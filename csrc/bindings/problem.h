@@ -54,6 +54,8 @@ class Problem {
   std::int64_t nbytes() const;
 
  private:
+  friend class RowProducts;
+
   std::ptrdiff_t item_size() const { return static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(view_.storage)]); }
   bool is_softmax() const { return kLosses[view_.loss].targets == Domain::classes; }
   bool flat() const { return !is_softmax(); }

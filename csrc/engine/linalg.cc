@@ -154,6 +154,42 @@ void backward(const RowKernels<double>& kernels, const double* L, std::ptrdiff_t
   }
 }
 
+// X becomes L X: rows from the last one up, so that what they need is still there.
+void forward_product(const RowKernels<double>& kernels, const double* L, std::ptrdiff_t d, double* X, std::ptrdiff_t ld, std::ptrdiff_t columns) {
+  double t[kTogether * kStep];
+  for (std::ptrdiff_t at = (d - 1) / kStep * kStep; at >= 0; at -= kStep) {
+    const std::ptrdiff_t rows = std::min(kStep, d - at);
+    if (at > 0) kernels.dot(L + at * d, d, rows, at, X, ld, columns, t, kStep, false, nullptr);
+    for (std::ptrdiff_t c = 0; c < columns; ++c) {
+      double* x = X + c * ld + at;
+      for (std::ptrdiff_t i = rows; i-- > 0;) {
+        const double* row = L + (at + i) * d + at;
+        double s = at > 0 ? t[c * kStep + i] : 0.0;
+        for (std::ptrdiff_t j = 0; j <= i; ++j) s += row[j] * x[j];
+        x[i] = s;
+      }
+    }
+  }
+}
+
+// X becomes L' X: what row i gives to those before it is added before row i itself changes.
+void backward_product(const RowKernels<double>& kernels, const double* L, std::ptrdiff_t d, double* X, std::ptrdiff_t ld, std::ptrdiff_t columns) {
+  double r[kTogether * kStep];
+  for (std::ptrdiff_t at = 0; at < d; at += kStep) {
+    const std::ptrdiff_t rows = std::min(kStep, d - at);
+    for (std::ptrdiff_t c = 0; c < columns; ++c) std::copy_n(X + c * ld + at, rows, r + c * kStep);
+    if (at > 0) kernels.outer(L + at * d, d, rows, at, r, kStep, columns, X, ld, nullptr);
+    for (std::ptrdiff_t c = 0; c < columns; ++c) {
+      double* x = X + c * ld + at;
+      for (std::ptrdiff_t i = 0; i < rows; ++i) {
+        double s = 0;
+        for (std::ptrdiff_t j = i; j < rows; ++j) s += L[(at + j) * d + at + i] * r[c * kStep + j];
+        x[i] = s;
+      }
+    }
+  }
+}
+
 }  // namespace
 
 std::int64_t cholesky(const KernelTable& table, double* A, std::int64_t d, int n_threads, const std::function<bool()>& interrupted) {
@@ -161,20 +197,42 @@ std::int64_t cholesky(const KernelTable& table, double* A, std::int64_t d, int n
   return Cholesky(table, A, d).run(n_threads, check);
 }
 
-void solve_triangular(const KernelTable& table, const double* L, std::int64_t d, double* B, std::int64_t m, bool transposed, int n_threads) {
-  const std::int64_t groups = (m + kTogether - 1) / kTogether;
+namespace {
+
+using Sweep = void (*)(const RowKernels<double>&, const double*, std::ptrdiff_t, double*, std::ptrdiff_t, std::ptrdiff_t);
+
+Sweep sweep_of(Triangular what, bool transposed) {
+  if (what == Triangular::solve) return transposed ? backward : forward;
+  return transposed ? backward_product : forward_product;
+}
+
+// Columns `first` to `first + columns` of B (d x m) by one L.
+void sweep_columns(const KernelTable& table, Sweep sweep, const double* L, std::int64_t d, double* B, std::int64_t m, std::int64_t first,
+                   std::ptrdiff_t columns, Aligned<double>& X) {
   const std::ptrdiff_t ld = pad_to(static_cast<std::ptrdiff_t>(d), kStep);
+  for (std::ptrdiff_t c = 0; c < columns; ++c)
+    for (std::int64_t i = 0; i < d; ++i) X[static_cast<std::size_t>(c * ld + i)] = B[i * m + first + c];
+  sweep(table.f64, L, static_cast<std::ptrdiff_t>(d), X.data(), ld, columns);
+  for (std::ptrdiff_t c = 0; c < columns; ++c)
+    for (std::int64_t i = 0; i < d; ++i) B[i * m + first + c] = X[static_cast<std::size_t>(c * ld + i)];
+}
+
+}  // namespace
+
+void triangular(const KernelTable& table, Triangular what, const std::vector<const double*>& L, std::int64_t d, double* B, std::int64_t m,
+                bool transposed, int n_threads) {
+  const Sweep sweep = sweep_of(what, transposed);
+  const bool each = L.size() > 1;
+  const std::int64_t together = each ? 1 : kTogether, groups = (m + together - 1) / together;
+  const std::ptrdiff_t ld = pad_to(static_cast<std::ptrdiff_t>(d), kStep);
+  const bool alone = each && d * d * m <= kAlone * kAlone;
   std::atomic<std::int64_t> next{0};
-  parallel_run(static_cast<int>(std::min<std::int64_t>(n_threads, groups)), [&](int, int) {
-    Aligned<double> X(static_cast<std::size_t>(kTogether * ld));
+  parallel_run(alone ? 1 : static_cast<int>(std::min<std::int64_t>(n_threads, groups)), [&](int, int) {
+    Aligned<double> X(static_cast<std::size_t>(together * ld));
     for (std::int64_t g; (g = next++) < groups;) {
-      const std::int64_t first = g * kTogether;
-      const std::ptrdiff_t columns = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kTogether, m - first));
-      for (std::ptrdiff_t c = 0; c < columns; ++c)
-        for (std::int64_t i = 0; i < d; ++i) X[static_cast<std::size_t>(c * ld + i)] = B[i * m + first + c];
-      (transposed ? backward : forward)(table.f64, L, static_cast<std::ptrdiff_t>(d), X.data(), ld, columns);
-      for (std::ptrdiff_t c = 0; c < columns; ++c)
-        for (std::int64_t i = 0; i < d; ++i) B[i * m + first + c] = X[static_cast<std::size_t>(c * ld + i)];
+      const std::int64_t first = g * together;
+      sweep_columns(table, sweep, L[static_cast<std::size_t>(each ? g : 0)], d, B, m, first,
+                    static_cast<std::ptrdiff_t>(std::min<std::int64_t>(together, m - first)), X);
     }
   });
 }

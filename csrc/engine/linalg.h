@@ -1,6 +1,7 @@
 // Small dense algebra in float64: what a Newton step needs of a d x d matrix. The same bits for every number of threads.
 #pragma once
 #include <functional>
+#include <vector>
 
 #include "kernels/table.h"
 
@@ -10,7 +11,11 @@ namespace nag {
 // the first pivot that is no positive finite number, or -1; A is unspecified after a bad one. -2 when interrupted.
 std::int64_t cholesky(const KernelTable& table, double* A, std::int64_t d, int n_threads, const std::function<bool()>& interrupted);
 
-// B (d x m, C order) becomes the solution of L X = B, or of L' X = B. Reads the lower triangle of L (d x d, C order) alone.
-void solve_triangular(const KernelTable& table, const double* L, std::int64_t d, double* B, std::int64_t m, bool transposed, int n_threads);
+enum class Triangular { solve, product };
+
+// B (d x m, C order) becomes the solution of L X = B, or the product L B; with L' if `transposed`. L is one matrix (d x d,
+// C order, of which the lower triangle is read), or one for each of B's columns.
+void triangular(const KernelTable& table, Triangular what, const std::vector<const double*>& L, std::int64_t d, double* B, std::int64_t m,
+                bool transposed, int n_threads);
 
 }  // namespace nag

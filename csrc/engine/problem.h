@@ -10,6 +10,8 @@
 
 namespace nag {
 
+class LazyColumnOrder;
+
 // Everything a pass reads. The vectors y, s, offset, p are of the compute type; X is as stored. Strides are in bytes.
 struct ProblemView {
   const KernelTable* table = nullptr;
@@ -27,6 +29,7 @@ struct ProblemView {
   const void* data = nullptr;
   const void* indices = nullptr;
   const std::int64_t* indptr = nullptr;
+  std::shared_ptr<LazyColumnOrder> order;  // or null: sparse passes keep here what they learn of X's columns
 
   const void* y = nullptr;
   const void* p = nullptr;

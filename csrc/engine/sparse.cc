@@ -1,12 +1,15 @@
-// One pass over CSR. A small gradient (d*k at most kLeafGradient) is summed a leaf at a time like the dense one. A large one
-// exists once, in double: blocks of rows get their margins by rows, then each thread adds the columns it owns, in row order.
-// Either way the bits do not depend on the threads. Memory beyond X: n-vectors and, per thread, (small) 3 to 20 leaf
-// gradients or (large) nothing; the large gradient itself is d*k doubles.
+// One pass over CSR. A small gradient (d*k at most kLeafGradient) is summed a leaf at a time like the dense one. One that
+// fits a core's cache exists once for each of 8 to 32 parts of the rows, where these have entries enough to pay for clearing
+// and adding it. A larger one exists once, in double: blocks of rows get their margins by rows, then each thread adds the
+// columns it owns, in row order. Either way the bits do not depend on the threads. Memory beyond X: n-vectors and, per
+// thread, (leaves) 3 to 20 leaf gradients or (owners) nothing; the large gradient itself is d*k doubles a part or, with
+// owners, d*k doubles; parts also keep a ColumnOrder.
 #include <algorithm>
 #include <cmath>
 #include <functional>
 #include <vector>
 
+#include "engine/column_order.h"
 #include "engine/margins.h"
 #include "engine/threads.h"
 #include "engine/tree.h"
@@ -17,16 +20,17 @@ namespace {
 constexpr std::int64_t kLeafGradient = 16384;  // doubles: a leaf's gradient stays in the second-level cache
 constexpr std::int64_t kLeafRows = 2048;
 constexpr std::ptrdiff_t kBlockRows = 256;
+constexpr std::int64_t kPartGradient = 1 << 18;  // doubles: a part's gradient stays in the second-level cache or nearly so
+constexpr std::ptrdiff_t kPartRows = 64;         // what one of them leaves in the first cache the other finds
 constexpr std::int64_t kOwnerNonZeros = 1 << 17;  // a thread's share of a round: a megabyte of data and indices
 
 template <class T>
 class SparsePass {
  public:
   SparsePass(const ProblemView& v, const PassRequest& q)
-      : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), bias_(static_cast<std::size_t>(v.k), T(0)) {
-    if (q.w == nullptr) return;
-    take_weights();
-    if (v.fit_intercept)
+      : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), bias_(static_cast<std::size_t>(v.k), T(0)), indices_(v.indices),
+        wide_index_(v.wide_index) {
+    if (q.w != nullptr && v.fit_intercept)
       for (std::int64_t c = 0; c < v.k; ++c) bias_[static_cast<std::size_t>(c)] = static_cast<T>(q.w[v.d * v.k + c]);
   }
 
@@ -35,7 +39,10 @@ class SparsePass {
     const int threads = v_.indptr[v_.n] - v_.indptr[0] < 8192 ? 1 : q_.n_threads;
     PassResult result;
     InterruptCheck check(q_.interrupted);
-    if (small || q_.kind == PassRequest::Kind::margins) by_leaves(threads, check, &result);
+    const bool leaves = small || q_.kind == PassRequest::Kind::margins;
+    const RowParts parts = leaves ? RowParts() : row_parts();
+    if (leaves) by_leaves(threads, check, &result);
+    else if (parts.stride != 0) by_parts(parts, threads, check, &result);
     else by_owners(threads, check, &result);
     result.interrupted = check.stopped();
     return result;
@@ -49,6 +56,7 @@ class SparsePass {
   }
 
   void take_weights() {
+    if (q_.w == nullptr) return;
     const std::int64_t count = v_.d * v_.k;
     if constexpr (sizeof(T) == sizeof(double)) {
       w_ = q_.w;  // read where it lies
@@ -72,11 +80,11 @@ class SparsePass {
   int storage() const { return static_cast<int>(v_.storage); }
 
   void dot(std::int64_t row, std::ptrdiff_t rows, T* z) const {
-    kernels_.csr_dot[storage()][v_.wide_index](v_.data, v_.indices, v_.indptr + row, rows, w_,
+    kernels_.csr_dot[storage()][wide_index_](v_.data, indices_, v_.indptr + row, rows, w_,
                                                static_cast<std::ptrdiff_t>(v_.k), z, kBlockRows);
   }
   void outer(const std::int64_t* cuts, std::ptrdiff_t stride, std::ptrdiff_t rows, const T* sr, double* g) const {
-    kernels_.csr_outer[storage()][v_.wide_index](v_.data, v_.indices, cuts, stride, rows, sr, kBlockRows,
+    kernels_.csr_outer[storage()][wide_index_](v_.data, indices_, cuts, stride, rows, sr, kBlockRows,
                                                  static_cast<std::ptrdiff_t>(v_.k), g);
   }
 
@@ -99,21 +107,13 @@ class SparsePass {
 
   void finish(const double* g, const double* sums, PassResult* result) {
     const double inverse = 1.0 / v_.weight_sum;
-    result->value = sums[v_.k] * inverse;
+    const bool sums_finite = finish_sums(sums, result);
     if (!wants_grad()) return;
     const std::int64_t count = v_.d * v_.k;
     if (q_.only_finite) {
-      std::atomic<bool> finite{std::isfinite(result->value)};
-      for (std::int64_t c = 0; c < v_.k && v_.fit_intercept; ++c)
-        if (!std::isfinite(sums[c] * inverse)) finite = false;
+      std::atomic<bool> finite{sums_finite};
       each_part(count, [&](std::int64_t begin, std::int64_t end) {
-        double lanes[8] = {};  // NaN as soon as one term is not finite
-        std::int64_t j = begin;
-        for (; j + 8 <= end; j += 8)
-          for (int u = 0; u < 8; ++u) lanes[u] += g[j + u] * inverse * 0.0;
-        for (; j < end; ++j) lanes[0] += g[j] * inverse * 0.0;
-        for (const double lane : lanes)
-          if (!(lane == 0.0)) finite = false;
+        if (!(zero_if_finite(g, begin, end, inverse) == 0.0)) finite = false;
       });
       result->finite = finite;
       if (!finite) return;
@@ -126,6 +126,7 @@ class SparsePass {
   }
 
   void by_leaves(int threads, InterruptCheck& check, PassResult* result) {
+    take_weights();
     const std::int64_t leaves = (v_.n + kLeafRows - 1) / kLeafRows;
     const std::size_t gsize = wants_grad() ? static_cast<std::size_t>(v_.d * v_.k) : 0;
     const std::size_t node_size = gsize + static_cast<std::size_t>(v_.k) + 1;
@@ -160,6 +161,137 @@ class SparsePass {
     finish(nodes.data(), nodes.data() + gsize, result);
   }
 
+  // Parts of about the same number of entries, from n, d, k and indptr alone. Stride 0 where their gradients would not pay.
+  RowParts row_parts() const {
+    RowParts parts;
+    const std::int64_t first = v_.indptr[0], nnz = v_.indptr[v_.n] - first;
+    if (v_.d * v_.k > kPartGradient || nnz < 12 * v_.d) return parts;
+    std::int64_t count = 8;
+    while (count < 32 && nnz >= 16 * count * v_.d) count *= 2;
+    for (std::int64_t p = 0; p <= count; ++p)
+      parts.first_row.push_back(std::lower_bound(v_.indptr, v_.indptr + v_.n, first + nnz / count * p) - v_.indptr);
+    parts.first_row.front() = 0;  // rows without entries, too, at both ends
+    parts.first_row.back() = v_.n;
+    parts.stride = pad_to(static_cast<std::ptrdiff_t>(v_.d) + 1, 8);  // one more: a zero for columns without entries
+    return parts;
+  }
+
+  // NaN as soon as one of g[begin, end) times `inverse` is not finite, else 0.
+  static double zero_if_finite(const double* g, std::int64_t begin, std::int64_t end, double inverse) {
+    double lanes[8] = {};
+    std::int64_t j = begin;
+    for (; j + 8 <= end; j += 8)
+      for (int u = 0; u < 8; ++u) lanes[u] += g[j + u] * inverse * 0.0;
+    for (; j < end; ++j) lanes[0] += g[j] * inverse * 0.0;
+    double sum = 0;
+    for (const double lane : lanes) sum += lane;
+    return sum;
+  }
+
+  // The value and the intercept's gradient, from the sums over rows. True when they are finite.
+  bool finish_sums(const double* sums, PassResult* result) const {
+    result->value = sums[v_.k] * (1.0 / v_.weight_sum);
+    bool finite = std::isfinite(result->value);
+    for (std::int64_t c = 0; c < v_.k && v_.fit_intercept; ++c) finite = finite && std::isfinite(sums[c] * (1.0 / v_.weight_sum));
+    return finite;
+  }
+
+  // With an order, or without one on the columns as they stand: the same operands in the same additions.
+  void by_parts(const RowParts& parts, int threads, InterruptCheck& check, PassResult* result) {
+    const ColumnOrder* order = v_.order ? v_.order->for_pass(v_, parts, threads, check) : nullptr;
+    if (check.stopped()) return;
+    const int count = parts.count();
+    const std::int64_t k = v_.k, stride = parts.stride * k, shared = (order ? order->shared : v_.d) * k;
+    if (order == nullptr) {
+      take_weights();
+    } else {
+      indices_ = order->index.data();
+      wide_index_ = false;
+      if (q_.w != nullptr) copy_ = Aligned<T>(static_cast<std::size_t>(v_.d * k), Unset{});
+      w_ = copy_.data();
+    }
+    const auto local = [&](int p) { return order ? order->local[static_cast<std::size_t>(p)] * k : shared; };
+    Aligned<double> g(static_cast<std::size_t>(count * stride), Unset{});
+    const std::size_t node = static_cast<std::size_t>(k) + 1;
+    std::vector<std::int64_t> first_block(1, 0);  // of each part, in `sums`: k residual sums and the value of each block
+    for (int p = 0; p < count; ++p) {
+      const std::int64_t rows = parts.first_row[static_cast<std::size_t>(p) + 1] - parts.first_row[static_cast<std::size_t>(p)];
+      first_block.push_back(first_block.back() + (rows + kPartRows - 1) / kPartRows);
+    }
+    std::vector<double> sums(static_cast<std::size_t>(first_block.back()) * node, 0.0);
+    std::vector<Workspace> works;
+    for (int t = 0; t < threads; ++t) works.emplace_back(k);
+    std::atomic<int> next{0};
+    std::atomic<bool> finite{true};
+    const double inverse = 1.0 / v_.weight_sum;
+    parallel_run(threads, [&](int thread, int of) {
+      if (order != nullptr && q_.w != nullptr) {
+        each_column(order->number.data(), k, v_.d * thread / of, v_.d * (thread + 1) / of,
+                    [w = q_.w, to = copy_.data()](std::int64_t at, std::int64_t number) { to[number] = static_cast<T>(w[at]); });
+        parallel_barrier();
+      }
+      for (int p; (p = next++) < count;) {
+        double* const gp = g.data() + p * stride;
+        std::fill(gp, gp + shared, 0.0);
+        std::fill(gp + local(p), gp + local(p + 1), 0.0);
+        const std::int64_t end = parts.first_row[static_cast<std::size_t>(p) + 1];
+        double* sum = sums.data() + static_cast<std::size_t>(first_block[static_cast<std::size_t>(p)]) * node;
+        for (std::int64_t row = parts.first_row[static_cast<std::size_t>(p)]; row < end && !check.due(thread); row += kPartRows, sum += node) {
+          const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kPartRows, end - row));
+          Workspace& w = works[static_cast<std::size_t>(thread)];
+          run_block(row, rows, w, sum);
+          outer(v_.indptr + row, 1, rows, w.sr.data(), gp);
+        }
+      }
+      parallel_barrier();
+      if (check.stopped()) return;
+      if (thread == 0) {
+        std::fill(g.data() + v_.d * k, g.data() + (v_.d + 1) * k, 0.0);
+        combine_nodes(sums.data(), static_cast<std::size_t>(first_block.back()), node);
+        if (!finish_sums(sums.data(), result)) finite = false;
+      }
+      add_parts(g.data(), count, stride, shared * thread / of, shared * (thread + 1) / of);
+      double not_finite = zero_if_finite(g.data(), shared * thread / of, shared * (thread + 1) / of, inverse);
+      for (int p = thread; p < count; p += of) not_finite += zero_if_finite(g.data() + p * stride, local(p), local(p + 1), inverse);
+      if (!(not_finite == 0.0)) finite = false;
+      parallel_barrier();
+      if (q_.only_finite && !finite) return;
+      each_column(order ? order->place.data() : nullptr, k, v_.d * thread / of, v_.d * (thread + 1) / of,
+                  [grad = q_.grad, from = g.data(), inverse](std::int64_t at, std::int64_t place) { grad[at] = from[place] * inverse; });
+    });
+    if (check.stopped()) return;
+    if (q_.only_finite) result->finite = finite;
+    if (q_.only_finite && !finite) return;
+    for (std::int64_t c = 0; c < k && v_.fit_intercept; ++c) q_.grad[v_.d * k + c] = sums[static_cast<std::size_t>(c)] * inverse;
+  }
+
+  // body(element of column j, element of column to[j]) for the columns begin to end, k elements each; null `to` is j itself.
+  template <class Body>
+  static void each_column(const std::int32_t* to, std::int64_t k, std::int64_t begin, std::int64_t end, Body&& body) {
+    if (to == nullptr) {
+      for (std::int64_t j = begin * k; j < end * k; ++j) body(j, j);
+    } else if (k == 1) {
+      for (std::int64_t j = begin; j < end; ++j) body(j, static_cast<std::int64_t>(to[j]));
+    } else {
+      for (std::int64_t j = begin; j < end; ++j)
+        for (std::int64_t c = 0; c < k; ++c) body(j * k + c, to[j] * k + c);
+    }
+  }
+
+  // Elements begin to end of all parts' gradients into the first's, in the tree of combine_nodes, a few lines at a time.
+  static void add_parts(double* g, int count, std::int64_t stride, std::int64_t begin, std::int64_t end) {
+    constexpr std::int64_t kStrip = 256;
+    for (std::int64_t j = begin; j < end; j += kStrip) {
+      const std::int64_t m = std::min(kStrip, end - j);
+      for (std::int64_t step = 1; step < count; step *= 2)
+        for (std::int64_t p = 0; p + step < count; p += 2 * step) {
+          double* const to = g + p * stride + j;
+          const double* const from = to + step * stride;
+          for (std::int64_t u = 0; u < m; ++u) to[u] += from[u];
+        }
+    }
+  }
+
   // Column boundaries that give each owner about the same number of non-zeros, from a sample of the indices. The bits do
   // not depend on them: a column is summed by one owner, in row order, wherever the boundaries fall.
   std::vector<std::int64_t> owner_bounds(int owners) const {
@@ -179,6 +311,7 @@ class SparsePass {
   }
 
   void by_owners(int threads, InterruptCheck& check, PassResult* result) {
+    take_weights();
     const std::int64_t k = v_.k, blocks = (v_.n + kBlockRows - 1) / kBlockRows;
     Aligned<double> g(static_cast<std::size_t>(v_.d * k), Unset{});  // each owner clears its own part
     // Per block: k residual sums and the value, added in a fixed tree at the end.
@@ -237,6 +370,8 @@ class SparsePass {
   const T* w_ = nullptr;  // d x k
   Aligned<T> copy_;
   std::vector<T> bias_;
+  const void* indices_;  // X's own, or their numbers in a ColumnOrder
+  bool wide_index_;
 };
 
 }  // namespace

@@ -11,7 +11,6 @@
 #endif
 #if defined(__linux__)
 #include <pthread.h>
-#include <sched.h>
 #endif
 
 #if defined(_OPENMP) && defined(__linux__)
@@ -32,15 +31,6 @@ void before_fork() { pause_failed = omp_pause_resource_all == nullptr || omp_pau
 void after_fork_in_child() { if (pause_failed) child_must_be_serial = true; }
 const int registered = pthread_atfork(before_fork, nullptr, after_fork_in_child);
 #endif
-
-int processors_allowed() {
-  int count = 1 << 20;
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) count = std::max(1, CPU_COUNT(&set));
-#endif
-  return count;
-}
 
 int cgroup_quota() {
   static const int quota = [] {
@@ -67,9 +57,9 @@ bool openmp_enabled() {
 int default_threads() {
 #if defined(_OPENMP)
   if (child_must_be_serial) return 1;
-  return std::max(1, std::min({omp_get_max_threads(), processors_allowed(), cgroup_quota()}));
+  // The runtime's count, not this thread's affinity: under OMP_PROC_BIND the runtime has bound this thread to one place.
+  return std::max(1, std::min({omp_get_max_threads(), omp_get_num_procs(), cgroup_quota()}));
 #else
-  (void)processors_allowed;
   (void)cgroup_quota;
   return 1;
 #endif

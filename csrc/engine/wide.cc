@@ -3,8 +3,10 @@
 // summed a panel of columns at a time, panels in order; a column's gradient is summed by its owner, rows in order. So the bits
 // do not depend on how many owners there are. One barrier a step; the loss of a step's few rows is computed by every thread.
 #include <algorithm>
+#include <limits>
 #include <vector>
 
+#include "engine/handshake.h"
 #include "engine/margins.h"
 #include "engine/threads.h"
 #include "engine/tree.h"
@@ -14,7 +16,7 @@ namespace nag {
 namespace {
 
 constexpr std::int64_t kWideRowBytes = 160 * 1024;  // of the compute type
-constexpr std::int64_t kLeafRows = 128;
+constexpr std::int64_t kLag = 2;  // panels
 constexpr std::ptrdiff_t kAhead = 2048;  // bytes of each row to ask for ahead
 
 template <class T>
@@ -22,99 +24,145 @@ class WidePass {
  public:
   WidePass(const ProblemView& v, const PassRequest& q)
       : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), panels_((v.d + kPanel - 1) / kPanel),
-        dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), weights_(v, q.w, dpad_) {
+        dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), weights_(v, q.w, dpad_),
+        item_(static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)])) {
     // Two rows share each load of w and g while they and their successors fit two cores' caches; else one.
-    group_ = v.d * static_cast<std::int64_t>(kStorageBytes[static_cast<int>(v.storage)]) <= 512 * 1024 ? 2 : 1;
+    group_ = v.d * item_ <= 512 * 1024 ? 2 : 1;
+    if (getenv("NAG_GROUP")) group_ = atoi(getenv("NAG_GROUP"));
+    
   }
 
   PassResult run() {
     const int threads = static_cast<int>(std::min<std::int64_t>(q_.n_threads, panels_));
     const std::int64_t leaves = (v_.n + kLeafRows - 1) / kLeafRows;
-    Aligned<double> g(static_cast<std::size_t>(wants_grad() ? dpad_ : 0));
     for (Aligned<T>& p : partial_) p = Aligned<T>(static_cast<std::size_t>(panels_ * group_));
+    g_ = Aligned<double>(static_cast<std::size_t>(wants_grad() ? dpad_ : 0), Unset{});
     InterruptCheck check(q_.interrupted);
+    Handshake others(threads);
     std::vector<Owner> owners;
     for (int t = 0; t < threads; ++t) owners.emplace_back(*this, t, threads, ceil_log2(leaves) + 1);
     parallel_run(threads, [&](int thread, int count) {
       // A runtime that grants fewer threads than asked leaves some owners to each.
       std::vector<Owner*> mine;
       for (int t = thread; t < threads; t += count) mine.push_back(&owners[static_cast<std::size_t>(t)]);
-      sweep_rows(mine, thread == 0, check);
-      if (check.stopped()) return;
-      for (Owner* o : mine)
-        if (wants_grad() && o->columns > 0) o->tree.finish(g.data() + o->first_column);
+      try {
+        if (!sweep_rows(thread, count, mine, others, check)) return;
+        for (Owner* o : mine) finish(*o);
+        others.arrive(thread, kFinished);
+        // Nothing is written before every column is known to be finite.
+        if (wants_grad() && others.wait(count, kFinished) && all_finite(owners))
+          for (Owner* o : mine) write_gradient(*o);
+      } catch (...) {
+        others.leave();
+        throw;
+      }
     });
     PassResult result;
     result.interrupted = check.stopped();
     if (result.interrupted) return result;
-    double sums[2];
-    owners[0].sums.finish(sums);
-    result.value = sums[1] / v_.weight_sum;
-    if (wants_grad()) unfold_gradient(v_, q_, g.data(), dpad_, sums, &result);
+    const double* const total = owners[0].total;
+    result.value = total[1] / v_.weight_sum;
+    result.finite = all_finite(owners);
+    if (wants_grad() && result.finite && v_.fit_intercept) q_.grad[v_.d] = total[0] / v_.weight_sum;
     return result;
   }
 
  private:
   static constexpr std::ptrdiff_t kPanel = RowKernels<T>::kPanel;
+  // float32: 64 additions to a leaf's gradient follow each other.
+  static constexpr std::int64_t kLeafRows = sizeof(T) == 8 ? 256 : 128;
+  static constexpr std::int64_t kFinished = std::numeric_limits<std::int64_t>::max();
+
+  // Half a page between w and g: a load whose address ends in the same 12 bits as an earlier store waits for it.
+  static constexpr std::ptrdiff_t kSkew = 2048 / static_cast<std::ptrdiff_t>(sizeof(T));
 
   struct Owner {
     std::int64_t first_panel, end_panel;
     std::ptrdiff_t first_column, columns;
-    Aligned<T> g;
+    Aligned<T> g_block;
+    T* g;
     TreeSum tree, sums;
+    double total[2] = {0, 0};  // of s*r, and of the value
+    bool finite = true;        // these and the columns' gradient, where the caller asks
     Owner(const WidePass& p, int t, int count, int levels)
         : first_panel(p.panels_ * t / count), end_panel(p.panels_ * (t + 1) / count),
           first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
           columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
-          g(static_cast<std::size_t>(columns)), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {}
+          g_block(static_cast<std::size_t>(columns + kSkew)), g(g_block.data() + kSkew), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {}
+    std::int64_t panels() const { return end_panel - first_panel; }
+    std::int64_t lag() const { return std::min(kLag, panels()); }
   };
 
   bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
 
-  void sweep_rows(const std::vector<Owner*>& mine, bool speaks, InterruptCheck& check) {
-    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
-    const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v_.storage)]);
+  // In turn `step`, an owner forms the margins of row group `step` panel by panel, and kLag panels later adds the gradient of
+  // the group before: the others' shares of its margins have long arrived by then, so threads seldom wait for each other.
+  bool sweep_rows(int thread, int threads, const std::vector<Owner*>& mine, Handshake& others, InterruptCheck& check) {
+    const std::int64_t groups = (v_.n + group_ - 1) / group_;
     const std::ptrdiff_t ld = pad_to(group_, kernels_.lanes);
-    Aligned<T> zdot(static_cast<std::size_t>(ld)), sr(static_cast<std::size_t>(ld));
+    Aligned<T> zdot(static_cast<std::size_t>(ld)), sr(static_cast<std::size_t>(2 * ld));
     double leaf_sums[2] = {0, 0};  // of s*r, and of the value
+    for (std::int64_t step = 0;; ++step) {
+      // The last panels of group step - 2; its followers' r is not known yet.
+      for (Owner* o : mine)
+        for (std::int64_t i = 0; i < o->lag(); ++i) sweep_panels(*o, step, i, step - 2, o->end_panel - o->lag() + i, sr.data() + step % 2 * ld);
+      const std::int64_t row = (step - 1) * group_;
+      if (step > 0) {
+        const bool more = step <= groups;
+        if (row % kLeafRows == 0 || !more)
+          if (step > 1) {
+            for (Owner* o : mine) push(*o, leaf_sums);
+            leaf_sums[0] = leaf_sums[1] = 0;
+          }
+        if (!more) return true;
+        if (thread == 0 && row % kLeafRows == 0 && check.due(0)) others.leave();
+        if (!others.wait(threads, step - 1) || check.stopped()) return false;
+        lose(row, rows_of_group(step - 1), partial_[(step - 1) % 3].data(), ld, thread == 0, zdot.data(), sr.data() + (step - 1) % 2 * ld, leaf_sums);
+      }
+      for (Owner* o : mine)
+        for (std::int64_t i = o->lag(); i < o->panels(); ++i) sweep_panels(*o, step, i, step - 1, o->first_panel + i - o->lag(), sr.data() + (step + 1) % 2 * ld);
+      others.arrive(thread, step);
+    }
+  }
+
+  std::ptrdiff_t rows_of_group(std::int64_t group) const {
+    return group < 0 ? 0 : static_cast<std::ptrdiff_t>(std::max<std::int64_t>(0, std::min<std::int64_t>(group_, v_.n - group * group_)));
+  }
+
+  // Margins of row group `next` in an owner's i-th panel, and the gradient of group `prev` in `prev_panel`.
+  void sweep_panels(Owner& o, std::int64_t next, std::int64_t i, std::int64_t prev, std::int64_t prev_panel, const T* r) {
+    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
+    const std::int64_t panel = o.first_panel + i;
     PipeBlock<T> b{};
     b.group = group_;
-    b.ldx = v_.row_stride / item;
-    b.r = sr.data();
+    b.ldx = v_.row_stride / item_;
     b.far = kAhead;
-    std::ptrdiff_t prev_rows = 0;
-    int turn = 0;
-    for (std::int64_t row = 0;; row += group_, turn ^= 1) {
-      const bool more = row < v_.n;
-      const bool leaf_starts = row > 0 && (row % kLeafRows == 0 || !more);
-      const std::ptrdiff_t rows = more ? static_cast<std::ptrdiff_t>(std::min<std::int64_t>(group_, v_.n - row)) : 0;
-      const char* next = static_cast<const char*>(v_.X) + row * v_.row_stride;
-      T* partial = partial_[turn].data();
-      for (Owner* o : mine) {
-        for (std::int64_t p = o->first_panel; p < o->end_panel; ++p) {
-          const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(p * kPanel);
-          b.d = std::min<std::ptrdiff_t>(kPanel, static_cast<std::ptrdiff_t>(v_.d) - column);
-          b.next = next + column * item;
-          b.prev = next + column * item - static_cast<std::ptrdiff_t>(group_) * v_.row_stride;
-          // The same rows' next panel, and after an owner's last one the next rows' first.
-          b.after = static_cast<const char*>(b.next) + (p + 1 < o->end_panel ? kPanel * item : static_cast<std::ptrdiff_t>(group_) * v_.row_stride - (column - o->first_column) * item);
-          b.next_rows = rows;
-          b.prev_rows = prev_rows;
-          b.w = weights_.w.data() + column;
-          b.z = partial + p * group_;
-          b.g = o->g.data() + (column - o->first_column);
-          pipe(b);
-        }
-        if (leaf_starts) push(*o, leaf_sums);
-      }
-      if (leaf_starts) leaf_sums[0] = leaf_sums[1] = 0;
-      if (!more) return;
-      if (speaks && leaf_starts) check.due(0);
-      parallel_barrier();  // every panel's share of these margins is there, and all threads see the same `stopped`
-      if (check.stopped()) return;
-      lose(row, rows, partial, ld, speaks, zdot.data(), sr.data(), leaf_sums);
-      prev_rows = wants_grad() ? rows : 0;
+    b.pieces = true;
+    b.r = r;
+    b.d = columns_of(panel);
+    b.next = at(next, panel);
+    // The same rows' next panel, and after an owner's last one the next rows' first.
+    b.after = i + 1 < o.panels() ? at(next, panel + 1) : at(next + 1, o.first_panel);
+    b.next_rows = rows_of_group(next);
+    b.w = weights_.w.data() + panel * kPanel;
+    b.z = partial_[next % 3].data() + panel * group_;
+    PipeBlock<T> c = b;
+    c.d = columns_of(prev_panel);
+    c.prev = at(prev, prev_panel);
+    c.prev_rows = wants_grad() ? rows_of_group(prev) : 0;
+    c.g = o.g + (prev_panel * kPanel - o.first_column);
+    if (b.d != c.d) {  // the last panel of a row is narrower
+      pipe(b);
+      c.next_rows = 0;
     }
+    pipe(c);
+  }
+
+  std::ptrdiff_t columns_of(std::int64_t panel) const {
+    return std::min<std::ptrdiff_t>(kPanel, static_cast<std::ptrdiff_t>(v_.d - panel * kPanel));
+  }
+  const char* at(std::int64_t group, std::int64_t panel) const {
+    return static_cast<const char*>(v_.X) + group * group_ * v_.row_stride + panel * kPanel * item_;
   }
 
   // Margins from the panels, then the loss of these rows; the thread that speaks writes what the caller asked for.
@@ -137,10 +185,38 @@ class WidePass {
     leaf_sums[0] += kernels_.sum(sr, rows);
   }
 
+  void finish(Owner& o) {
+    o.sums.finish(o.total);
+    if (!wants_grad()) return;
+    double* const g = g_.data() + o.first_column;
+    o.tree.finish(g);
+    o.tree = TreeSum(0, 0);  // its memory goes back to the thread that will ask for it again
+    if (!q_.only_finite) return;
+    const double shifted = v_.shift * o.total[0], inverse = 1.0 / v_.weight_sum;
+    double lanes[8] = {(o.total[0] + o.total[1]) * inverse * 0.0};  // NaN as soon as one term is not finite
+    for (std::ptrdiff_t j = 0, m = columns_written(o); j < m; ++j) lanes[j % 8] += (v_.scale * g[j] + shifted) * inverse * 0.0;
+    for (double lane : lanes) o.finite = o.finite && lane == 0.0;
+  }
+
+  static bool all_finite(const std::vector<Owner>& owners) {
+    return std::all_of(owners.begin(), owners.end(), [](const Owner& o) { return o.finite; });
+  }
+
+  std::ptrdiff_t columns_written(const Owner& o) const {
+    return std::min<std::ptrdiff_t>(o.columns, static_cast<std::ptrdiff_t>(v_.d) - o.first_column);
+  }
+
+  void write_gradient(const Owner& o) {
+    const double* const g = g_.data() + o.first_column;
+    double* const to = q_.grad + o.first_column;
+    const double shifted = v_.shift * o.total[0], inverse = 1.0 / v_.weight_sum;
+    for (std::ptrdiff_t j = 0, m = columns_written(o); j < m; ++j) to[j] = (v_.scale * g[j] + shifted) * inverse;
+  }
+
   void push(Owner& o, const double* leaf_sums) {
     if (wants_grad() && o.columns > 0) {
-      o.tree.push([&](double* node, bool add) { kernels_.fold(node, o.g.data(), o.columns, add); });
-      std::fill(o.g.data(), o.g.data() + o.columns, T(0));
+      o.tree.push([&](double* node, bool add) { kernels_.fold(node, o.g, o.columns, add); });
+      std::fill(o.g, o.g + o.columns, T(0));
     }
     o.sums.push([&](double* node, bool add) {
       for (int i = 0; i < 2; ++i) node[i] = (add ? node[i] : 0.0) + leaf_sums[i];
@@ -155,7 +231,10 @@ class WidePass {
   std::ptrdiff_t dpad_;
   Weights<T> weights_;
   std::ptrdiff_t group_ = 1;
-  Aligned<T> partial_[2];
+  
+  Aligned<T> partial_[3];  // a thread may be kLag panels into a turn before all have read what it wrote three turns ago
+  Aligned<double> g_;
+  std::ptrdiff_t item_;
 };
 
 }  // namespace

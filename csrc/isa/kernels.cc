@@ -39,6 +39,7 @@ namespace {
 #include "kernels/decode.h"
 #include "kernels/pipe.h"
 #include "kernels/sparse.h"
+#include "kernels/columns.h"
 #include "kernels/panels.h"
 #include "kernels/cholesky.h"
 #include "kernels/fold.h"
@@ -100,7 +101,9 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.csr_outer[1][1] = &csr_outer<T, float, int64_t>;
   k.csr_gram[1][0] = &csr_gram<T, float, int32_t>;
   k.csr_gram[1][1] = &csr_gram<T, float, int64_t>;
+  k.columns[1] = &columns_product<V, float>;
   if constexpr (sizeof(T) == sizeof(double)) {
+    k.columns[0] = &columns_product<V, double>;
     k.csr_dot[0][0] = &csr_dot<V, double, int32_t>;
     k.csr_dot[0][1] = &csr_dot<V, double, int64_t>;
     k.csr_outer[0][0] = &csr_outer<T, double, int32_t>;

@@ -2,6 +2,7 @@
 // Plain C structs and function pointers; nothing here is compiled per instruction set.
 #pragma once
 #include "base/types.h"
+#include "kernels/columns_table.h"
 #include "kernels/momentum_table.h"
 #include "kernels/panel_table.h"
 #include "losses/info.h"
@@ -52,6 +53,7 @@ struct PipeBlock {
   const void* after;        // what will be read after the next rows, row for row; or null
   std::ptrdiff_t far;       // bytes of each row to ask for ahead, into the second-level cache
   bool ask_ahead;           // and a few lines into the first
+  bool pieces;              // a whole panel (d = kPanel) in pieces side by side; asks for `after`, `far` is not used
 };
 
 template <class T>
@@ -87,6 +89,8 @@ struct RowKernels {
   void (*csr_split[2])(const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const std::int64_t* bounds, int owners,
                        std::int64_t* cuts);
   void (*csr_gram[2][2])(const CsrGramBlock<T>&);
+  // X X'v by columns, by [storage of the data]. Null where the storage is wider than T.
+  void (*columns[2])(const ColumnsBlock<T>&);
   PanelKernels<T> panel;
   int lanes;
 };

@@ -9,6 +9,14 @@ def openmp_enabled() -> bool: ...
 def default_threads() -> int: ...
 def loss_names() -> tuple[str, ...]: ...
 def loss_info(name: str) -> dict[str, Any]: ...
+def narrow_copy(
+    x: npt.NDArray[np.float64],
+    out: npt.NDArray[Any],
+    origin: Any = None,
+    step: Any = None,
+    by_line: bool = False,
+    n_threads: int = 0,
+) -> bool: ...
 def stream_read(x: npt.NDArray[Any], n_threads: int = 0) -> int: ...
 def stream_update(
     p: npt.NDArray[np.float32],
@@ -16,6 +24,13 @@ def stream_update(
     b: npt.NDArray[np.float32],
     n_threads: int = 0,
 ) -> None: ...
+
+class RowProducts:
+    def __init__(self, problem: Problem) -> None: ...
+    def product(self, v: Any) -> npt.NDArray[Any]: ...
+    def transposed(self, v: Any) -> npt.NDArray[np.float64]: ...
+    @property
+    def nbytes(self) -> int: ...
 
 class Problem:
     def __init__(
@@ -86,12 +101,42 @@ def cholesky_(
     A: npt.NDArray[np.float64], n_threads: Any = None, isa: str | None = None
 ) -> int: ...
 def solve_triangular(
-    L: npt.NDArray[np.float64],
+    L: npt.NDArray[np.float64] | list[npt.NDArray[np.float64]],
     b: Any,
     trans: bool = False,
     n_threads: Any = None,
     isa: str | None = None,
 ) -> npt.NDArray[np.float64]: ...
+def multiply_triangular(
+    L: npt.NDArray[np.float64] | list[npt.NDArray[np.float64]],
+    b: Any,
+    trans: bool = False,
+    n_threads: Any = None,
+    isa: str | None = None,
+) -> npt.NDArray[np.float64]: ...
+def minimise_on_columns(
+    values: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.int32] | None,
+    starts: npt.NDArray[np.int64] | None,
+    v: Any,
+    g: Any,
+    w: Any,
+    l1: float,
+    l2: float,
+    penalised: int,
+    positive: bool = False,
+    accuracy: float = 0.0,
+    rounds: int = 1000,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]: ...
+def sweep_on_gram_(
+    C: npt.NDArray[np.float64],
+    q: npt.NDArray[np.float64],
+    w: npt.NDArray[np.float64],
+    l1: float,
+    accuracy: float,
+    sweeps: int,
+    positive: bool = False,
+) -> float: ...
 def nesterov_step(
     params: Any,
     grads: Any,

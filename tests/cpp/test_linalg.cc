@@ -82,8 +82,8 @@ TEST_P(Linalg, TriangularSystemsAreSolved) {
         Exact<double> x(m * k, 1), again(m * k, 1);
         std::memcpy(x.data(), b.data(), m * k * sizeof(double));
         std::memcpy(again.data(), b.data(), m * k * sizeof(double));
-        nag::solve_triangular(ran(GetParam()), L.data(), d, x.data(), columns, transposed, 1);
-        nag::solve_triangular(ran(GetParam()), L.data(), d, again.data(), columns, transposed, 3);
+        nag::triangular(ran(GetParam()), nag::Triangular::solve, {L.data()}, d, x.data(), columns, transposed, 1);
+        nag::triangular(ran(GetParam()), nag::Triangular::solve, {L.data()}, d, again.data(), columns, transposed, 3);
         EXPECT_EQ(std::memcmp(x.data(), again.data(), m * k * sizeof(double)), 0);
         for (std::size_t i = 0; i < m; ++i)
           for (std::size_t c = 0; c < k; ++c) {
@@ -98,6 +98,43 @@ TEST_P(Linalg, TriangularSystemsAreSolved) {
           }
       }
     }
+}
+
+TEST_P(Linalg, ProductsAndAMatrixForEachColumn) {
+  Random random(3);
+  for (const std::int64_t d : {1, 3, 32, 33, 140, 300})
+    for (const std::size_t k : {1, 2, 3, 17})
+      for (const bool transposed : {false, true}) {
+        const std::size_t m = static_cast<std::size_t>(d);
+        std::vector<Exact<double>> L;
+        std::vector<const double*> all;
+        for (std::size_t c = 0; c < k; ++c) {
+          L.emplace_back(m * m, 1, std::numeric_limits<double>::quiet_NaN());
+          for (std::size_t i = 0; i < m; ++i)
+            for (std::size_t j = 0; j <= i; ++j) L[c][i * m + j] = i == j ? 2.0 : random.uniform() / std::sqrt(static_cast<double>(m));
+          all.push_back(L[c].data());
+        }
+        const Exact<double> b(m * k, 1, random);
+        Exact<double> x(m * k, 1), again(m * k, 1);
+        std::memcpy(x.data(), b.data(), m * k * sizeof(double));
+        std::memcpy(again.data(), b.data(), m * k * sizeof(double));
+        nag::triangular(ran(GetParam()), nag::Triangular::product, all, d, x.data(), static_cast<std::int64_t>(k), transposed, 1);
+        nag::triangular(ran(GetParam()), nag::Triangular::product, all, d, again.data(), static_cast<std::int64_t>(k), transposed, 3);
+        EXPECT_EQ(std::memcmp(x.data(), again.data(), m * k * sizeof(double)), 0);
+        for (std::size_t i = 0; i < m; ++i)
+          for (std::size_t c = 0; c < k; ++c) {
+            Wide s = 0, size = 0;
+            for (std::size_t j = 0; j < m; ++j) {
+              if (transposed ? j < i : j > i) continue;
+              const Wide term = static_cast<Wide>(transposed ? L[c][j * m + i] : L[c][i * m + j]) * b[j * k + c];
+              s += term;
+              size += std::fabs(term);
+            }
+            EXPECT_LE(std::fabs(s - x[i * k + c]), 8 * std::numeric_limits<double>::epsilon() * size) << i << ", " << c;
+          }
+        nag::triangular(ran(GetParam()), nag::Triangular::solve, all, d, x.data(), static_cast<std::int64_t>(k), transposed, 2);
+        for (std::size_t i = 0; i < m * k; ++i) EXPECT_NEAR(x[i], b[i], 1e-9);
+      }
 }
 
 NAG_PER_ISA(Linalg);

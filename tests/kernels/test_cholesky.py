@@ -107,6 +107,36 @@ def test_solve_triangular_solves(columns, isa, close):
         np.testing.assert_array_equal(b, kept)
 
 
+@pytest.mark.parametrize("trans", [False, True])
+@pytest.mark.parametrize("d", [1, 5, 33, 130])
+def test_multiply_triangular_undoes_solve_triangular(d, trans):
+    """One matrix for all columns, and one for each; the strict upper triangle is never read."""
+    rng = np.random.default_rng(d)
+    each = [np.tril(rng.normal(size=(d, d)) / np.sqrt(d)) + 2 * np.eye(d) for _ in range(3)]
+    dirty = [L + np.triu(np.full((d, d), np.nan), 1) for L in each]
+    b = rng.normal(size=(d, 3))
+    expected = np.stack([(L.T if trans else L) @ b[:, c] for c, L in enumerate(each)], axis=1)
+    product = _core.multiply_triangular(dirty, b, trans)
+    np.testing.assert_allclose(product, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(_core.solve_triangular(dirty, product, trans), b, rtol=1e-9, atol=1e-10)
+    np.testing.assert_array_equal(product[:, 1], _core.multiply_triangular(dirty[1], b[:, 1], trans))
+    one = _core.multiply_triangular(dirty[0], b, trans)
+    np.testing.assert_allclose(one, (each[0].T if trans else each[0]) @ b, rtol=1e-12, atol=1e-12)
+    for n_threads in (1, 2, 3, 8):
+        again = _core.multiply_triangular(dirty, b, trans, n_threads=n_threads)
+        np.testing.assert_array_equal(again, product)
+
+
+def test_a_matrix_for_each_column_must_fit():
+    L = np.eye(3)
+    with pytest.raises(ValueError, match=r"\(3, 2\) is needed: a column for each matrix"):
+        _core.solve_triangular([L, L], np.ones((3, 3)))
+    with pytest.raises(ValueError, match="one size is needed"):
+        _core.solve_triangular([L, np.eye(2)], np.ones((3, 2)))
+    with pytest.raises(ValueError, match="L is empty"):
+        _core.solve_triangular([], np.ones((3, 2)))
+
+
 def test_solve_triangular_takes_lists_and_no_columns():
     L = np.array([[2.0, 0.0], [1.0, 4.0]])
     np.testing.assert_array_equal(_core.solve_triangular(L, [2.0, 9.0]), [1.0, 2.0])

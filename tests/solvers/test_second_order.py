@@ -193,7 +193,7 @@ def test_pairs_survive_a_change_of_variables():
         if memory is None:
             memory = oracle._memory
             s, y = rng.normal(size=(2, 7))
-            oracle.remember(s, y)
+            oracle.pairs().append((s, y))
             made.append((coordinates.to_w(s), s @ y))
         else:
             ((s, y),) = oracle.pairs()
@@ -208,7 +208,11 @@ def test_metrics_of_classes_are_an_exact_change_of_variables(fit_intercept):
     objective, rng = Objective(**case), np.random.default_rng(0)
     metric = Metric(objective, 0)
     assert metric.by_class
-    columns = metric.at(objective.problem, objective.null_margins())
+    at_null = metric.at(objective.problem, objective.null_margins())
+    if isinstance(at_null, list):  # one matrix, and a factor for each class where frequencies differ
+        assert all(part.correlation is at_null[0].correlation for part in at_null)
+        assert len({part.curvature for part in at_null}) == objective.k
+    columns = metric.at(objective.problem, rng.normal(size=(len(case["y"]), objective.k)))
     coordinates = ClassCoordinates(objective, columns, EPS)
     oracle = Oracle(objective, coordinates, objective.problem)
     w = rng.normal(size=objective.w_shape)
@@ -220,7 +224,9 @@ def test_metrics_of_classes_are_an_exact_change_of_variables(fit_intercept):
     ahead, behind = (oracle.gradient(v + e * direction, z)[0] for e in (h, -h))
     assert (g * direction).sum() == pytest.approx((ahead - behind) / (2 * h), rel=1e-5)
     s, y = direction, oracle.gradient(v + direction, z)[1] - g
-    oracle.remember(s, y)
+    oracle.pairs().append((s, y))
+    other = ClassCoordinates(objective, [part._replace(curvature=2.0) for part in columns], EPS)
+    Oracle(objective, other, objective.problem, oracle._memory).pairs()  # there and back
     ((s_back, y_back),) = oracle.pairs()
     np.testing.assert_allclose(y_back, y, rtol=1e-6, atol=1e-9)
     assert (s_back * y_back).sum() == pytest.approx((s * y).sum(), rel=1e-6)

@@ -15,6 +15,7 @@ from nagcore import losses
 from nagcore.objective.counted import Counted, Reads
 from nagcore.objective.duality import Certificate, best_intercept, certify, dot
 from nagcore.objective.intercept import link_of
+from nagcore.objective.storage import narrowed
 from nagcore.penalties import Penalty
 
 __all__ = ["Objective", "value_and_grad"]
@@ -189,7 +190,9 @@ class Objective:
         Bytes of X that one pass reads.
     n_passes : int or float
         Passes over X so far, of every kind: gradients, margins, Hessians and Xᵀ; m sampled rows
-        count as m/n of one.
+        count as m/n of one, a pass over a narrower copy as its bytes' share.
+    storage : str or None
+        Of the narrower copy of X that `narrowed` made.
     gap_kind : {"certificate", "none"}
         What `gap` returns: a proven bound needs a penalty.
 
@@ -232,16 +235,18 @@ class Objective:
 
         penalty = Penalty(l2=l2, l1=l1, positive=positive)
 
-        def build(compute: str | None) -> Any:
+        def build(compute: str | None, X: Any = X, **other: Any) -> Any:
+            how = {"scale": scale, "shift": shift, "dtype": dtype, "fit_intercept": bool(fit_intercept)}
             return _core.Problem(
                 X, y, loss=losses.get(loss).name, sample_weight=sample_weight, offset=offset,
-                delta=delta, scale=scale, shift=shift, fit_intercept=bool(fit_intercept),
-                compute=compute, n_threads=n_threads, dtype=dtype, n_classes=n_classes,
+                delta=delta, compute=compute, n_threads=n_threads,
+                n_classes=n_classes, **how | other,
             )
 
         numbers = np.ndim(y) == 1
-        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"), numbers)
         self.X, self.read_as = X, (scale, shift, dtype)
+        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"), numbers)
+        self.rebuild, self.n_threads = build, n_threads
 
         def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
             def of(a: Any) -> Any:
@@ -302,7 +307,10 @@ class Objective:
         return self
 
     _subset: Any = None
+    rebuild: Any = None  # the core's problem on another X
+    storage: str | None = None  # of the copy that `narrowed` made
     kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
+    kept: Any = None          # what a path's solver leaves from one strength to the next
 
     def _set(self, core, penalty, sample_weight, offset, make_wide, class_numbers=False) -> None:
         if penalty.positive and core.k > 1:
@@ -335,6 +343,12 @@ class Objective:
         return None if self._subset is None else self._subset(rows, None, weight, self.penalty)
 
     @property
+    def has_rows(self) -> bool:
+        """Whether X is CSR in memory, made into the problem as it is: products X Xᵀv can be had."""
+        core = self.problem.core
+        return self._subset is not None and getattr(core, "layout", "") == "csr" and self.wide is not None
+
+    @property
     def divisible(self) -> bool:
         """Whether `sample` and `restrict` can be had: the objective was made from X itself."""
         return self._subset is not None
@@ -351,9 +365,39 @@ class Objective:
         other.l1, other.l2 = other.penalty.l1, other.penalty.l2
         return other
 
+    def narrowed(self, storage: str) -> tuple[Objective, str]:
+        """The same objective with a narrower copy of X for all passes but the last, and a sentence.
+
+        Solvers take the last passes, and the proof of the gap, on the float64 X: the minimum is that
+        of this objective. Where no such copy can be had the objective itself is returned, and the
+        sentence says why.
+
+        Parameters
+        ----------
+        storage : {"float32", "bfloat16", "uint8"}
+            The copy takes a half, a quarter, an eighth of X's memory; it lives as long as the
+            objective returned, so one copy serves many runs. uint8 only where it is exact.
+
+        Returns
+        -------
+        objective : Objective
+            Reads are counted together: making the copy as one pass and what is written of it, a
+            pass over it as its bytes' share of one over X.
+        sentence : str
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> X, y = np.array([[1.0], [2.0], [3.0]]), np.array([1.0, 2.0, 3.5])
+        >>> narrow, sentence = Objective(X, y, loss="squared", l2=0.1).narrowed("float32")
+        >>> narrow.storage, sentence
+        ('float32', 'early passes on a copy of X in float32, 0.0 MB')
+        """
+        return narrowed(self, storage)
+
     @property
     def n_passes(self) -> float:
-        """Passes over X so far; a fraction where rows were sampled."""
+        """Passes over X so far; a fraction where rows were sampled or a narrower copy was read."""
         return self.reads.total
 
     @property

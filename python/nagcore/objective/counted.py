@@ -21,12 +21,14 @@ class Reads:
     """
 
     def __init__(self, n: int) -> None:
-        self._n, self.passes, self.rows = n, 0, 0
+        self._n = n
+        self.passes: float = 0  # a float where a narrower copy of X was read
+        self.rows: float = 0
 
     @property
     def total(self) -> float:
-        """Passes over X; an int where no rows were sampled, else to three decimals."""
-        if self.rows == 0:
+        """Passes over X; an int where only whole ones were taken, else to three decimals."""
+        if self.rows == 0 and isinstance(self.passes, int):
             return self.passes
         return round(self.passes + self.rows / self._n, 3)
 
@@ -35,13 +37,17 @@ class Counted:
     """`nagcore._core.Problem`, or what stands for it, adding each read of X to a count.
 
     `second_order` says whether it has the four methods of second order: `gram`, `hessian`,
-    `hessian_vector` and `curvature_from_margins`.
+    `hessian_vector` and `curvature_from_margins`. `share` is what one of its passes counts: less
+    than 1 where it reads a narrower copy of X; `origin` the point that copy is stored about.
     """
 
-    def __init__(self, core: Any, reads: Reads, class_numbers: bool = False) -> None:
-        self.core, self._reads = core, reads
+    def __init__(
+        self, core: Any, reads: Reads, class_numbers: bool = False, share: float = 1
+    ) -> None:
+        self.core, self._reads, self.share = core, reads, share
         self.n, self.d, self.p, self.k = core.n, core.d, core.p, core.k
         self.compute = np.dtype(core.compute)
+        self.origin: np.ndarray | None = getattr(core, "origin", None)
         self.loss_from_margins: Callable[..., float] = core.loss_from_margins
         self.second_order = hasattr(core, "hessian") and core.k == 1
         self.has_gram = hasattr(core, "gram")
@@ -49,30 +55,30 @@ class Counted:
 
     def value_and_grad(self, w, grad=None, margins=None, residuals=None):
         """(1/S) Σ s φ(z) and its gradient. One pass."""
-        self._reads.passes += 1
+        self._reads.passes += self.share
         return self.core.value_and_grad(w, grad, margins, residuals)
 
     def margins(self, w, out=None):
         """z = X̃w + offset. One pass."""
-        self._reads.passes += 1
+        self._reads.passes += self.share
         return self.core.margins(w, out)
 
     def rmatvec(self, v):
         """(1/S) X̃ᵀ(s∘v). One pass."""
-        self._reads.passes += 1
+        self._reads.passes += self.share
         return self.core.rmatvec(v)
 
     def gram(self, weights=None, rows=None):
         """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows (one pass), or over `rows` (their share of one)."""
         if rows is None:
-            self._reads.passes += 1
+            self._reads.passes += self.share
         else:
-            self._reads.rows += len(rows)
+            self._reads.rows += self.share * len(rows)
         return self.core.gram(weights, rows)
 
     def hessian(self, w, margins=None, residuals=None):
         """`value_and_grad` and (1/S) Σ s φ''(z) x̃x̃ᵀ, fused. One pass."""
-        self._reads.passes += 1
+        self._reads.passes += self.share
         return self.core.hessian(w, None, None, margins, residuals)
 
     def class_hessian(self, w, margins):
@@ -102,7 +108,7 @@ class Counted:
 
     def hessian_vector(self, v, weights):
         """(1/S) X̃ᵀ(s∘weights∘(X̃v)), fused. One pass."""
-        self._reads.passes += 1
+        self._reads.passes += self.share
         return self.core.hessian_vector(v, weights)
 
     def curvature_from_margins(self, z):

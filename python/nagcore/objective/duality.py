@@ -99,8 +99,12 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     pick: Any = slice(None) if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
     rp = r[pick]
     need, sign = alpha * np.abs(rp), np.sign(rp)
+    bend: np.ndarray | float = min(curvature, 1e3)
+    if getattr(problem, "second_order", False):  # the curvature here is mostly that on the way to z″ too
+        here = problem.curvature_from_margins(z)
+        bend = np.where(here > 1e-4 * bend, 0.9 * here, bend)
     # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
-    step = (1 - alpha) * np.maximum(np.abs(rp) / min(curvature, 1e3), _TAIL) * (1 + 1e-6)
+    step = (1 - alpha) * np.maximum(np.abs(rp) / bend, _TAIL) * (1 + 1e-6)
     moved, residual = np.empty_like(z), np.empty_like(z)
     for _ in range(40):
         np.copyto(moved, z)

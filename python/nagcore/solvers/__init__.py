@@ -1,7 +1,7 @@
 """The registry of solvers and `minimize`, which drives one until its gap is small enough.
 
 >>> names()
-('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'pnag', 'prox_newton')
+('fista', 'acfgm', 'cg', 'newton', 'newton_cg', 'normal', 'plbfgs', 'pnag', 'prox_newton')
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 from nagcore.callbacks import State
 from nagcore.callbacks.state import in_use
 from nagcore.objective import Objective, check_w
-from nagcore.solvers import acfgm, fista, newton, normal, plbfgs, pnag, proxnewton
+from nagcore.objective.storage import check_storage
+from nagcore.solvers import acfgm, cg, fista, newton, newton_cg, normal, plbfgs, pnag, proxnewton
 from nagcore.solvers.auto import choose
 from nagcore.solvers.base import Method, Result
 from nagcore.solvers.driver import Run
@@ -25,7 +26,7 @@ from nagcore.solvers.paths import Path, largest_strength, path
 
 __all__ = ["Method", "Path", "Result", "get", "largest_strength", "minimize", "names", "path"]
 
-_MODULES = (fista, acfgm, newton, normal, plbfgs, pnag, proxnewton)
+_MODULES = (fista, acfgm, cg, newton, newton_cg, normal, plbfgs, pnag, proxnewton)
 _REGISTRY = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 
@@ -35,7 +36,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('fista', 'acfgm', 'newton', 'normal', 'plbfgs', 'pnag', 'prox_newton')
+    ('fista', 'acfgm', 'cg', 'newton', 'newton_cg', 'normal', 'plbfgs', 'pnag', 'prox_newton')
     """
     return tuple(_REGISTRY)
 
@@ -86,6 +87,7 @@ def minimize(
     max_passes: int = 1000,
     max_seconds: float | None = None,
     seed: int = 0,
+    storage: str | None = None,
     callbacks: Iterable[Callable[[State], Any]] = (),
 ) -> Result:
     """Minimise F(w, b) = (1/S) Σ s_i φ(z_i, y_i) + (l2/2)‖w‖² + l1‖w‖₁ to a relative suboptimality.
@@ -99,7 +101,7 @@ def minimize(
     objective : nagcore.Objective
     w0 : array of shape (p,) or (p, k), optional
         Where to start; by default at the null model.
-    solver : {"auto", "fista", "acfgm", "newton", "normal", "plbfgs", "pnag", "prox_newton"}
+    solver : {"auto", "fista", "acfgm", "cg", "newton", "newton_cg", "normal", "plbfgs", "pnag", "prox_newton"}
         "auto" chooses, and the result says which and why. Smooth objectives: "newton" (Hessians),
         "normal" (least squares, exact), "plbfgs" and "pnag" (L-BFGS and Nesterov in a sampled
         metric). With l1: "prox_newton" (Hessians of a working set). "fista" takes every loss and
@@ -113,6 +115,13 @@ def minimize(
         Wall-clock limit, looked at after each pass.
     seed : int
         Which rows are sampled to scale the columns.
+    storage : {None, "float32", "bfloat16", "uint8"}
+        A narrower copy of a float64 X to carry all passes but the last, which run on X itself, in
+        float64, as the proof of the gap does. It takes a half, a quarter, an eighth of X's memory
+        and, in passes, 1.5, 1.25, 1.125 to make; a pass over it counts as a half, a quarter, an
+        eighth. uint8 is taken only where it holds X exactly, up to origin and unit. Where there
+        can be no such copy, or it cannot pay, the run goes on without, and `why` says so.
+        `Objective.narrowed` makes the copy once for many runs. docs/solvers.md has measurements.
     callbacks : sequence of callables
         Called with a `nagcore.callbacks.State` after each iteration; returning True stops the run.
 
@@ -140,7 +149,7 @@ def minimize(
     (True, 'certificate')
     """
     result = run(objective, w0, solver=solver, tol=tol, max_passes=max_passes,
-                 max_seconds=max_seconds, seed=seed, callbacks=callbacks)
+                 max_seconds=max_seconds, seed=seed, storage=storage, callbacks=callbacks)
     if result.separated:
         warnings.warn(
             "w separates the classes: without a penalty F has no minimum, and w would grow without "
@@ -159,6 +168,7 @@ def run(
     max_passes: float = 1000,
     max_seconds: float | None = None,
     seed: int = 0,
+    storage: str | None = None,
     callbacks: Iterable[Callable[[State], Any]] = (),
     max_iter: float = math.inf,
 ) -> Result:
@@ -169,13 +179,14 @@ def run(
     method = get(solver, objective)
     why = choose(objective)[1] if solver == "auto" else "asked for"
     _check_limits(tol, max_passes, max_seconds)
+    check_storage(storage)
     if w0 is not None:
         w0 = np.array(check_w(w0, objective.problem, "w0"), np.float64, order="C")
         if objective.positive:
             d = objective.shape[1]
             w0[:d] = np.maximum(w0[:d], 0.0)
     this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
-               max_seconds=max_seconds, callbacks=(*callbacks, *in_use()))
+               max_seconds=max_seconds, callbacks=(*callbacks, *in_use()), storage=storage)
     try:
         this.go(w0, seed)
     except KeyboardInterrupt:

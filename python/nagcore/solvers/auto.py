@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from nagcore.objective import Objective
+from nagcore.solvers.coordinates import DENSE_LIMIT
 from nagcore.solvers.proxnewton import ALL_COLUMNS
 
 __all__ = ["choose"]
@@ -22,6 +23,7 @@ _GRAM_COLUMNS = 64   # a Gram matrix over all rows then costs about five reads o
 _MOST_COLUMNS = 2048
 _MOST_CLASSES = 10   # a Hessian of k classes takes k(k − 1)/2 Gram matrices
 _LITTLE_CLASS_WORK = 2e7  # and a factor of its (kp)² numbers; each pass of another method some 0.3 ms
+_ROWS = 1.0          # rows per column up to which they are the unknowns of smooth sparse problems
 _WIDE = 4            # rows per column up to which copies of some columns are small beside X
 
 
@@ -47,6 +49,16 @@ def choose(objective: Objective) -> tuple[str, str]:
     if 1 < k <= _MOST_CLASSES and objective.problem.has_gram:
         if work * k * (k - 1) / 2 + (k * p) ** 3 <= _LITTLE_CLASS_WORK:
             return "newton", f"{k * p} coefficients of {n} rows: a Hessian is done before a metric is"
+    if _in_rows(objective):
+        return "newton_cg", "sparse, and rows are fewer than columns: they are the unknowns"
+    if objective.X is not None and objective.loss.name == "squared" and p > _MOST_COLUMNS:
+        return "cg", "least squares with many columns: conjugate gradients have exact steps at a pass each"
     if objective.X is None:
         return "fista", "no rows of X to look at for a preconditioner"
     return "plbfgs", "smooth, and a sample of the rows gives a preconditioner"
+
+
+def _in_rows(objective: Objective) -> bool:
+    """Whether vectors of the size of w would cost more than trips over X do."""
+    n, d = objective.shape
+    return bool(d > DENSE_LIMIT and n <= _ROWS * d and objective.l2 and objective.has_rows)

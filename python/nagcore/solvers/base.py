@@ -99,7 +99,8 @@ class Iterate(NamedTuple):
     `y`, with smooth value `fy`, margins `zy` and smooth gradient `g`. The margins are buffers that
     the next pass may overwrite. `moved` is False when the pass went to a step that was taken back.
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
-    ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model.
+    ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
+    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient.
     """
 
     x: np.ndarray
@@ -113,6 +114,7 @@ class Iterate(NamedTuple):
     moved: bool = True
     resolved: bool = True
     decrement: float = math.nan
+    bound: float = math.nan
 
 
 class Known(NamedTuple):
@@ -122,6 +124,26 @@ class Known(NamedTuple):
     data_value: float
     u: np.ndarray
     z: np.ndarray
+
+
+class Pairs:
+    """The last steps s and changes of gradient y of a run, through all its changes of variables.
+
+    They lie in the variables of the oracle that used them last: ⟨s, y⟩ is the same in all.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: deque = deque(maxlen=_PAIRS)
+        self._coordinates: Any = None
+
+    def seen_in(self, coordinates: Any) -> deque:
+        """The pairs in the variables of `coordinates`, which are theirs from now on."""
+        old, self._coordinates = self._coordinates, coordinates
+        for _ in range(len(self._pairs) if old is not coordinates else 0):
+            s, y = self._pairs.popleft()
+            w = old.to_w(s)
+            self._pairs.append((coordinates.to_v(w), coordinates.pull_back(old.push(y), 0.0, w)))
+        return self._pairs
 
 
 class Oracle:
@@ -136,7 +158,7 @@ class Oracle:
         objective: Objective,
         coordinates: Coordinates | ClassCoordinates | OwnCoordinates,
         problem: Any,
-        memory: deque | None = None,
+        memory: Pairs | None = None,
         known: Known | None = None,
     ) -> None:
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
@@ -147,11 +169,12 @@ class Oracle:
         self._positive = objective.positive
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
+        self.tol = 0.0  # what the run is to reach
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
         self._residual, self._residual_age = 0.0, 0
         self._known = known
-        self._memory = deque(maxlen=_PAIRS) if memory is None else memory
+        self._memory = Pairs() if memory is None else memory
 
     def new_margins(self) -> np.ndarray:
         """A buffer for margins, shape (n,) or (n, k), of the compute dtype."""
@@ -161,9 +184,10 @@ class Oracle:
         """f(v) and ∇f(v); margins and residuals are written. The one pass of an iteration."""
         self.w = w = self.coordinates.to_w(v)
         self.data_value, self.u = self.problem.value_and_grad(w, None, z, r)
-        return self._with_penalty(w)
+        return self.with_penalty(w)
 
-    def _with_penalty(self, w) -> tuple[float, np.ndarray]:
+    def with_penalty(self, w) -> tuple[float, np.ndarray]:
+        """f and its gradient at w, from the data value and the data gradient there."""
         wd = w[: self._d]
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
         return f, self.coordinates.pull_back(self.u, self._l2, w)
@@ -177,7 +201,11 @@ class Oracle:
             raise ValueError("the objective is infinite at the starting point; start elsewhere, or "
                              "use w0=None to start at the null model.")
         self.w, self.data_value, self.u, z[...] = self._known
-        return self._with_penalty(self.w)
+        return self.with_penalty(self.w)
+
+    def resume(self, known: Known) -> None:
+        """Let `start` begin with what an earlier pass, of another run, gave."""
+        self._known = known
 
     def known(self, it: Iterate) -> Known | None:
         """What the last pass gave, if it was at the iterate itself."""
@@ -185,14 +213,12 @@ class Oracle:
             return None
         return Known(self.w, self.data_value, self.u, it.z)
 
-    def remember(self, s, y) -> None:
-        """Keep a step and its change of gradient for later oracles: in w, so that they outlive v."""
-        self._memory.append((self.coordinates.to_w(s), self.coordinates.push(y)))
-
     def pairs(self) -> deque:
-        """The remembered pairs (s, y) in these variables, oldest first."""
-        return deque(((self.coordinates.to_v(s), self.coordinates.pull_back(y, 0.0, s))
-                      for s, y in self._memory), maxlen=self._memory.maxlen)
+        """The steps s with their changes of gradient y in these variables, oldest first; append to it.
+
+        Later oracles find them, whatever their variables are.
+        """
+        return self._memory.seen_in(self.coordinates)
 
     def hessian(self, v, z) -> tuple[float, np.ndarray, np.ndarray]:
         """f(v), ∇f(v) and ∇²f(v), in one pass unless there are classes; margins are written.
@@ -292,12 +318,14 @@ class Oracle:
             self.problem.loss_from_margins(z, r)
             self._residual = largest(row_mean(np.abs(r), self.objective.s))
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
-        terms, d = np.abs(self.w), self._d
+        terms, d, origin = np.abs(self.w), self._d, self.problem.origin
         if terms.ndim == 1:
             size = dot(self.coordinates.rms, terms[:d])
         else:
             size = float(np.sum(np.einsum("i,i...->...", self.coordinates.rms, terms[:d])))
-        if len(terms) > d:
+        if origin is not None:  # X is stored about it, and the intercept there is this
+            size += float(np.abs(self.w[d:] + np.einsum("i,i...->...", origin, self.w[:d])).sum())
+        elif len(terms) > d:
             size += float(terms[d:].sum())
         return 4 * self._eps * (abs(f) + self._residual * size)
 
@@ -324,8 +352,12 @@ class Method:
         Whether it works in w itself, and not in the variables of `Coordinates`.
     patience : int
         Steps without progress, of a size that rounding hides, after which nothing more is expected.
+    wide_beyond : float
+        Columns beyond which it reads X so seldom that all passes are in float64.
     losses : tuple of str
         The losses it takes; empty for all.
+    rows : bool
+        Whether its unknowns are rows of X: it needs X as CSR, and l2 > 0.
 
     Examples
     --------
@@ -345,7 +377,9 @@ class Method:
     class_hessians: bool = False
     own_variables: bool = False
     patience: int = 300
+    wide_beyond: float = math.inf
     losses: tuple[str, ...] = ()
+    rows: bool = False
 
     def check(self, objective: Objective) -> None:
         """Raise ValueError if the objective lacks what the solver needs; the error names both."""
@@ -362,6 +396,10 @@ class Method:
         if self.losses and loss.name not in self.losses:
             raise ValueError(f'{name} takes loss {" or ".join(self.losses)}; this one is '
                              f'"{loss.name}". Use solver="auto", which chooses.')
+        if self.rows and not (objective.l2 and objective.has_rows):
+            what = "is not CSR" if not objective.has_rows else "comes with l2 = 0"
+            raise ValueError(f'{name} needs CSR and l2 > 0; this X {what}. Use solver="auto", which '
+                             "chooses.")
         of_classes = self.class_hessians and objective.k > 1 and objective.problem.has_gram
         if self.second_order and not (objective.problem.second_order or of_classes):
             what = "has a Hessian of classes" if objective.k > 1 else "gives no Hessian"

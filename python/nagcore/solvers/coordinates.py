@@ -51,11 +51,12 @@ class Columns(NamedTuple):
         mean, scatter = np.zeros(d), G[:d, :d] / weight
         if len(G) > d:
             mean = G[d, :d] / weight
-            scatter = scatter - np.outer(mean, mean)
+            scatter -= np.outer(mean, mean)
         spread = np.maximum(scatter.diagonal(), 0.0)
         inverse = np.divide(1, np.sqrt(spread), out=np.zeros(d), where=spread > 0)
-        correlation = inverse[:, None] * scatter * inverse
-        return cls(mean, spread, correlation, weight)
+        scatter *= inverse
+        scatter *= inverse[:, None]
+        return cls(mean, spread, scatter, weight)
 
     @classmethod
     def of(cls, objective: Objective, seed: int, rows: np.ndarray) -> Columns:
@@ -86,7 +87,7 @@ def curvature_rows(objective: Objective, problem: Any, z: np.ndarray) -> np.ndar
     """
     bound = objective.loss.curvature_bound
     if problem.second_order:
-        rows = problem.curvature_from_margins(z).astype(np.float64)
+        rows = problem.curvature_from_margins(z)
         if np.isfinite(rows).all() and rows.any():
             return rows
         return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
@@ -114,49 +115,54 @@ class Coordinates:
     """The affine map between the problem's w (with b last) and the solver's v.
 
     `eps` is the rounding of the arithmetic in which margins are computed: what it hides of a
-    column, a narrow mean far from zero say, is not scaled up.
+    column, a narrow mean far from zero say, is not scaled up. `floored` says that it hid something,
+    and that finer arithmetic would see more. `origin` is the point that X is stored about (None for
+    zero).
     """
 
     def __init__(
-        self, objective: Objective, columns: Columns, eps: float, one_class: bool = False
+        self, objective: Objective, columns: Columns, eps: float, origin: np.ndarray | None = None,
+        one_class: bool = False,
     ) -> None:
-        self._d = objective.shape[1]
+        d = self._d = objective.shape[1]
         mean, spread, correlation, curvature = columns
-        self.rms = np.sqrt(spread + mean**2 * objective.fit_intercept)
-        self._mean = mean if objective.fit_intercept else None
-        P = curvature * np.maximum(spread, 64 * eps * self.rms**2) + objective.l2
+        centre = mean if origin is None else mean - origin
+        self.rms = np.sqrt(spread + centre**2 * objective.fit_intercept)
+        floor = 64 * eps * self.rms**2
+        self.floored = bool((spread < floor).any())
+        P = curvature * np.maximum(spread, floor) + objective.l2
         P[P == 0] = 1.0  # an all-zero column without l2: its gradient is zero too
-        scale = 1 / np.sqrt(P)
-        self._L: np.ndarray | None = None
+        self._L: np.ndarray | list[np.ndarray] | None = None
         if correlation is not None:
             share = np.sqrt(curvature * spread / P)  # of the data in P's diagonal
-            K = correlation * share * share[:, None]
             # A little towards the identity: directions that the sample shows as collinear are not
             # stretched without limit.
-            K *= 1 - max(64 * eps, 1e-7)
+            K = correlation * share
+            K *= ((1 - max(64 * eps, 1e-7)) * share)[:, None]
             np.fill_diagonal(K, 1.0)
             self._L, _ = cholesky(K, 0.0)
-        self.scale = scale if one_class or objective.k == 1 else scale[:, None]
-        self._scale_b = 1 / np.sqrt(curvature)
+        shape = (d,) if one_class or objective.k == 1 else (d, 1)
+        self.scale = (1 / np.sqrt(P)).reshape(shape)
+        self._mean = mean.reshape(shape) if objective.fit_intercept else None
+        self._scale_b: np.ndarray | float = 1 / np.sqrt(curvature)
         self.thresholds = objective.l1 * self.scale
 
     def to_w(self, v: np.ndarray) -> np.ndarray:
         """w and b, as the problem takes them."""
         d, w = self._d, np.empty_like(v)
-        w[:d] = (v[:d] if self._L is None else _core.solve_triangular(self._L, v[:d], True)) * self.scale
+        np.multiply(self._solved(v[:d], True), self.scale, out=w[:d])
         w[d:] = v[d:] * self._scale_b
         if self._mean is not None:
-            w[d] -= np.einsum("i,i...->...", self._mean, w[:d])
+            w[d] -= np.einsum("i...,i...->...", self._mean, w[:d])
         return w
 
     def to_v(self, w: np.ndarray) -> np.ndarray:
         """The inverse of `to_w`."""
         d, v = self._d, np.empty_like(w)
-        head = w[:d] / self.scale
-        v[:d] = head if self._L is None else _product(self._L.T, head)
+        v[:d] = self._multiplied(w[:d] / self.scale, True)
         v[d:] = w[d:]
         if self._mean is not None:
-            v[d] += np.einsum("i,i...->...", self._mean, w[:d])
+            v[d] += np.einsum("i...,i...->...", self._mean, w[:d])
         v[d:] /= self._scale_b
         return v
 
@@ -164,7 +170,7 @@ class Coordinates:
         """The part ∂/∂w of a gradient when mᵀw + b is held, not b: shape (d,) or (d, k)."""
         if self._mean is None:
             return u[: self._d]
-        return u[: self._d] - (self._mean if u.ndim == 1 else self._mean[:, None]) * u[self._d]
+        return u[: self._d] - self._mean * u[self._d]
 
     def pull_back(self, u: np.ndarray, l2: float, w: np.ndarray) -> np.ndarray:
         """The gradient in v of data term + (l2/2)‖w‖², from the data gradient u in w."""
@@ -172,8 +178,7 @@ class Coordinates:
         head = self.centred(u)
         if l2:
             head = head + l2 * w[:d]
-        head = head * self.scale
-        g[:d] = head if self._L is None else _core.solve_triangular(self._L, head, False)
+        g[:d] = self._solved(head * self.scale, False)
         g[d:] = u[d:] * self._scale_b
         return g
 
@@ -181,13 +186,20 @@ class Coordinates:
         """The gradient in w whose `pull_back` is g."""
         d, u = self._d, np.empty_like(g)
         u[d:] = g[d:] / self._scale_b
-        u[:d] = (g[:d] if self._L is None else _product(self._L, g[:d])) / self.scale
+        u[:d] = self._multiplied(g[:d], False) / self.scale
         if self._mean is not None:
-            u[:d] += (self._mean if u.ndim == 1 else self._mean[:, None]) * u[d]
+            u[:d] += self._mean * u[d]
         return u
 
+    def _solved(self, b: np.ndarray, trans: bool) -> np.ndarray:
+        return b if self._L is None else _core.solve_triangular(self._L, b, trans)
 
-class ClassCoordinates:
+    def _multiplied(self, b: np.ndarray, trans: bool) -> np.ndarray:
+        # Not BLAS: its bits depend on how many threads it has.
+        return b if self._L is None else _core.multiply_triangular(self._L, b, trans)
+
+
+class ClassCoordinates(Coordinates):
     """A metric for each class, w_c = T_c v_c less the mean over classes, for smooth objectives.
 
     Rows weigh in the metric of class c by p_c(1 − p_c), the diagonal blocks of the Hessian. Margins
@@ -195,39 +207,29 @@ class ClassCoordinates:
     the mean is taken out: gradients have none, and steps must not bring one in.
     """
 
-    def __init__(self, objective: Objective, columns: list[Columns], eps: float) -> None:
-        self._parts = [Coordinates(objective, part, eps, one_class=True) for part in columns]
-        self.rms = np.max([part.rms for part in self._parts], axis=0)
-        self.scale = np.stack([part.scale for part in self._parts], axis=1)
+    def __init__(
+        self, objective: Objective, columns: list[Columns], eps: float, origin: np.ndarray | None = None
+    ) -> None:
+        parts = [Coordinates(objective, part, eps, origin, one_class=True) for part in columns]
+        self._d = objective.shape[1]
+        self.rms = np.max([part.rms for part in parts], axis=0)
+        self.floored = any(part.floored for part in parts)
+        self.scale = np.stack([part.scale for part in parts], axis=1)
+        self._scale_b = np.array([part._scale_b for part in parts])
+        means = [part._mean for part in parts if part._mean is not None]
+        self._mean = np.stack(means, axis=1) if means else None
+        factors = [part._L for part in parts if isinstance(part._L, np.ndarray)]
+        self._L = factors or None
         self.thresholds = np.zeros_like(self.scale)
-
-    def _each(self, name: str, *arrays) -> np.ndarray:
-        parts = zip(self._parts, *(np.ascontiguousarray(a.T) for a in arrays), strict=True)
-        return np.stack([getattr(part, name)(*columns) for part, *columns in parts], axis=1)
 
     def to_w(self, v: np.ndarray) -> np.ndarray:
         """w and b, as the problem takes them."""
-        w = self._each("to_w", v)
+        w = super().to_w(v)
         return w - w.mean(axis=1, keepdims=True)
 
     def to_v(self, w: np.ndarray) -> np.ndarray:
         """Some v whose `to_w` is w, less its mean over classes."""
-        return self._each("to_v", w - w.mean(axis=1, keepdims=True))
-
-    def centred(self, u: np.ndarray) -> np.ndarray:
-        """As `Coordinates.centred`, each class about its own means."""
-        return self._each("centred", u)
-
-    def pull_back(self, u: np.ndarray, l2: float, w: np.ndarray) -> np.ndarray:
-        """The gradient in v of data term + (l2/2)‖w‖², from the data gradient u in w."""
-        if l2:
-            u = u.copy()
-            u[: len(self.scale)] += l2 * w[: len(self.scale)]
-        return self._each("pull_back", u, np.zeros(u.shape[1]), u)
-
-    def push(self, g: np.ndarray) -> np.ndarray:
-        """The gradient in w whose `pull_back` is g."""
-        return self._each("push", g)
+        return super().to_v(w - w.mean(axis=1, keepdims=True))
 
 
 class OwnCoordinates:
@@ -280,10 +282,3 @@ class OwnCoordinates:
         g = u.copy()
         g[: self._d] += l2 * w[: self._d]
         return g
-
-
-def _product(A: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """A @ x without BLAS: its threads would contend with those of the kernels between passes."""
-    if x.ndim == 1:
-        return np.einsum("ij,j->i", A, x)
-    return np.stack([np.einsum("ij,j->i", A, column) for column in x.T.copy()], axis=1)

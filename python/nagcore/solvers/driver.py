@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,10 @@ import numpy as np
 
 from nagcore.callbacks import History, State
 from nagcore.objective import Objective
-from nagcore.solvers.base import Iterate, Known, Method, Oracle, Result
+from nagcore.solvers.base import Iterate, Known, Method, Oracle, Pairs, Result
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
 from nagcore.solvers.metric import Metric
+from nagcore.solvers.rowspace import RowCoordinates, RowOracle
 from nagcore.solvers.stopping import Judge
 from nagcore.solvers.warmstart import from_sample
 
@@ -26,6 +26,7 @@ _UNRESOLVED = 3  # steps in a row that float32 could not judge, before float64 t
 _RENEW_AFTER = 6
 _RENEW_GROWTH = 2
 _SMALL = 1 << 22  # bytes of X that are as soon read in float64: methods of few passes start there
+_FEW_PASSES = 10  # allowed at most: then a narrower copy of X does not pay for itself
 
 
 class Run:
@@ -41,6 +42,7 @@ class Run:
         max_iter: float,
         max_seconds: float | None,
         callbacks: tuple[Callable[[State], Any], ...],
+        storage: str | None = None,
     ) -> None:
         self.objective, self.method, self.tol = objective, method, tol
         self.max_passes, self.max_iter = max_passes, max_iter
@@ -50,10 +52,12 @@ class Run:
         self.begun, self._passes_before = time.perf_counter(), objective.n_passes
         self.n_iter, self.message = 0, ""
         self.judge = Judge(objective, method, tol)
-        self.oracle: Oracle | None = None
+        self.oracle: Oracle | RowOracle | None = None
+        self._rows: RowCoordinates | None = None
+        self.storage, self.stored = storage, ""
         self.metric: Metric | None = None
         self._margins: np.ndarray | None = None
-        self._memory: deque = deque(maxlen=12)
+        self._memory = Pairs()
 
     @property
     def n_passes(self) -> float:
@@ -66,12 +70,18 @@ class Run:
 
     def go(self, w0: np.ndarray | None, seed: int) -> None:
         """Run to an end; afterwards `message` says which and `judge` holds the best point."""
-        objective, judge = self.objective, self.judge
+        judge = self.judge
         judge.start(w0)
+        if self.storage is not None:
+            self._store(self.storage)
+        objective = self.objective
         narrow = objective.problem.compute != np.float64
-        columns, patience = None, math.inf
+        columns: Columns | list[Columns] | Coordinates | None = None
+        patience = math.inf
         if self.method.own_variables:
-            narrow = narrow and not (objective.nbytes <= _SMALL and objective.wide is not None)
+            seldom = objective.nbytes <= _SMALL and objective.storage is None
+            seldom = seldom or objective.shape[1] > self.method.wide_beyond or objective.kept is not None
+            narrow = narrow and not (seldom and objective.wide is not None)
         else:
             self.metric = metric = Metric(objective, seed)
             patience = _RENEW_AFTER
@@ -90,33 +100,62 @@ class Run:
                 # The last passes run in float64, on the same X.
                 narrow = False
                 judge.widen()
+                seen = self.oracle.coordinates
+                if isinstance(seen, Coordinates) and not seen.floored and objective.storage is None:
+                    columns = seen
             else:
                 patience *= _RENEW_GROWTH
                 columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
                 known = self.oracle.known(self._last)
 
-    def _enter(self, columns: Columns | list[Columns] | None, narrow: bool, known: Known | None) -> None:
+    def _store(self, storage: str) -> None:
+        """Have a narrower copy of X for all passes but the last, where that can pay."""
+        if self.method.name == "normal":
+            self.stored = f'no copy in {storage}: "normal" reads X as often as a copy would'
+        elif self.max_passes < _FEW_PASSES:
+            self.stored = f"no copy in {storage}: it takes more than max_passes={self.max_passes} to pay"
+        else:
+            self.objective, self.stored = self.objective.narrowed(storage)
+            self.judge.objective = self.objective
+
+    def _enter(
+        self,
+        columns: Columns | list[Columns] | Coordinates | None,
+        narrow: bool,
+        known: Known | None,
+    ) -> None:
         """Set up the variables for what comes next, and keep the best point in the problem's own."""
+        problem = self.objective.problem if narrow else self.objective.wide
+        if self.method.rows:  # the variables are the same in all arithmetic
+            self._rows = self._rows or RowCoordinates(self.objective)
+            self.oracle = RowOracle(self.objective, self._rows, problem)
+            self.judge.renew()
+            return
         if self.oracle is not None:
             self.judge.best_w = self._best_w()
-        problem = self.objective.problem if narrow else self.objective.wide
         eps = float(np.finfo(problem.compute).eps)
-        coordinates: Coordinates | ClassCoordinates | OwnCoordinates = OwnCoordinates(self.objective)
-        if isinstance(columns, list):
-            coordinates = ClassCoordinates(self.objective, columns, eps)
+        coordinates: Coordinates | OwnCoordinates = OwnCoordinates(self.objective)
+        if isinstance(columns, Coordinates):
+            coordinates = columns
+        elif isinstance(columns, list):
+            coordinates = ClassCoordinates(self.objective, columns, eps, problem.origin)
         elif columns is not None:
-            coordinates = Coordinates(self.objective, columns, eps)
+            coordinates = Coordinates(self.objective, columns, eps, problem.origin)
         self.oracle = Oracle(self.objective, coordinates, problem, self._memory, known)
+        self.oracle.tol = self.tol
         self.judge.renew()
 
     def _sweep(self, narrow: bool, patience: float) -> str:
         """Run the method in one set of variables. Return why it ended: "stop", "widen" or "renew"."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
-        x = oracle.centred_classes(oracle.coordinates.to_v(self._best_w()))
+        if self.method.rows and judge.best_w is None:
+            x = judge.best_x
+        else:
+            x = oracle.centred_classes(oracle.coordinates.to_v(self._best_w()))
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
-        begun = self.n_iter
+        begun, lowest, idle = self.n_iter, math.inf, 0
         for it in self.method.run(oracle, x):
             if self.n_iter == begun and self.metric is not None:
                 self.metric.look(oracle.problem, it.zy)
@@ -141,8 +180,13 @@ class Run:
                 if judge.reached() and judge.kind == "certificate":
                     self.message = "converged"
                 return "stop"
-            if wide is not None and (judge.promising() or judge.unresolved >= _UNRESOLVED):
-                return "widen"
+            if wide is not None:
+                # Gradients have digits left where values have none: on a copy, a pass of which is
+                # cheaper than one of the last, steps go on as long as gradients shrink.
+                idle = 0 if judge.estimate < 0.5 * lowest and objective.storage else idle + it.moved
+                lowest = min(lowest, judge.estimate)
+                if judge.promising() or (judge.unresolved >= _UNRESOLVED and idle >= _UNRESOLVED):
+                    return "widen"
             if it.moved and self.n_iter - begun >= patience:
                 if (self.n_passes + 3 + reserve <= self.max_passes
                         and self.metric.bent(oracle.problem, it.z, self.n_passes)):
@@ -223,6 +267,7 @@ class Run:
     def result(self, why: str = "asked for") -> Result:
         judge, objective = self.judge, self.objective
         w, d = self._best_w(), objective.shape[1]
+        why = "; ".join(filter(None, (why, self.stored)))
         intercept = w[d] if objective.fit_intercept else np.zeros(w.shape[1:])
         return Result(
             w=w, coef=w[:d], intercept=float(intercept) if objective.k == 1 else intercept,

@@ -24,6 +24,7 @@ from nagcore.solvers.rows import Sampler
 __all__ = ["Metric"]
 
 _BENT = 0.05        # mean change of curvature, in parts of its mean, that is worth a new metric
+_ALIKE = 2.0        # classes whose curvatures are within this factor share a metric
 _CLASS_ENTRIES = 1 << 23  # of the metrics of all classes together
 _OFFSET = 1e4       # mean squares beyond this many variances leave float32 too few digits
 
@@ -45,6 +46,7 @@ class Metric:
             self.sampler = Sampler(objective, seed)
         self.rows = np.zeros(0)
         self.by_class = objective.k > 1 and objective.k * d * d <= _CLASS_ENTRIES
+        self.n_metrics = objective.k if self.by_class else 1
 
     def at(self, problem: Any, z: np.ndarray, passes: float = 0.0) -> Columns | list[Columns]:
         """The columns with the curvature that the loss has at margins z; for each class if `by_class`.
@@ -53,11 +55,18 @@ class Metric:
         becomes a better one.
         """
         if self.sampler is not None:
-            self.sampler.m = self.sampler.rows_for(passes)
+            self.sampler.m = self.sampler.rows_for(passes, self.n_metrics)
         self.rows = curvature_rows(self.objective, problem, z)
         if self.sampler is not None:
             if self.by_class:
                 rows = class_curvature_rows(problem, z)
+                levels = rows.max(axis=0)
+                if (np.ptp(rows, axis=0) <= _BENT * levels).all():
+                    # At the null model one matrix serves all classes but for a factor.
+                    columns = self._of_gram(self.sampler, self.rows)
+                    if columns is None or levels.max() <= _ALIKE * levels.min():
+                        return columns or Columns.of(self.objective, self.seed, self.rows)
+                    return [columns._replace(curvature=(1 + CURVATURE_FLOOR) * c) for c in levels.tolist()]
                 each = [self._of_gram(self.sampler, column) for column in np.ascontiguousarray(rows.T)]
                 if None not in each:
                     return each
@@ -78,7 +87,7 @@ class Metric:
         """
         if self.objective.X is None:
             return False
-        if self.sampler is not None and self.sampler.rows_for(passes) >= 2 * self.sampler.m:
+        if self.sampler is not None and self.sampler.rows_for(passes, self.n_metrics) >= 2 * self.sampler.m:
             return True
         change = float(np.abs(curvature_rows(self.objective, problem, z) - self.rows).mean())
         return change > _BENT * float(self.rows.mean())

@@ -17,6 +17,8 @@ import numpy as np
 
 from nagcore.objective import Objective
 from nagcore.solvers.base import Result
+from nagcore.solvers.grampath import GramPath
+from nagcore.solvers.workingset import Kept
 
 __all__ = ["Path", "largest_strength", "path"]
 
@@ -146,9 +148,13 @@ def path(
         given = largest * np.geomspace(1.0, max(eps, 1e-12), n_strengths)
     results: list[Result] = []
     w = None
+    base = objective.with_penalty(l2=objective.l2, l1=objective.l1)
+    base.kept = Kept()
+    moments = GramPath(base) if GramPath.applies(base, l1_ratio, how) else None
     for strength in given:
-        each = objective.with_penalty(l2=(1 - l1_ratio) * float(strength), l1=l1_ratio * float(strength))
-        results.append(minimize(each, w, **how))
+        each = base.with_penalty(l2=(1 - l1_ratio) * float(strength), l1=l1_ratio * float(strength))
+        found = None if moments is None else moments.solve(each, w, how.get("tol", 1e-6))
+        results.append(minimize(each, w, **how) if found is None else found)
         w = results[-1].w
         if results[-1].message == "interrupted":
             break

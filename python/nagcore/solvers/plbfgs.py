@@ -5,8 +5,7 @@
 The variables are those of `Coordinates`, in which P is the identity, so that the two loops are the
 textbook's. The full step is tried by the next pass; where f does not fall enough there, the margins
 of both ends give f on the whole segment, at O(n) a point, and the next pass goes to its minimum.
-Pairs (s, y) are kept in the problem's own variables: a new metric, or float64 in place of float32,
-takes them over.
+Pairs (s, y) outlive their variables: a new metric, or float64 in place of float32, takes them over.
 
 Source: Liu & Nocedal 1989; Nocedal & Wright, Numerical Optimization, algorithm 7.4.
 """
@@ -49,7 +48,6 @@ def plbfgs(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         s, y = x_new - x, g_new - g
         if dot(s, y) > 1e-10 * dot(y, y) > 0:
             pairs.append((s, y))
-            oracle.remember(s, y)
         x, f, g, z, z_new = x_new, f_new, g_new, z_new, z
         yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved)
 

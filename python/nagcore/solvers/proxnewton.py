@@ -1,15 +1,13 @@
-"""Proximal Newton on a working set of columns, for l1, elastic net and w ≥ 0.
+"""Proximal Newton for l1, elastic net and w ≥ 0: Hessians of few columns, working sets of many.
 
-A pass over all columns gives the gradient, hence how far each coefficient is from its optimality
-condition. The working set is the support and the worst offenders; on its columns, copied, each step
-minimises the quadratic model plus l1 (`quadratic_l1`), and a line search on margins guards it:
+Each step minimises the quadratic model plus l1 (`quadratic_l1`), and a line search on margins guards it:
 
     δ = argmin ⟨∇f, δ⟩ + ½⟨δ, ∇²f δ⟩ + l1‖w + δ‖₁,   w⁺ = w + t·δ
 
-Then the next pass over all columns looks for new offenders. With few columns the set is all of them
-and every pass gives gradient and Hessian. For least squares the Hessian is computed once.
+Every pass gives gradient and Hessian. For least squares the Hessian is computed once. Where the
+columns are many, `workingset` takes over.
 
-Source: Lee, Sun & Saunders 2014 (proximal Newton); Massias, Gramfort & Salmon 2018 (working sets).
+Source: Lee, Sun & Saunders 2014.
 """
 
 from __future__ import annotations
@@ -21,72 +19,45 @@ import numpy as np
 
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot
-from nagcore.solvers.base import Iterate, Method, Oracle
-from nagcore.solvers.coordinates import OwnCoordinates
+from nagcore.solvers.base import Iterate, Known, Method, Oracle
 from nagcore.solvers.dense import eliminate
 from nagcore.solvers.linesearch import ARMIJO
 from nagcore.solvers.quadratic_l1 import minimise, violation
+from nagcore.solvers.workingset import working_sets
 
-__all__ = ["METHOD", "prox_newton"]
+__all__ = ["ALL_COLUMNS", "METHOD", "direction", "prox_newton"]
 
-ALL_COLUMNS = 512   # up to here the set is all of them
-_FIRST_SET = 64
-_INNER = 8          # steps on a working set between two looks at all columns
-_EASIER = 0.1       # how much smaller the offences in the set are to become meanwhile
+ALL_COLUMNS = 512   # up to here Hessians are of all of them
+_READS = 16         # columns per gradient that a Hessian costs beyond the first
+_LEFT = 1e-3
+_EPS = float(np.finfo(np.float64).eps)
 
 
 def prox_newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     """Yield one iterate per pass over all columns. L is not used."""
-    objective, d = oracle.objective, oracle.objective.shape[1]
-    z = oracle.new_margins()
-    if d <= ALL_COLUMNS or not objective.divisible:
-        yield from _steps(oracle, x, z, 0.0)
-        return
-    size = _FIRST_SET
-    f, g = oracle.start(x, z)
-    while True:
-        yield Iterate(x, f, z, x, f, z, g, L)
-        offence = violation(g[:d], x[:d], objective.l1, objective.positive)
-        goal = _EASIER * float(offence.max())
-        support = np.flatnonzero(x[:d])
-        size = min(d, max(size, 2 * len(support)))
-        offence[support] = np.inf
-        worst = np.sort(np.argpartition(-offence, size - 1)[:size])
-        chosen = worst[offence[worst] > 0]
-        part = objective.restrict(chosen)
-        objective.reads.rows += len(chosen) * objective.shape[0] // d
-        columns = np.append(chosen, d) if objective.fit_intercept else chosen
-        narrow = oracle.problem.compute != np.float64
-        inner = Oracle(part, OwnCoordinates(part), part.problem if narrow else part.wide)
-        last = x[columns]
-        for count, it in enumerate(_steps(inner, last, inner.new_margins(), goal)):
-            if it.moved:
-                last = it.x
-            if count == _INNER:
-                break
-        objective.reads.rows += int(part.n_passes * len(chosen) * objective.shape[0]) // d
-        x = x.copy()
-        x[columns] = last
-        f, g = oracle.gradient(x, z)
-
-
-def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray, goal: float) -> Iterator[Iterate]:
-    """Proximal Newton steps over all columns of the oracle, until none offends by more than `goal`."""
     objective = oracle.objective
-    d, z_new, known = objective.shape[1], oracle.new_margins(), _Hessian(oracle)
-    f, g, H = known.at(x, z)
+    if objective.shape[1] <= ALL_COLUMNS or not objective.divisible:
+        yield from _steps(oracle, x, oracle.new_margins())
+    else:
+        yield from working_sets(oracle, x)
+
+
+def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
+    """Proximal Newton steps over all columns of the oracle."""
+    objective = oracle.objective
+    d, z_new, hessians = objective.shape[1], oracle.new_margins(), _Hessians(oracle)
+    x, f, g, H = hessians.start(x, z)
     F = oracle.value(x, f)
+    offence = _offence(objective, g, x)
     yield Iterate(x, f, z, x, f, z, g, 1.0)
     while True:
-        offence = float(violation(g[:d], x[:d], objective.l1, objective.positive).max(initial=0.0))
-        if goal and offence <= goal:
-            return
-        p = _direction(objective, H, g, x, max(1e-3 * offence, 1e-15 * (objective.l1 + offence)))
+        p = direction(objective, H, g, x, max(1e-3 * offence, 1e-15 * (objective.l1 + offence)),
+                      float(np.finfo(oracle.real).eps))
         least = objective.l1 * float(np.abs(x[:d] + p[:d]).sum() - np.abs(x[:d]).sum()) + dot(g, p)
-        t = 1.0
+        t, before = 1.0, offence
         while True:
             x_new = x + t * p
-            f_new, g_new, H_new = known.at(x_new, z_new)
+            f_new, g_new, H_new = hessians.at(x_new, z_new)
             F_new, noise = oracle.value(x_new, f_new), oracle.rounding(f, z)
             resolved = -least * t > noise
             if F_new <= F + (ARMIJO * t * least if resolved else noise):
@@ -98,7 +69,16 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray, goal: float) -> Iterato
             yield Iterate(x, f, z, x_new, f_new, z_new, g_new, 1.0, moved=False)
             t = _shorter(oracle, x, z, t * p, z_new, F, t * least) * t
         x, f, g, H, F, z, z_new = x_new, f_new, g_new, H_new, F_new, z_new, z
+        offence = _offence(objective, g, x)
+        hessians.judge(1.0 if t < 1 else offence / before if before else 0.0)
+        hessians.keep(x, z)
         yield Iterate(x, f, z, x, f, z, g, 1.0, resolved=resolved)
+
+
+def _offence(objective: Objective, g: np.ndarray, x: np.ndarray) -> float:
+    d = objective.shape[1]
+    largest = violation(g[:d], x[:d], objective.l1, objective.positive).max(initial=0.0)
+    return max(float(largest), float(np.abs(g[d:]).max(initial=0.0)))
 
 
 def _shorter(oracle: Oracle, x, z, p, z_end, F: float, least: float) -> float:
@@ -114,14 +94,14 @@ def _shorter(oracle: Oracle, x, z, p, z_end, F: float, least: float) -> float:
     return t
 
 
-def _direction(objective: Objective, H, g, x, accuracy: float) -> np.ndarray:
-    """The minimiser of the model: the intercept eliminated, and found back at the end."""
+def direction(objective: Objective, H, g, x, accuracy: float, eps: float = _EPS) -> np.ndarray:
+    """To the minimiser of the model: the intercept eliminated, and found back at the end."""
     d, fit_intercept = objective.shape[1], objective.fit_intercept
     C, centre, pivot = eliminate(H, fit_intercept)
     head = g[:d] if centre is None else g[:d] - centre * g[d]
     # A ridge at the rounding of H: a direction that it shows as flat is not run along for ever.
     C = C.copy()
-    C.reshape(-1)[:: d + 1] *= 1 + 64 * float(np.finfo(objective.problem.compute).eps)
+    C.reshape(-1)[:: d + 1] *= 1 + 64 * eps
     p = np.empty_like(g)
     p[:d] = minimise(C, head, x[:d], objective.l1, accuracy, objective.positive) - x[:d]
     if centre is not None:
@@ -129,27 +109,64 @@ def _direction(objective: Objective, H, g, x, accuracy: float) -> np.ndarray:
     return p
 
 
-class _Hessian:
-    """Value, gradient and Hessian in one pass; of least squares the Hessian is computed only once."""
+class _Hessians:
+    """Value, gradient and Hessian in one pass, or with a Hessian of before, in a cheaper one.
+
+    Of least squares there is but one Hessian. Along a path the curvature changes little from strength
+    to strength, so there the last one serves until steps by it no longer pay: c gradients cost what
+    a Hessian does, and a thousandth of the violation is to be left after them.
+    """
 
     def __init__(self, oracle: Oracle) -> None:
-        self._oracle = oracle
-        self._constant: Any = None
-        if oracle.objective.loss.name == "squared":
-            self._constant = oracle.objective.kept_hessian.setdefault(str(oracle.problem.compute), {})
+        objective = oracle.objective
+        self._oracle, self._kept = oracle, objective.kept
+        self._penalised = objective.shape[1]
+        self._cost = 1.0 + objective.p / _READS
+        self._wanted = False
+        self._constant: dict[str, Any] = {}
+        if objective.loss.name == "squared":
+            self._constant = objective.kept_hessian.setdefault(str(oracle.problem.compute), {})
+        elif self._kept is not None:
+            self._constant = self._kept.hessian
+
+    def start(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+        """The point to start from, which is x but for the intercept, and what `at` gives there."""
+        last = None if self._kept is None else self._kept.last
+        d = self._penalised
+        if last is not None and self._constant and last.z.dtype == z.dtype and np.array_equal(last.w[:d], x[:d]):
+            self._oracle.resume(last)
+            return (last.w, *self._oracle.start(last.w, z), self._penalty_added())
+        return (x, *self.at(x, z))
 
     def at(self, x: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        oracle, l2 = self._oracle, self._oracle.objective.l2
-        if self._constant is not None and "H" in self._constant:
-            f, g = oracle.gradient(x, z)
-            H = self._constant["H"].copy()
-            H[np.diag_indices(len(H) - oracle.objective.fit_intercept)] += l2
-            return f, g, H
+        oracle = self._oracle
+        if self._constant and not self._wanted:
+            return (*oracle.gradient(x, z), self._penalty_added())
         f, g, H = oracle.hessian(x, z)
-        if self._constant is not None:
+        self._wanted = False
+        if self._kept is not None or oracle.objective.loss.name == "squared":
             self._constant["H"] = H.copy()
-            self._constant["H"][np.diag_indices(len(H) - oracle.objective.fit_intercept)] -= l2
+            self._diagonal(self._constant["H"])[...] -= oracle.objective.l2
         return f, g, H
 
+    def judge(self, left: float) -> None:
+        """Take a new Hessian in the next pass, if steps by this one leave too much of the violation."""
+        if self._oracle.objective.loss.name != "squared":
+            self._wanted = left**self._cost > _LEFT
 
-METHOD = Method("prox_newton", prox_newton, own_variables=True, second_order=True, patience=20)
+    def keep(self, x: np.ndarray, z: np.ndarray) -> None:
+        """Leave this pass to the next strength of a path."""
+        if self._kept is not None and self._oracle.w is x:
+            self._kept.last = Known(x, self._oracle.data_value, self._oracle.u, z.copy())
+
+    def _penalty_added(self) -> np.ndarray:
+        H = self._constant["H"].copy()
+        self._diagonal(H)[...] += self._oracle.objective.l2
+        return H
+
+    def _diagonal(self, H: np.ndarray) -> np.ndarray:
+        return H.reshape(-1)[: self._penalised * len(H) : len(H) + 1]
+
+
+METHOD = Method("prox_newton", prox_newton, own_variables=True, second_order=True, patience=20,
+                wide_beyond=ALL_COLUMNS)

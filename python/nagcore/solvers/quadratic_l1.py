@@ -1,10 +1,10 @@
 """min over δ of ⟨g, δ⟩ + ½⟨δ, Cδ⟩ + l1‖w + δ‖₁ for a small dense C: active sets, or coordinate descent.
 
-With the support and its signs fixed the problem is one linear system. Exchanging whole blocks (wrong
-signs leave, then all offenders enter) mostly finds both in two or three systems. It may cycle; then
-coordinate descent finds them, and the system's solution is taken as far as no sign changes (the last
-digits cost one solve, where coordinate descent would crawl). The two alternate until no coordinate
-wants to move.
+With the support and its signs fixed the problem is one linear system. With few columns, exchanging whole
+blocks (wrong signs leave, then all offenders enter) mostly finds both in two or three systems. It may
+cycle. Then, and with more columns, coordinate descent finds them, and the system's solution is taken as
+far as no sign changes (the last digits cost one solve, where coordinate descent would crawl). The two
+alternate until no coordinate wants to move.
 
 Source: Portugal, Júdice & Vicente 1994 (block pivoting); Friedman, Hastie & Tibshirani 2010
 (coordinate descent on a Gram matrix); Osborne, Presnell & Turlach 2000 (the signed system).
@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.solvers.dense import cholesky_solve
 
 __all__ = ["minimise", "violation"]
 
+_FEW = 64         # columns up to which a linear system costs less than sweeps
 _SETTLED = 8      # active sets tried first
 _SWEEPS = 4       # of coordinate descent between two signed systems
 _ROUNDS = 100
@@ -48,27 +50,16 @@ def minimise(
     >>> minimise(np.eye(2), np.array([-3.0, 0.5]), np.zeros(2), 1.0, 1e-12)
     array([2., 0.])
     """
-    settled = _settle(C, g, w, l1, accuracy, positive)
+    C = np.ascontiguousarray(C)
+    settled = _settle(C, g, w, l1, accuracy, positive) if len(w) <= _FEW else None
     if settled is not None:
         return settled
     w, q = w.copy(), g.copy()
     diagonal = C.diagonal()
     for _ in range(_ROUNDS):
-        for _ in range(_SWEEPS):
-            wrong = np.flatnonzero((violation(q, w, l1, positive) > accuracy) & (diagonal > 0))
-            if not wrong.size:
-                return w
-            for j in wrong.tolist():
-                a = float(diagonal[j])
-                old = float(w[j])
-                t = old - float(q[j]) / a
-                if t > l1 / a:
-                    new = t - l1 / a
-                else:
-                    new = t + l1 / a if t < -l1 / a and not positive else 0.0
-                if new != old:
-                    w[j] = new
-                    q += (new - old) * C[j]
+        _core.sweep_on_gram_(C, q, w, l1, 0.01 * accuracy, _SWEEPS, positive)
+        if violation(q, w, l1, positive)[diagonal > 0].max(initial=0.0) <= accuracy:
+            return w
         _signed_step(C, q, w, l1)
     return w
 

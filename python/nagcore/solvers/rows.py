@@ -44,20 +44,23 @@ class Sampler:
         self.m = self.rows_for(0.0)
         self._rare: np.ndarray | None = None  # rows of the stratum, once they were looked for
 
-    def rows_for(self, passes: float) -> int:
-        """How many rows to draw after so many passes: what half of them, or three reads, pay for."""
+    def rows_for(self, passes: float, matrices: int = 1) -> int:
+        """How many rows to draw after so many passes: what half of them, or three reads, pay for.
+
+        Where classes have a Gram matrix each, they share that.
+        """
         n, p = self.objective.shape[0], self.objective.p
-        affordable = int(max(_READS, 0.5 * passes) * _OPERATIONS * n / p)
+        affordable = int(max(_READS, 0.5 * passes) * _OPERATIONS * n / (p * matrices))
         m = max(_FEWEST * p, min(affordable, _MOST * p))
         return m if 2 * m <= n else n
 
-    def draw(self, curvature: np.ndarray, turn: int) -> tuple[np.ndarray | None, Any]:
+    def draw(self, curvature: np.ndarray | None, turn: int) -> tuple[np.ndarray | None, Any]:
         """Rows (None for all), and factors by which each of them counts.
 
         Parameters
         ----------
-        curvature : ndarray of shape (n,)
-            φ'' of each row, or what shall weigh it.
+        curvature : ndarray of shape (n,) or None
+            φ'' of each row, or what shall weigh it; None where all are equal.
         turn : int
             How many draws there were: each takes other rows.
         """
@@ -68,21 +71,23 @@ class Sampler:
             self._rare = self._look_for_rare()
         rng = np.random.default_rng([self.seed, turn])
         rare = self._rare
+        if curvature is None and not rare.size and self.objective.s is None:
+            return _strata(rng, m, n), n / m
         if len(rare) > m // 2:
             rare = np.sort(rng.choice(rare, m // 2, replace=False))
         share = np.full(len(rare), len(self._rare) / max(len(rare), 1))
-        importance = curvature.astype(np.float64)
+        importance = np.ones(n) if curvature is None else curvature.astype(np.float64)
         if self.objective.s is not None:
-            importance = importance * self.objective.s
-        importance = importance / importance.sum()
-        importance *= 0.9
+            importance *= self.objective.s
+        importance *= 0.9 / importance.sum()
         importance += 0.1 / n
         importance[self._rare] = 0.0
-        total = float(importance.sum())
+        sums = np.cumsum(importance)
+        total = float(sums[-1])
         # Systematic sampling: one uniform number, equal steps along the sums of the probabilities.
         left = m - len(rare)
         points = (np.arange(left) + rng.random()) * (total / left)
-        rows = np.minimum(np.searchsorted(np.cumsum(importance), points), n - 1)
+        rows = np.minimum(np.searchsorted(sums, points), n - 1)
         factor = total / (left * np.maximum(importance[rows], 1e-300))
         return np.concatenate([rare, rows]), np.concatenate([share, factor])
 
@@ -90,11 +95,16 @@ class Sampler:
         """Rows in which some rare column leaves its usual value. At most one pass."""
         objective = self.objective
         X, (n, d) = objective.X, objective.shape
-        rows = np.sort(np.random.default_rng(self.seed).choice(n, min(n, _LOOKED_AT), replace=False))
+        rows = _strata(np.random.default_rng(self.seed), min(n, _LOOKED_AT), n)
         block = X[rows]
         objective.reads.rows += len(rows)
         if isinstance(block, np.ndarray):
-            off = np.count_nonzero(block != np.sort(block[:3], axis=0)[1], axis=0)
+            usual = np.sort(block[:3], axis=0)[1]
+            off = np.count_nonzero(block != usual, axis=0)
+            # A constant column other than zero is seen by every sample: as all that there is to
+            # see, unless an intercept takes the constant away.
+            if not objective.fit_intercept:
+                off[(off == 0) & (usual != 0)] = _FEW
         else:
             off = np.bincount(block.indices, minlength=d)
         rare = np.flatnonzero(off < _FEW)
@@ -104,4 +114,9 @@ class Sampler:
         probe[rare] = np.random.default_rng(self.seed).uniform(1, 2, (len(rare), *probe.shape[1:]))
         z = objective.problem.margins(probe)
         z = z if z.ndim == 1 else z[:, 0]
-        return np.flatnonzero(z != np.median(z))
+        return np.flatnonzero(z != np.median(z[rows]))
+
+
+def _strata(rng: np.random.Generator, m: int, n: int) -> np.ndarray:
+    """m rows in ascending order, one from each of m equal parts of n rows."""
+    return ((np.arange(m) + rng.random(m)) * (n / m)).astype(np.int64)

@@ -95,7 +95,7 @@ class Judge:
             w = oracle.w[: self.objective.shape[1]]
             value_y += self.objective.l1 * float((w if self.objective.positive else np.abs(w)).sum())
         if self.penalised:
-            bound, free = self._penalised_gap(oracle)
+            bound, free = self._penalised_gap(oracle) if math.isnan(it.bound) else (it.bound, it.bound)
             if exact and not self.objective.fit_intercept:
                 self.lower = max(self.lower, value_y - bound)
         else:

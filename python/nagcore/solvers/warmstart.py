@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["from_sample"]
 
-_SHARE = 20      # n/m: thirty passes over the sample are then at most one and a half over X
+_SHARE = 8       # n/m: the ten or so passes that the sample takes are then about one over X
+_GRAM = 11.0     # a Gram matrix of m·p ≤ 11·n operations a number costs no more than a read of X
 _PASSES = 30
 _LEAST = 10      # passes that a run must be allowed, if one or two may be spent here
 
@@ -27,12 +28,13 @@ _LEAST = 10      # passes that a run must be allowed, if one or two may be spent
 def from_sample(run: Run, metric: Metric) -> tuple[np.ndarray, Columns | list[Columns]] | None:
     """w and the columns there, or None where a sample does not pay."""
     objective, sampler = run.objective, metric.sampler
-    if sampler is None or _SHARE * sampler.m > objective.shape[0]:
+    n = objective.shape[0]
+    if sampler is None or _SHARE * sampler.m > n or sampler.m * objective.p > _GRAM * n:
         return None
     if run.max_passes < _LEAST or run.max_iter < _LEAST:
         return None
-    rows, factor = sampler.draw(np.ones(objective.shape[0]), -1 % 2**31)
-    small = objective.sample(rows, factor)
+    rows, factor = sampler.draw(None, -1 % 2**31)
+    small = objective.sample(rows, factor if np.ndim(factor) else None)
     if small is None:
         return None
     m, least, last = len(rows), objective.p / len(rows), [np.inf]

@@ -1,0 +1,104 @@
+// Coordinate descent for a quadratic plus l1.
+#include <cmath>
+
+#include "bindings/array_checks.h"
+#include "bindings/bindings.h"
+#include "engine/coordinates.h"
+
+namespace py = pybind11;
+
+namespace nag {
+namespace {
+
+// An array that is read where it lies.
+template <class T> const T* lying(const py::object& a, const char* name, const char* dtype, int ndim, py::array& held) {
+  if (!py::isinstance<py::array>(a)) bad_type(std::string(name) + " is no NumPy array. Use np.ascontiguousarray(" + name + ", np." + dtype + ").");
+  held = py::reinterpret_borrow<py::array>(a);
+  if (held.ndim() != ndim || dtype_name(held) != dtype || !(held.flags() & py::array::c_style) ||
+      reinterpret_cast<std::uintptr_t>(held.data()) % sizeof(T) != 0)
+    bad_value(std::string(name) + " has shape " + shape_text(held) + " and dtype " + dtype_name(held) + "; a C-contiguous, aligned array of " +
+              std::to_string(ndim) + " dimensions is needed. Use np.ascontiguousarray(" + name + ", dtype=np." + dtype + ").");
+  return static_cast<const T*>(held.data());
+}
+
+void check_entries(const ColumnsView& A, std::int64_t entries) {
+  if (A.starts[0] != 0 || A.starts[A.p] != entries) bad_value("starts must run from 0 to the number of values. Use the indptr of a CSC array.");
+  for (std::int64_t j = 0; j < A.p; ++j)
+    if (A.starts[j] > A.starts[j + 1]) bad_value("starts must not fall, and do at " + std::to_string(j) + ". Use the indptr of a CSC array.");
+  for (std::int64_t k = 0; k < entries; ++k)
+    if (A.rows[k] < 0 || A.rows[k] >= A.n)
+      bad_value("rows holds " + std::to_string(A.rows[k]) + "; numbers from 0 to " + std::to_string(A.n - 1) + " are needed.");
+}
+
+void check_strengths(double l1, double l2, double accuracy) {
+  if (!(l1 >= 0 && l2 >= 0 && accuracy >= 0) || !std::isfinite(l1 + l2))
+    bad_value("l1, l2 and accuracy must be finite numbers >= 0.");
+}
+
+py::tuple on_columns(const py::object& values, const py::object& rows, const py::object& starts, const py::object& v, const py::object& g,
+                     const py::object& w, double l1, double l2, std::int64_t penalised, bool positive, double accuracy, std::int64_t rounds) {
+  check_strengths(l1, l2, accuracy);
+  const py::array_t<double> weights = numbers<double>(v, "v", 1, py::array(v).shape(0), 1);
+  ColumnsView A;
+  A.n = weights.shape(0);
+  py::array held_values, held_rows, held_starts;
+  if (rows.is_none()) {
+    A.values = lying<double>(values, "values", "float64", 2, held_values);
+    A.p = held_values.shape(0);
+    if (held_values.shape(1) != A.n) bad_value("values has shape " + shape_text(held_values) + "; columns of " + std::to_string(A.n) + " numbers, one a row, are needed.");
+  } else {
+    A.values = lying<double>(values, "values", "float64", 1, held_values);
+    A.rows = lying<std::int32_t>(rows, "rows", "int32", 1, held_rows);
+    A.starts = lying<std::int64_t>(starts, "starts", "int64", 1, held_starts);
+    A.p = held_starts.shape(0) - 1;
+    if (A.p < 0 || held_rows.shape(0) != held_values.shape(0)) bad_value("rows must have one number for each of values, and starts one more than there are columns.");
+    check_entries(A, held_values.shape(0));
+  }
+  if (penalised < 0 || penalised > A.p) bad_value("penalised is " + std::to_string(penalised) + "; from 0 to the number of columns is needed.");
+  const py::array_t<double> slope = numbers<double>(g, "g", 1, A.p, 1);
+  py::array_t<double> out = numbers<double>(w, "w", 1, A.p, 1), t(A.n);
+  const double* curvatures = weights.data();
+  for (std::int64_t i = 0; i < A.n; ++i)
+    if (curvatures[i] < 0) bad_value("v holds " + std::to_string(curvatures[i]) + "; numbers >= 0 are needed.");
+  const QuadraticL1 how{l1, l2, penalised, positive, accuracy, rounds};
+  double *to = out.mutable_data(), *margins = t.mutable_data(), left = 0;
+  const double* from = slope.data();
+  {
+    const py::gil_scoped_release release;
+    left = minimise_on_columns(A, curvatures, from, how, to, margins, [] {
+      const py::gil_scoped_acquire acquire;
+      return PyErr_CheckSignals() != 0;
+    });
+  }
+  if (left < 0) throw py::error_already_set();
+  return py::make_tuple(out, t, left);
+}
+
+double on_gram(const py::object& C, const py::object& q, const py::object& w, double l1, double accuracy, std::int64_t sweeps, bool positive) {
+  check_strengths(l1, 0, accuracy);
+  py::array held;
+  const double* matrix = lying<double>(C, "C", "float64", 2, held);
+  const std::int64_t p = held.shape(0);
+  if (held.shape(1) != p) bad_value("C has shape " + shape_text(held) + "; a square matrix is needed.");
+  if (overlap(q, w) || overlap(q, C) || overlap(w, C)) bad_value("C, q and w overlap; q and w are written. Use copies.");
+  double* slope = output<double>(q, "q", p, 1, true);
+  double* to = output<double>(w, "w", p, 1, true);
+  const py::gil_scoped_release release;
+  return sweep_on_gram(matrix, p, l1, positive, accuracy, sweeps, to, slope);
+}
+
+}  // namespace
+
+void bind_coordinates(py::module_& m) {
+  m.def("minimise_on_columns", &on_columns, py::arg("values"), py::arg("rows"), py::arg("starts"), py::arg("v"), py::arg("g"), py::arg("w"),
+        py::arg("l1"), py::arg("l2"), py::arg("penalised"), py::arg("positive") = false, py::arg("accuracy") = 0.0, py::arg("rounds") = 1000,
+        "w minimising <g, w - w0> + (w - w0)'H(w - w0)/2 + l1|w|, H = A diag(v) A' + l2 I, from w0: returns it, A'(w - w0) and the largest "
+        "violation of the optimality conditions that is left. values is (p, n), columns of X one a row, with rows and starts None, or the "
+        "data, indices and indptr of a CSC array. The first `penalised` coefficients have l1, l2 and the bound, the others are free.");
+  m.def("sweep_on_gram_", &on_gram, py::arg("C"), py::arg("q"), py::arg("w"), py::arg("l1"), py::arg("accuracy"), py::arg("sweeps"),
+        py::arg("positive") = false,
+        "Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1|w|; w and the gradient q change in place. Returns the largest violation "
+        "that the last sweep met, coordinates within `accuracy` left alone.");
+}
+
+}  // namespace nag

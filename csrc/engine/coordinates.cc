@@ -1,0 +1,259 @@
+// Coordinate descent finds the support and the signs; on those the rest is a linear system, towards which conjugate
+// gradients go a little further each round: where columns are collinear, sweeps alone would crawl.
+// Sources: Friedman, Hastie & Tibshirani 2010 (coordinate descent); Hestenes & Stiefel 1952 (conjugate gradients).
+#include "engine/coordinates.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace nag {
+namespace {
+
+constexpr int kLanes = 8;  // independent sums: the chain of additions is not what a dot product waits for
+
+double dot(const double* a, const double* b, std::int64_t m) {
+  double sum[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= m; i += kLanes)
+    for (int u = 0; u < kLanes; ++u) sum[u] += a[i + u] * b[i + u];
+  for (; i < m; ++i) sum[0] += a[i] * b[i];
+  return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+double violation_at(double q, double w, double l1, bool positive) {
+  if (w != 0) return std::fabs(q + std::copysign(l1, w));
+  return std::max((positive ? -q : std::fabs(q)) - l1, 0.0);
+}
+
+double minimiser(double target, double threshold, bool positive) {
+  if (target > threshold) return target - threshold;
+  return target < -threshold && !positive ? target + threshold : 0.0;
+}
+
+class Columns {
+ public:
+  Columns(const ColumnsView& A, const double* v) : A_(A), v_(v) {}
+
+  double product(std::int64_t j, const double* u) const {
+    if (A_.rows == nullptr) return dot(A_.values + j * A_.n, u, A_.n);
+    double even = 0, odd = 0;
+    std::int64_t k = A_.starts[j];
+    const std::int64_t end = A_.starts[j + 1];
+    for (; k + 1 < end; k += 2) {
+      even += A_.values[k] * u[A_.rows[k]];
+      odd += A_.values[k + 1] * u[A_.rows[k + 1]];
+    }
+    if (k < end) even += A_.values[k] * u[A_.rows[k]];
+    return even + odd;
+  }
+
+  void add(std::int64_t j, double c, double* u) const {
+    if (A_.rows == nullptr) {
+      const double* x = A_.values + j * A_.n;
+      for (std::int64_t i = 0; i < A_.n; ++i) u[i] += c * x[i];
+    } else {
+      for (std::int64_t k = A_.starts[j]; k < A_.starts[j + 1]; ++k) u[A_.rows[k]] += c * A_.values[k];
+    }
+  }
+
+  void add_weighted(std::int64_t j, double c, double* u) const {
+    if (A_.rows == nullptr) {
+      const double* x = A_.values + j * A_.n;
+      for (std::int64_t i = 0; i < A_.n; ++i) u[i] += c * x[i] * v_[i];
+    } else {
+      for (std::int64_t k = A_.starts[j]; k < A_.starts[j + 1]; ++k) u[A_.rows[k]] += c * A_.values[k] * v_[A_.rows[k]];
+    }
+  }
+
+  double curvature(std::int64_t j) const {
+    double sum = 0;
+    if (A_.rows == nullptr) {
+      const double* x = A_.values + j * A_.n;
+      double parts[kLanes] = {};
+      std::int64_t i = 0;
+      for (; i + kLanes <= A_.n; i += kLanes)
+        for (int u = 0; u < kLanes; ++u) parts[u] += x[i + u] * x[i + u] * v_[i + u];
+      for (; i < A_.n; ++i) parts[0] += x[i] * x[i] * v_[i];
+      for (const double part : parts) sum += part;
+    } else {
+      for (std::int64_t k = A_.starts[j]; k < A_.starts[j + 1]; ++k) sum += A_.values[k] * A_.values[k] * v_[A_.rows[k]];
+    }
+    return sum;
+  }
+
+ private:
+  const ColumnsView& A_;
+  const double* v_;
+};
+
+class Solver {
+ public:
+  Solver(const ColumnsView& A, const double* v, const double* g, const QuadraticL1& how, double* w)
+      : X_(A, v), n_(static_cast<std::size_t>(A.n)), p_(A.p), v_(v), g_(g), how_(how), w_(w), w0_(w, w + A.p), vt_(n_),
+        h_(static_cast<std::size_t>(A.p)) {
+    for (std::int64_t j = 0; j < p_; ++j) h_[at(j)] = X_.curvature(j) + ridge(j);
+  }
+
+  double run(const std::function<bool()>& interrupted) {
+    double worst = 0, before = INFINITY;
+    for (std::int64_t round = 0; round < how_.rounds; ++round) {
+      worst = 0;
+      for (std::int64_t j = 0; j < p_; ++j) worst = std::max(worst, move(j));
+      if (worst <= how_.accuracy) break;
+      if (interrupted()) return -1;
+      support_.clear();
+      for (std::int64_t j = 0; j < p_; ++j)
+        if (w_[j] != 0 || j >= how_.penalised) support_.push_back(j);
+      for (int sweep = 0; sweep < kShortSweeps; ++sweep) {
+        double met = 0;
+        for (const std::int64_t j : support_) met = std::max(met, move(j));
+        if (met <= 0.3 * how_.accuracy) break;
+      }
+      if (round > 0 && worst > kFast * before) conjugate_gradients();
+      before = worst;
+    }
+    return worst;
+  }
+
+  void margins(double* t) const {
+    std::fill(t, t + n_, 0.0);
+    for (std::int64_t j = 0; j < p_; ++j)
+      if (w_[j] != w0_[at(j)]) X_.add(j, w_[j] - w0_[at(j)], t);
+  }
+
+ private:
+  static constexpr int kShortSweeps = 4;  // over the support, between two over all columns
+  static constexpr double kFast = 0.1;    // sweeps that shrink the violation this much need no help
+  static constexpr int kSteps = 24;       // of conjugate gradients a round
+
+  static std::size_t at(std::int64_t j) { return static_cast<std::size_t>(j); }
+  double ridge(std::int64_t j) const { return j < how_.penalised ? how_.l2 : 0.0; }
+  double l1(std::int64_t j) const { return j < how_.penalised ? how_.l1 : 0.0; }
+  double slope(std::int64_t j) const { return g_[j] + X_.product(j, vt_.data()) + ridge(j) * (w_[j] - w0_[at(j)]); }
+
+  // To the minimum along one coordinate; returns the violation that was met.
+  double move(std::int64_t j) {
+    const double h = h_[at(j)];
+    if (!(h > 0)) return 0.0;  // without curvature the column is zero, and so is its gradient
+    const double q = slope(j), old = w_[j];
+    const bool bounded = how_.positive && j < how_.penalised;
+    const double to = minimiser(old - q / h, l1(j) / h, bounded), met = violation_at(q, old, l1(j), bounded);
+    if (to != old) {
+      X_.add_weighted(j, to - old, vt_.data());
+      w_[j] = to;
+    }
+    return met;
+  }
+
+  // y = A_S' c, its weighted square, and what c changes in the value.
+  double spread(const std::vector<double>& c, std::vector<double>& y) const {
+    std::fill(y.begin(), y.end(), 0.0);
+    for (std::size_t k = 0; k < support_.size(); ++k)
+      if (c[k] != 0) X_.add(support_[k], c[k], y.data());
+    for (std::size_t i = 0; i < n_; ++i) y[i] *= v_[i];
+    double square = 0;
+    for (std::size_t k = 0; k < support_.size(); ++k) square += c[k] * c[k] * ridge(support_[k]);
+    double data = 0;
+    for (std::size_t i = 0; i < n_; ++i)
+      if (v_[i] > 0) data += y[i] * y[i] / v_[i];
+    return square + data;
+  }
+
+  void conjugate_gradients() {
+    support_.erase(std::remove_if(support_.begin(), support_.end(),
+                                  [this](std::int64_t j) { return (w_[j] == 0 && j < how_.penalised) || !(h_[at(j)] > 0); }),
+                   support_.end());
+    const std::size_t m = support_.size();
+    if (m < 2) return;
+    std::vector<double> r(m), start(m), x(m), d(m), Hd(m), y(n_);
+    double rz = 0;
+    for (std::size_t k = 0; k < m; ++k) {
+      const std::int64_t j = support_[k];
+      start[k] = slope(j) + (w_[j] != 0 ? std::copysign(l1(j), w_[j]) : 0.0);
+      r[k] = -start[k];
+      d[k] = r[k] / h_[at(j)];
+      rz += r[k] * d[k];
+    }
+    const double goal = 1e-6 * rz;
+    for (int step = 0; step < kSteps && rz > goal; ++step) {
+      const double curved = spread(d, y);
+      if (!(curved > 0)) break;
+      const double alpha = rz / curved;
+      double next = 0;
+      for (std::size_t k = 0; k < m; ++k) {
+        const std::int64_t j = support_[k];
+        Hd[k] = X_.product(j, y.data()) + ridge(j) * d[k];
+        x[k] += alpha * d[k];
+        r[k] -= alpha * Hd[k];
+        next += r[k] * r[k] / h_[at(j)];
+      }
+      for (std::size_t k = 0; k < m; ++k) d[k] = r[k] / h_[at(support_[k])] + next / rz * d[k];
+      rz = next;
+    }
+    // Coefficients that would change sign stop at zero, if the value falls so; else all stop where the first does.
+    double least = 1;
+    std::vector<double> clipped = x;
+    for (std::size_t k = 0; k < m; ++k) {
+      const std::int64_t j = support_[k];
+      if (j < how_.penalised && w_[j] * (w_[j] + x[k]) < 0) {
+        clipped[k] = -w_[j];
+        least = std::min(least, -w_[j] / x[k]);
+      }
+    }
+    if (take(clipped, start, y) || least == 1) return;
+    for (double& c : x) c *= least;
+    take(x, start, y);
+  }
+
+  // Take a step on the support if the value does not rise: signs hold, so l1 is linear along it.
+  bool take(const std::vector<double>& c, const std::vector<double>& start, std::vector<double>& y) {
+    double change = 0.5 * spread(c, y);
+    for (std::size_t k = 0; k < c.size(); ++k) change += c[k] * start[k];
+    if (!(change <= 0)) return false;
+    for (std::size_t k = 0; k < c.size(); ++k) w_[support_[k]] += c[k];
+    for (std::size_t i = 0; i < n_; ++i) vt_[i] += y[i];
+    return true;
+  }
+
+  Columns X_;
+  std::size_t n_;
+  std::int64_t p_;
+  const double *v_, *g_;
+  const QuadraticL1& how_;
+  double* w_;
+  std::vector<double> w0_, vt_, h_;
+  std::vector<std::int64_t> support_;
+};
+
+}  // namespace
+
+double minimise_on_columns(const ColumnsView& A, const double* v, const double* g, const QuadraticL1& how, double* w, double* t,
+                           const std::function<bool()>& interrupted) {
+  Solver solver(A, v, g, how, w);
+  const double left = solver.run(interrupted);
+  solver.margins(t);
+  return left;
+}
+
+double sweep_on_gram(const double* C, std::int64_t p, double l1, bool positive, double accuracy, std::int64_t sweeps, double* w, double* q) {
+  double worst = 0;
+  for (std::int64_t sweep = 0; sweep < sweeps; ++sweep) {
+    worst = 0;
+    for (std::int64_t j = 0; j < p; ++j) {
+      const double h = C[j * p + j];
+      const double met = violation_at(q[j], w[j], l1, positive);
+      if (!(met > accuracy) || !(h > 0)) continue;
+      worst = std::max(worst, met);
+      const double to = minimiser(w[j] - q[j] / h, l1 / h, positive), change = to - w[j];
+      if (change == 0) continue;
+      w[j] = to;
+      const double* row = C + j * p;
+      for (std::int64_t i = 0; i < p; ++i) q[i] += change * row[i];
+    }
+    if (worst <= accuracy) break;
+  }
+  return worst;
+}
+
+}  // namespace nag

@@ -1,0 +1,139 @@
+"""Working sets for l1 where there are many columns: few passes over X, the rest on copies of a few columns.
+
+A pass over all columns gives the gradient, hence how far each coefficient is from its optimality
+condition. The working set takes in the worst offenders; on its columns (`ColumnStore`) proximal
+Newton steps need nothing but margins, φ' and φ'' of the rows:
+
+    δ = argmin ⟨∇f, δ⟩ + ½⟨δ, ∇²f δ⟩ + l1‖w + δ‖₁,   w⁺ = w + t·δ,   z⁺ = z + t·Aδ
+
+with coordinate descent on the columns for δ, and a line search on margins for t. Then the next pass
+over all columns looks for new offenders, and proves the gap.
+
+Along a path the columns stay, the last pass serves the next strength too, and the set starts with
+the columns that the sequential strong rule expects: |∂f/∂w_j| > 2·l1 − (the last l1).
+
+Source: Massias, Gramfort & Salmon 2018 (working sets); Tibshirani et al. 2012 (the strong rule).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nagcore.solvers.base import Iterate, Known, Oracle
+from nagcore.solvers.columnstore import ColumnStore
+from nagcore.solvers.linesearch import ARMIJO
+from nagcore.solvers.quadratic_l1 import violation
+
+__all__ = ["Kept", "working_sets"]
+
+_FIRST_SET = 64
+_SHARE = 32            # a set may hold one column in so many, before it is known how many matter
+_MOST_BYTES = 1 << 26  # of copies, on the same condition
+_STEPS = 50            # of Newton's method between two passes
+_CERTAIN = 0.2         # the share of the gap to reach that violations within the set may be worth
+_FLAT = 1e-6           # of the mean curvature: rows that are flat here need not be so a step away
+
+
+@dataclass
+class Kept:
+    """What one strength of a path leaves to the next: columns, a Hessian, the last pass over all columns."""
+
+    store: ColumnStore | None = None
+    last: Known | None = None
+    l1: float = 0.0
+    hessian: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def working_sets(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
+    """Yield one iterate per pass over all columns. L is not used."""
+    objective, d = oracle.objective, oracle.objective.shape[1]
+    kept = objective.kept if objective.kept is not None else Kept()
+    z, last = oracle.new_margins(), kept.last
+    if last is not None and last.z.dtype == z.dtype and np.array_equal(last.w[:d], x[:d]):
+        oracle.resume(last)
+        x = last.w
+    f, g = oracle.start(x, z)
+    store = kept.store or ColumnStore(objective)
+    low = min(objective.l1, max(2 * objective.l1 - kept.l1, 0.0)) if kept.last is not None else objective.l1
+    share = 1.0
+    while True:
+        kept.store, kept.last, kept.l1 = store, Known(x, oracle.data_value, oracle.u, z.copy()), objective.l1
+        yield Iterate(x, f, z, x, f, z, g, 1.0)
+        entering = _entering(objective, g, x, store, low)
+        low = objective.l1
+        store.add(np.union1d(entering, np.flatnonzero(x[:d])))
+        x = _on_columns(oracle, store, x, z, _goal(oracle, x, f) * share)
+        if not entering.size:
+            share *= 0.1
+        f, g = oracle.gradient(x, z)
+
+
+def _entering(objective, g, x, store: ColumnStore, low: float) -> np.ndarray:
+    """The columns whose gradient exceeds `low`, the worst of them where they are too many."""
+    n, d = objective.shape
+    reach = -g[:d] if objective.positive else np.abs(g[:d])
+    over = np.flatnonzero((reach > low) & (x[:d] == 0) & ~store.held)
+    size = max(_FIRST_SET, 2 * np.count_nonzero(x[:d]), min(d // _SHARE, _MOST_BYTES // (8 * n)))
+    if len(over) > size:
+        over = over[np.argpartition(-reach[over], size - 1)[:size]]
+    return np.sort(over)
+
+
+def _goal(oracle: Oracle, x: np.ndarray, f: float) -> float:
+    """How small violations must become: coefficients w of violation e are worth about ‖w‖₁·e."""
+    objective = oracle.objective
+    d, l1 = objective.shape[1], objective.l1
+    size = float(np.abs(x[:d]).sum())
+    gained = max(objective.null_model(oracle.problem)[0] - oracle.value(x, f), 0.0)
+    scale = float(np.abs(oracle.u[:d]).max(initial=0.0)) if l1 == 0 else l1
+    wanted = _CERTAIN * oracle.tol * gained / size if size and gained else 0.01 * scale
+    return min(max(wanted, 1e-13 * scale), 0.1 * scale)
+
+
+def _on_columns(oracle: Oracle, store: ColumnStore, x, z, goal: float) -> np.ndarray:
+    """Proximal Newton on the columns held, from x with margins z, until no violation exceeds `goal`."""
+    objective, problem = oracle.objective, oracle.problem
+    s = objective.s if objective.s is not None else 1.0 / objective.shape[0]
+    p, l1, l2 = store.penalised, objective.l1, objective.l2
+    w, z, r = x[store.index], z.copy(), np.empty_like(z)
+
+    def penalty(w: np.ndarray) -> float:
+        head = w[:p]
+        return 0.5 * l2 * float(np.sum(head * head)) + l1 * float(np.abs(head).sum())
+
+    f = problem.loss_from_margins(z, r)
+    for _ in range(_STEPS):
+        g = store.products(r * s)
+        g[:p] += l2 * w[:p]
+        wrong = violation(g[:p], w[:p], l1, objective.positive).max(initial=0.0)
+        wrong = max(float(wrong), float(np.abs(g[p:]).max(initial=0.0)))
+        if wrong <= goal:
+            break
+        if objective.loss.name == "squared":
+            v, accuracy = np.full(len(z), 1.0) * s, 0.5 * goal
+        else:
+            v = problem.curvature_from_margins(z).astype(np.float64)
+            v = np.maximum(v, _FLAT * max(float(v.mean()), 1e-300)) * s
+            accuracy = max(0.3 * goal, 0.05 * wrong)
+        moved, t = store.minimise(v, g, w, objective, accuracy)
+        step = moved - w
+        least = float(np.sum(g * step)) + l1 * float(np.abs(moved[:p]).sum() - np.abs(w[:p]).sum())
+        F, length = f + penalty(w), 1.0
+        noise = 1e-14 * abs(F)
+        while length > 1e-10:
+            trial, trial_r, point = z + length * t, np.empty_like(r), w + length * step
+            f_new = problem.loss_from_margins(trial, trial_r)
+            if f_new + penalty(point) <= F + ARMIJO * length * least + noise:
+                break
+            length *= 0.5
+        else:
+            break
+        w, z, r, f = point, trial, trial_r, f_new
+        if -least <= noise:
+            break
+    x = x.copy()
+    x[store.index] = w
+    return x

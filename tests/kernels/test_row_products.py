@@ -1,0 +1,110 @@
+"""RowProducts: X Xᵀv and Xᵀv from a copy of CSR by columns, against plain products in wide arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cases import ISAS, THREADS, csr, thinned
+from nagcore import _core
+
+pytest.importorskip("scipy.sparse")
+
+
+def sparse_rows(n, d, dtype="float64", index="int32", keep=0.3, seed=0):
+    X = thinned(np.random.default_rng(seed).normal(size=(n, d)), keep, seed)
+    return csr(X, index, dtype)
+
+
+def products(X, **how):
+    return _core.RowProducts(_core.Problem(X, np.zeros(X.shape[0]), loss="squared", **how))
+
+
+def check(close, X, v, **how):
+    got, rows = products(X, **how), v.shape[0]
+    arithmetic = "float32" if v.dtype == X.dtype == np.float32 else "float64"
+    wide = np.longdouble if arithmetic == "float64" else np.float64
+    dense, size = X.toarray().astype(wide), np.abs(X.toarray()).astype(np.float64)
+    V, A = v.astype(wide), np.abs(v).astype(np.float64)
+    out = got.product(v)
+    assert out.dtype == arithmetic and out.shape == v.shape and rows == X.shape[0]
+    close(out, dense @ (dense.T @ V), "row_product", arithmetic, size @ (size.T @ A), f"{X.shape} {v.shape}")
+    out = got.transposed(v)
+    assert out.dtype == np.float64
+    close(out, dense.T @ V, "rmatvec", arithmetic, size.T @ A, f"{X.shape} {v.shape}")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("index", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_row_products_match_plain_ones(dtype, index, isa, close):
+    rng = np.random.default_rng(1)
+    for n, d in ((1, 1), (40, 170), (170, 40)):
+        X = sparse_rows(n, d, dtype, index)
+        for shape in ((n,), (n, 1), (n, 2), (n, 7), (n, 16), (n, 20), (n, 33), (n, 70)):
+            check(close, X, rng.normal(size=shape).astype(dtype), isa=isa)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_row_products_of_long_columns(dtype, close):
+    """Columns longer than a chain of sums in the compute type, on several threads."""
+    X = sparse_rows(3000, 30, dtype, keep=0.9)
+    rng = np.random.default_rng(0)
+    for shape in ((3000,), (3000, 5)):
+        check(close, X, 1 + rng.random(shape).astype(dtype), n_threads=2)
+
+
+def test_row_products_take_a_float64_vector_on_float32_data(close):
+    X = sparse_rows(60, 90, "float32")
+    check(close, X, np.random.default_rng(0).normal(size=(60, 3)))
+
+
+def test_row_products_without_any_entry():
+    X = csr(np.zeros((5, 4)))
+    np.testing.assert_array_equal(products(X).product(np.ones(5)), 0)
+    np.testing.assert_array_equal(products(X).transposed(np.ones((5, 2))), np.zeros((4, 2)))
+
+
+def test_a_slice_of_rows_is_its_own_matrix(close):
+    """indptr that does not begin at zero."""
+    X = sparse_rows(50, 80)
+    part = X[10:37]
+    check(close, part, np.random.default_rng(0).normal(size=27))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_threads_give_the_same_bits(dtype):
+    X = sparse_rows(900, 2000, dtype, keep=0.5)  # four groups of columns
+    assert X.nnz > 1 << 19
+    rng = np.random.default_rng(0)
+    for shape in ((900,), (900, 6)):
+        v = rng.normal(size=shape).astype(dtype)
+        each = [products(X, n_threads=t) for t in THREADS]
+        assert len({p.product(v).tobytes() for p in each}) == 1
+        assert len({p.transposed(v).tobytes() for p in each}) == 1
+
+
+def test_row_products_say_what_they_hold():
+    X = sparse_rows(30, 50, "float32")
+    assert products(X).nbytes == X.nnz * 8 + 8 * 51
+
+
+def test_row_products_refuse_what_they_cannot_take():
+    with pytest.raises(ValueError, match=r"X is dense.*X @ \(X.T @ v\)"):
+        products(np.ones((3, 2)))
+    got = products(sparse_rows(6, 9))
+    for v in (np.ones(5), np.ones((9, 2)), np.ones((6, 0)), np.ones((6, 1, 1))):
+        with pytest.raises(ValueError, match=r"v has shape .*\(6,\) or \(6, m\) is needed"):
+            got.product(v)
+    for method in (got.product, got.transposed):
+        with pytest.raises(ValueError, match="v holds NaN"):
+            method(np.array([1.0, np.nan, 0, 0, 0, 0]))
+
+
+def test_not_a_number_in_x_is_named():
+    X = sparse_rows(6, 9, keep=1.0)
+    X.data[3] = np.nan
+    row = int(np.searchsorted(X.indptr, 3, side="right") - 1)
+    for method in (products(X).product, products(X).transposed):
+        with pytest.raises(ValueError, match=f"X holds NaN or infinity, first in row {row}, column"):
+            method(np.ones(6))
