@@ -1,6 +1,7 @@
 // Small dense algebra in float64.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "bindings/bindings.h"
@@ -85,9 +86,34 @@ py::object with_triangular(Triangular what, const py::object& L, const py::objec
   return x;
 }
 
+// A float64 array in C order, as it lies.
+const double* in_place(const py::handle& x, const char* name, std::int64_t size) {
+  if (!py::isinstance<py::array>(x)) bad_type(std::string(name) + " is no NumPy array.");
+  const py::array a = py::reinterpret_borrow<py::array>(x);
+  if (dtype_name(a) != "float64" || !(a.flags() & py::array::c_style) || a.size() != size)
+    bad_value(std::string(name) + " has dtype " + dtype_name(a) + " and " + std::to_string(a.size()) + " numbers; float64, C order and " +
+              std::to_string(size) + " are needed.");
+  return static_cast<const double*>(a.data());
+}
+
+py::array_t<double> inverse_hessian_times(const py::iterable& pairs, const py::array_t<double, py::array::c_style>& g) {
+  py::array_t<double> q(std::vector<py::ssize_t>(g.shape(), g.shape() + g.ndim()));
+  std::copy_n(g.data(), g.size(), q.mutable_data());
+  std::vector<const double*> s, y;
+  for (const py::handle pair : pairs) {
+    const py::tuple both = py::reinterpret_borrow<py::tuple>(pair);
+    s.push_back(in_place(both[0], "s", g.size()));
+    y.push_back(in_place(both[1], "y", g.size()));
+  }
+  two_loops(s, y, g.size(), q.mutable_data());
+  return q;
+}
+
 }  // namespace
 
 void bind_linalg(py::module_& m) {
+  m.def("two_loops", &inverse_hessian_times, py::arg("pairs"), py::arg("g"),
+        "H g by the two loops of L-BFGS over pairs (s, y), oldest first; H_0 = <s, y>/<y, y> I of the last pair. A copy of g without pairs.");
   m.def("cholesky_", &cholesky_in_place, py::arg("A"), py::arg("n_threads") = py::none(), py::arg("isa") = py::none(),
         "The lower triangle of A (square, float64, C order) becomes L with A = L L', its strict upper triangle zeros; only the lower "
         "triangle is read. Returns -1, or the index of the first pivot that is no positive finite number: A is then unspecified.");

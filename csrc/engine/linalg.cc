@@ -237,4 +237,37 @@ void triangular(const KernelTable& table, Triangular what, const std::vector<con
   });
 }
 
+namespace {
+
+double dot(const double* a, const double* b, std::int64_t p) {
+  constexpr std::int64_t kLanes = 8;
+  double sums[kLanes] = {}, total = 0;
+  std::int64_t i = 0;
+  for (; i + kLanes <= p; i += kLanes)
+    for (std::int64_t l = 0; l < kLanes; ++l) sums[l] += a[i + l] * b[i + l];
+  for (; i < p; ++i) total += a[i] * b[i];
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+void add(double t, const double* a, double* b, std::int64_t p) {
+  for (std::int64_t i = 0; i < p; ++i) b[i] += t * a[i];
+}
+
+}  // namespace
+
+void two_loops(const std::vector<const double*>& s, const std::vector<const double*>& y, std::int64_t p, double* q) {
+  const std::size_t m = s.size();
+  std::vector<double> alpha(m), rho(m);
+  for (std::size_t i = m; i-- > 0;) {
+    rho[i] = dot(s[i], y[i], p);
+    alpha[i] = dot(s[i], q, p) / rho[i];
+    add(-alpha[i], y[i], q, p);
+  }
+  if (m == 0) return;
+  const double scale = rho[m - 1] / dot(y[m - 1], y[m - 1], p);
+  for (std::int64_t i = 0; i < p; ++i) q[i] *= scale;
+  for (std::size_t i = 0; i < m; ++i) add(alpha[i] - dot(y[i], q, p) / rho[i], s[i], q, p);
+}
+
 }  // namespace nag

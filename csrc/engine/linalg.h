@@ -18,4 +18,8 @@ enum class Triangular { solve, product };
 void triangular(const KernelTable& table, Triangular what, const std::vector<const double*>& L, std::int64_t d, double* B, std::int64_t m,
                 bool transposed, int n_threads);
 
+// q (p numbers) becomes H q, H the inverse Hessian that m pairs of steps s and changes of gradient y describe, oldest first,
+// with H_0 = <s, y>/<y, y> I of the last pair. Sums run in one order.
+void two_loops(const std::vector<const double*>& s, const std::vector<const double*>& y, std::int64_t p, double* q);
+
 }  // namespace nag

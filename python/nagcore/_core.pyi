@@ -137,6 +137,7 @@ def sweep_on_gram_(
     sweeps: int,
     positive: bool = False,
 ) -> float: ...
+def two_loops(pairs: Any, g: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
 def nesterov_step(
     params: Any,
     grads: Any,

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.objective.duality import dot
 from nagcore.solvers.base import Iterate, Method, Oracle
 from nagcore.solvers.linesearch import ARMIJO, best_step
@@ -54,19 +55,7 @@ def plbfgs(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
 
 def two_loops(pairs: deque, g: np.ndarray, L: float) -> np.ndarray:
     """H_k g from the pairs (s, y), oldest first."""
-    q, alphas = g.copy(), []
-    for s, y in reversed(pairs):
-        alpha = dot(s, q) / dot(s, y)
-        alphas.append(alpha)
-        q -= alpha * y
-    if pairs:
-        s, y = pairs[-1]
-        q *= dot(s, y) / dot(y, y)
-    else:
-        q /= L
-    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
-        q += (alpha - dot(y, q) / dot(s, y)) * s
-    return q
+    return _core.two_loops(pairs, g) if pairs else g / L
 
 
 METHOD = Method("plbfgs", plbfgs, smooth=True, patience=20)
