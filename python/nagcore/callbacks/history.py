@@ -132,11 +132,13 @@ class History:
 
     def __call__(self, state: State) -> None:
         """Record one iteration of `nagcore.minimize`."""
-        lowest = state.value
-        if self.rows and state.n_iter > 1:
-            lowest = min(lowest, self.rows[-1].get("value", math.inf))
-        self._record({"step": state.n_iter, "passes": state.n_passes, "seconds": state.seconds,
-                      "value": lowest, "gap": state.gap})
+        self.iteration(state.n_iter, state.n_passes, state.seconds, state.value, state.gap)
+
+    def iteration(self, n_iter: int, n_passes: float, seconds: float, value: float, gap: float) -> None:
+        """Record one iteration of `nagcore.minimize`, from the numbers themselves."""
+        if self.rows and n_iter > 1:
+            value = min(value, self.rows[-1].get("value", math.inf))
+        self._record({"step": n_iter, "passes": n_passes, "seconds": seconds, "value": value, "gap": gap})
 
     def _write(self, line: str) -> None:
         stream = self._stream

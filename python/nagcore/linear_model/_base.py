@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from nagcore.linear_model._labels import are_whole
 from nagcore.objective import Objective
 from nagcore.solvers import Result, run
 
@@ -62,10 +63,12 @@ def _is_plain(X: Any) -> bool:
             and X.dtype.type in _DTYPES and X.dtype.isnative)  # fmt: skip
 
 
-def _is_plain_target(y: Any, n: int, kinds: str) -> bool:
-    if not (type(y) is np.ndarray and y.shape == (n,) and y.dtype.kind in kinds):
+def _is_plain_target(y: Any, n: int, classes: bool) -> bool:
+    if not (type(y) is np.ndarray and y.shape == (n,) and y.dtype.kind in ("iubf" if classes else "f")):
         return False
-    return y.dtype.kind != "f" or bool(np.isfinite(y).all())
+    if y.dtype.kind != "f":
+        return True
+    return are_whole(y) if classes else bool(np.isfinite(y).all())
 
 
 def check_data(
@@ -75,7 +78,7 @@ def check_data(
 
     Integers become float64 (uint8 stays, when dense), other sparse formats CSR with sorted indices.
     """
-    if _is_plain(X) and _is_plain_target(y, len(X), "iub" if classes else "f"):
+    if _is_plain(X) and _is_plain_target(y, len(X), classes):
         estimator.n_features_in_ = X.shape[1]
         if hasattr(estimator, "feature_names_in_"):
             del estimator.feature_names_in_

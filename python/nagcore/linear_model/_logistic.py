@@ -21,10 +21,10 @@ from nagcore.linear_model._base import (
     warn_unconverged,
 )
 from nagcore.linear_model._classify import LinearClassifier
+from nagcore.linear_model._labels import check_labels, encode
 from nagcore.linear_model._logistic_problem import (
     THEIRS,
     LogisticProblem,
-    check_labels,
     check_solver,
     class_weighted,
     warn_if_separated,
@@ -183,7 +183,7 @@ class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
         strength, ratio = self._penalty()
         X, y = check_data(self, X, y, classes=True)
         check_labels(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_, codes = encode(y)
         k = len(self.classes_)
         if k < 2:
             raise ValueError(

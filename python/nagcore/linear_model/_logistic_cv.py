@@ -14,8 +14,9 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 
 from nagcore.linear_model._base import check_data, check_weights, raise_if_interrupted, validate_params
+from nagcore.linear_model._labels import check_labels, encode
 from nagcore.linear_model._logistic import LogisticRegression
-from nagcore.linear_model._logistic_problem import LogisticProblem, check_labels, check_solver
+from nagcore.linear_model._logistic_problem import LogisticProblem, check_solver
 from nagcore.linear_model._routing import label_aware, part_of, refuse_params, route, router
 
 __all__ = ["LogisticRegressionCV"]
@@ -139,7 +140,7 @@ class LogisticRegressionCV(LogisticRegression):
         ratios = self._ratios(penalty, given_ratios)
         X, y = check_data(self, X, y, classes=True)
         check_labels(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_, codes = encode(y)
         k = len(self.classes_)
         if k < 2:
             raise ValueError("This solver needs samples of at least 2 classes in the data, but the data "
@@ -251,7 +252,8 @@ class LogisticRegressionCV(LogisticRegression):
         model.classes_, model.n_features_in_ = self.classes_, X.shape[1]
         model.coef_, model.intercept_ = self.coef_, self.intercept_
         if scorer is None:
-            return model.score(X, y, sample_weight=params.get("sample_weight"))
+            # scikit-learn's accuracy_score looks at labels that are known to be good for longer than a fit.
+            return float(np.average(model.predict(X) == y, weights=params.get("sample_weight")))
         return scorer(model, X, y, **params)
 
     def _choose(self, problem, weights, paths, scores, ratios) -> None:

@@ -9,14 +9,13 @@ import numpy as np
 from scipy.sparse import csr_matrix, hstack, issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 
 from nagcore.linear_model._base import linear_scores, solve, threads_of
 from nagcore.objective import Objective
 from nagcore.solvers import Result
 
 __all__ = [
-    "THEIRS", "LogisticProblem", "check_labels", "check_solver", "class_weighted", "warn_if_separated",
+    "THEIRS", "LogisticProblem", "check_solver", "class_weighted", "warn_if_separated",
 ]  # fmt: skip
 
 # scikit-learn's names of methods; each means nagcore's choice, which gives what they give.
@@ -42,12 +41,6 @@ def check_solver(solver: str, penalty: str | None, dual: bool) -> None:
                          "Use solver='auto' or 'lbfgs'.")
     if dual and penalty == "l1":
         raise ValueError("Unsupported set of arguments: dual=True with the l1 penalty. Use dual=False.")
-
-
-def check_labels(y: np.ndarray) -> None:
-    """scikit-learn's check that y holds classes; whole numbers and text in one column always do."""
-    if not (y.ndim == 1 and y.dtype.kind in "iubU"):
-        check_classification_targets(y)
 
 
 def class_weighted(

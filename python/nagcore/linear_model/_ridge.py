@@ -20,6 +20,7 @@ from nagcore.linear_model._base import (
     validate_params,
 )
 from nagcore.linear_model._classify import LinearClassifier
+from nagcore.linear_model._labels import check_labels, encode, signs
 from nagcore.linear_model._least_squares import fits, least_squares
 from nagcore.solvers import names
 
@@ -220,6 +221,7 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     _keeps_rows = False
+    _label_binarizer: Any  # of several labels a row, or of text; else None
     _fit = RidgeBase._fit
     _set = RidgeBase._set
     _fit_columns = RidgeBase._fit_columns
@@ -235,11 +237,17 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
     def _binarize(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, Any]:
         """Checked X, targets −1 and +1 of shape (n, 1) or (n, n_classes), and weights."""
         X, y = check_data(self, X, y, classes=True, multi_output=True)
-        self._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1)
-        Y = self._label_binarizer.fit_transform(y).astype(np.float64)
-        self.classes_ = self._label_binarizer.classes_
-        if not self._several_labels():
-            y = column_or_1d(y, warn=True)
+        self._label_binarizer = None
+        if y.ndim == 1 and y.dtype.kind in "iubf":
+            check_labels(y)
+            self.classes_, codes = encode(y)
+            Y = signs(codes, len(self.classes_))
+        else:
+            self._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1)
+            Y = self._label_binarizer.fit_transform(y).astype(np.float64)
+            self.classes_ = self._label_binarizer.classes_
+            if not self._several_labels():
+                y = column_or_1d(y, warn=True)
         weights = check_weights(sample_weight, X)
         if self.class_weight:
             share = compute_sample_weight(self.class_weight, y)
@@ -247,7 +255,8 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
         return X, Y, weights
 
     def _several_labels(self) -> bool:
-        return self._label_binarizer.y_type_.startswith("multilabel")
+        binarizer = self._label_binarizer
+        return binarizer is not None and binarizer.y_type_.startswith("multilabel")
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the class of each row, shape (n,), or the labels of each, (n, n_labels)."""

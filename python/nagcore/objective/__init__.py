@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nagcore import losses
+from nagcore.objective.checks import check_out, check_w, w_shape
 from nagcore.objective.counted import Counted, Reads
 from nagcore.objective.duality import Certificate, best_intercept, certify, dot
 from nagcore.objective.intercept import link_of
@@ -19,44 +20,6 @@ from nagcore.objective.storage import narrowed
 from nagcore.penalties import Penalty
 
 __all__ = ["Objective", "value_and_grad"]
-
-
-def _w_shape(problem: Any) -> tuple[int, ...]:
-    return (problem.p,) if problem.k == 1 else (problem.p, problem.k)
-
-
-def check_w(w: Any, problem: Any, name: str = "w") -> np.ndarray:
-    """Return w as a float array of the problem's shape, or raise naming what came and what fits."""
-    w = np.asarray(w)
-    if w.dtype.kind not in "fiub":
-        raise TypeError(f"{name} has dtype {w.dtype}; nagcore takes float64 or float32. "
-                        f"Use np.asarray({name}, dtype=np.float64).")
-    shape = _w_shape(problem)
-    if w.shape != shape:
-        rows = f"{problem.d} features" + (" and the intercept last" if problem.p > problem.d else "")
-        classes = "" if problem.k == 1 else f", one column for each of {problem.k} classes"
-        raise ValueError(f"{name} has shape {w.shape}; this data takes {shape}: {rows}{classes}. "
-                         f"Use np.zeros({shape}) to start.")
-    if not np.isfinite(w).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(w))[0])
-        raise ValueError(f"{name} holds NaN or infinity, first at {where}; nagcore takes finite "
-                         f"numbers. Use np.nan_to_num({name}) or find where it came from.")
-    return w
-
-
-def _check_out(out: Any, w: np.ndarray, dtype: np.dtype, held: tuple) -> None:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out is {type(out).__name__}; nagcore writes to a NumPy array. "
-                        f"Use np.empty({w.shape}, np.{dtype}).")
-    if out.shape != w.shape or out.dtype != dtype:
-        raise ValueError(f"out has shape {out.shape} and dtype {out.dtype}; the gradient has shape "
-                         f"{w.shape} and dtype {dtype}. Use np.empty({w.shape}, np.{dtype}).")
-    if not out.flags.writeable:
-        raise ValueError("out is read-only; nagcore writes the gradient there. Use out.copy().")
-    for name, other in held:
-        if isinstance(other, np.ndarray) and np.may_share_memory(out, other):
-            raise ValueError(f"out overlaps {name}; the gradient would overwrite it. "
-                             f"Use np.empty({w.shape}, np.{dtype}).")
 
 
 def value_and_grad(
@@ -145,7 +108,7 @@ def value_and_grad(
     w = check_w(w, problem)
     grad_dtype = np.dtype(np.float32 if w.dtype == np.float32 else np.float64)
     if out is not None:
-        _check_out(out, w, grad_dtype, (("w", w), ("X", X), ("y", y)))
+        check_out(out, w, grad_dtype, (("w", w), ("X", X), ("y", y)))
     wide = np.ascontiguousarray(w, np.float64)
     value, grad = problem.value_and_grad(wide)
     if penalty.l2:
@@ -325,7 +288,7 @@ class Objective:
         self.loss = losses.get(core.loss)
         self.shape, self.p, self.k = (core.n, core.d), core.p, core.k
         self.fit_intercept, self.nbytes = core.p > core.d, core.nbytes
-        self.w_shape = _w_shape(core)
+        self.w_shape = w_shape(core)
         self.s = None
         if sample_weight is not None:
             s = np.asarray(sample_weight, np.float64)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Intercept", "best_intercept", "dot", "link_of", "mean_size", "row_mean"]
+__all__ = ["Intercept", "best_intercept", "dot", "largest", "link_of", "mean_size", "row_mean"]
 
 _BLOCK_ROWS = 1 << 14
 _LONG = 64  # rows per class from which arrays of rows and classes are worked through by class
@@ -19,7 +19,7 @@ _LONG = 64  # rows per class from which arrays of rows and classes are worked th
 
 def dot(a: np.ndarray, b: np.ndarray) -> float:
     """⟨a, b⟩ in float64. Not BLAS: its bits depend on how many threads BLAS has, these do not."""
-    return float(np.einsum("i,i->", a.reshape(-1), b.reshape(-1), dtype=np.float64))
+    return float(np.add.reduce(np.multiply(a, b, dtype=np.float64), axis=None))
 
 
 def row_mean(a: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
@@ -31,14 +31,21 @@ def row_mean(a: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
     return np.einsum("i,i...->...", s, a, dtype=np.float64)
 
 
+def largest(a: np.ndarray | float) -> float:
+    """max |a|, of one number or of an array."""
+    return abs(float(a)) if isinstance(a, float) else float(np.abs(a).max())
+
+
 def mean_size(r: np.ndarray, s: np.ndarray | None) -> float:
     """(1/S) Σ s_i |r_i|, the largest over classes: in blocks of rows, so that nothing of r's size is made."""
+    if len(r) <= _BLOCK_ROWS:
+        return largest(row_mean(np.abs(r), s))
     total: np.ndarray | float = 0.0
     for i in range(0, len(r), _BLOCK_ROWS):
         block = np.abs(r[i : i + _BLOCK_ROWS])
         share = len(block) / len(r) if s is None else 1.0
         total = total + share * row_mean(block, None if s is None else s[i : i + _BLOCK_ROWS])
-    return float(np.max(total))
+    return largest(total)
 
 
 def link_of(loss: str) -> Callable[[Any], Any] | None:
@@ -130,7 +137,7 @@ def best_intercept(
     h = loss.at(None)
     given_value, b = loss.value, None
     noise = loss.rounding()
-    if not np.max(np.abs(h)) <= noise:
+    if not largest(h) <= noise:
         b = (_root if z.ndim == 1 else _bfgs)(loss, h, noise, curvature, link)
         if b is not loss.b:
             loss.at(b)

@@ -18,6 +18,7 @@ import numpy as np
 from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, mean_size, row_mean
+from nagcore.objective.intercept import largest
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
 from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
 

@@ -48,7 +48,7 @@ class Run:
         self.max_passes, self.max_iter = max_passes, max_iter
         self.max_seconds = math.inf if max_seconds is None else max_seconds
         self.history = History()
-        self.callbacks: tuple[Callable[[State], Any], ...] = (self.history, *callbacks)
+        self.callbacks = callbacks
         self.begun, self._passes_before = time.perf_counter(), objective.n_passes
         self.n_iter, self.message = 0, ""
         self.judge = Judge(objective, method, tol)
@@ -252,10 +252,13 @@ class Run:
 
     def _report(self, value: float, it: Iterate, oracle: Oracle) -> bool:
         judge = self.judge
+        passes, gap, seconds = self.n_passes, judge.gap, self.seconds
+        self.history.iteration(self.n_iter, passes, seconds, value, gap)
+        if not self.callbacks:
+            return False
         state = State(
-            self.n_iter, self.n_passes, value, judge.gap, judge.kind, self.seconds,
-            judge.null_value, self.tol, self.objective.nbytes,
-            lambda: oracle.coordinates.to_w(oracle.settled(it.x)),
+            self.n_iter, passes, value, gap, judge.kind, seconds, judge.null_value, self.tol,
+            self.objective.nbytes, lambda: oracle.coordinates.to_w(oracle.settled(it.x)),
         )
         stop = False
         for callback in self.callbacks:

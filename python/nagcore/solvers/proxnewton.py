@@ -101,7 +101,7 @@ def direction(objective: Objective, H, g, x, accuracy: float, eps: float = _EPS)
     head = g[:d] if centre is None else g[:d] - centre * g[d]
     # A ridge at the rounding of H: a direction that it shows as flat is not run along for ever.
     C = C.copy()
-    C[np.diag_indices(d)] += 64 * eps * C.diagonal()
+    C.reshape(-1)[:: d + 1] *= 1 + 64 * eps
     p = np.empty_like(g)
     p[:d] = minimise(C, head, x[:d], objective.l1, accuracy, objective.positive) - x[:d]
     if centre is not None:

@@ -1,14 +1,13 @@
 """min over δ of ⟨g, δ⟩ + ½⟨δ, Cδ⟩ + l1‖w + δ‖₁ for a small dense C: active sets, or coordinate descent.
 
-With few columns, Newton's method on the optimality conditions (a primal-dual active set:
-Hintermüller, Ito & Kunisch 2003) mostly settles in two or three linear systems. It may cycle. Then,
-and with more columns, coordinate descent finds the support and the signs; with those fixed the
-problem is one linear system, whose solution is taken as far as no sign changes (Cholesky: the last
-digits cost one solve, where coordinate descent would crawl). The two alternate until no coordinate
-wants to move.
+With the support and its signs fixed the problem is one linear system. With few columns, exchanging whole
+blocks (wrong signs leave, then all offenders enter) mostly finds both in two or three systems. It may
+cycle. Then, and with more columns, coordinate descent finds them, and the system's solution is taken as
+far as no sign changes (the last digits cost one solve, where coordinate descent would crawl). The two
+alternate until no coordinate wants to move.
 
-Source: Friedman, Hastie & Tibshirani 2010 (coordinate descent on a Gram matrix); Osborne, Presnell
-& Turlach 2000 (the signed system).
+Source: Portugal, Júdice & Vicente 1994 (block pivoting); Friedman, Hastie & Tibshirani 2010
+(coordinate descent on a Gram matrix); Osborne, Presnell & Turlach 2000 (the signed system).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from nagcore.solvers.dense import cholesky_solve
 __all__ = ["minimise", "violation"]
 
 _FEW = 64         # columns up to which a linear system costs less than sweeps
-_SETTLED = 6      # active sets tried first
+_SETTLED = 8      # active sets tried first
 _SWEEPS = 4       # of coordinate descent between two signed systems
 _ROUNDS = 100
 
@@ -66,26 +65,29 @@ def minimise(
 
 
 def _settle(C, g, w, l1, accuracy, positive) -> np.ndarray | None:
-    """Newton's method on the optimality conditions, from w's signs. None where it does not settle."""
-    diagonal = C.diagonal()
+    """From w's support: wrong signs leave, then all that offend enter. None where that does not end."""
     b = np.einsum("ij,j->i", C, w) - g
-    t, A = w, w.nonzero()[0]
-    v, q = w, g
-    for i in range(_SETTLED):
-        if i or not A.size:
-            t = diagonal * v - q
-            A = (t > l1 if positive else np.abs(t) > l1).nonzero()[0]
-        v, q = np.zeros_like(w), -b
-        if A.size:
-            rows, sign = C[A], np.sign(t[A])
-            v[A] = x = cholesky_solve(rows[:, A], b[A] - l1 * sign)
-            q = q + np.einsum("i,ij->j", x, rows)
-            if not np.isfinite(x).all():
-                return None
-            if (x * sign < 0).any():
+    A = w.nonzero()[0]
+    sign, v, q = np.sign(w[A]), w, g
+    for _ in range(_SETTLED):
+        if not A.size:
+            v, q = np.zeros_like(w), -b
+        else:
+            rows = C[A]
+            x = cholesky_solve(rows[:, A], b[A] - l1 * sign)
+            right = x * sign > 0
+            if not right.all():
+                A, sign = A[right], sign[right]
                 continue
-        if violation(q, v, l1, positive).max(initial=0.0) <= accuracy:
+            v = np.zeros_like(w)
+            v[A] = x
+            q = np.einsum("i,ij->j", x, rows) - b
+        offence = violation(q, v, l1, positive)
+        if offence.max(initial=0.0) <= accuracy:
             return v
+        enter = ((v == 0) & (offence > accuracy)).nonzero()[0]
+        A = np.concatenate([A, enter])
+        sign = np.concatenate([sign, -np.sign(q[enter])])
     return None
 
 

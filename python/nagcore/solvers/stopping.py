@@ -19,6 +19,7 @@ from nagcore.solvers.base import Iterate, Method, Oracle
 __all__ = ["Judge"]
 
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
+_FEASIBLE = 1 + 1e-12  # times l1: what is beyond has no finite gap at l2 = 0
 _WINDOW = 30  # steps over which curvature is remembered, and gaps must improve
 
 
@@ -112,8 +113,8 @@ class Judge:
         """
         d, penalty = self.objective.shape[1], self.objective.penalty
         w, u = oracle.w[:d], oracle.coordinates.centred(oracle.u)
-        bound = penalty_gap(w, u, penalty)
         largest = infeasibility(u, penalty) if penalty.l1 else 0.0
+        bound = penalty_gap(w, u, penalty) if penalty.l2 or largest <= penalty.l1 * _FEASIBLE else math.inf
         if largest <= penalty.l1:
             return bound, bound
         scale = penalty.l1 / largest

@@ -1,0 +1,58 @@
+"""Labels become class numbers as numpy.unique makes them, whatever way they take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nagcore.linear_model import LogisticRegression, RidgeClassifier
+from nagcore.linear_model._labels import encode, signs
+
+CASES = {
+    "int": np.array([3, -2, 3, 7]), "int8": np.array([-128, 127, 0], np.int8),
+    "far apart": np.array([0, 10**12, 5]), "uint64": np.array([2**64 - 1, 2**64 - 2], np.uint64),
+    "least": np.array([-(2**63), -(2**63) + 1]), "bool": np.array([True, False, True]),
+    "one": np.array([4, 4]), "one bool": np.array([True]), "two floats": np.array([-1.0, 1.0, -1.0]),
+    "three floats": np.array([0.0, 2.0, 1.0]), "one float": np.array([2.0]),
+    "text": np.array(["b", "a", "b"]),
+    "float32": np.array([0, 1, 1], np.float32), "gap": np.array([0, 2, 2], np.uint8),
+}
+
+
+@pytest.mark.parametrize("y", CASES.values(), ids=CASES)
+def test_encode_is_unique_with_its_inverse(y):
+    classes, codes = encode(y)
+    wanted, inverse = np.unique(y, return_inverse=True)
+    np.testing.assert_array_equal(classes, wanted)
+    np.testing.assert_array_equal(codes, inverse)
+    assert classes.dtype == wanted.dtype
+    assert codes.dtype == inverse.dtype
+
+
+@given(st.lists(st.integers(-5000, 5000), min_size=1, max_size=50))
+def test_encode_of_any_whole_numbers(values):
+    for dtype in (np.int64, np.int16, np.float64):
+        y = np.array(values, dtype)
+        np.testing.assert_array_equal(encode(y)[0], np.unique(y))
+        np.testing.assert_array_equal(encode(y)[0][encode(y)[1]], y)
+
+
+def test_signs_are_one_column_for_two_classes():
+    np.testing.assert_array_equal(signs(np.array([0, 1]), 2), [[-1], [1]])
+    np.testing.assert_array_equal(signs(np.array([0, 0]), 1), [[-1], [-1]])
+    np.testing.assert_array_equal(signs(np.array([2, 0]), 3), [[-1, -1, 1], [1, -1, -1]])
+
+
+@pytest.mark.parametrize("estimator", [LogisticRegression, RidgeClassifier])
+def test_float_labels_are_classes_only_if_whole(estimator):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), np.arange(60) % 3
+    model = estimator().fit(X, y.astype(float))
+    np.testing.assert_array_equal(model.classes_, [0.0, 1.0, 2.0])
+    assert model.predict(X).dtype == np.float64
+    np.testing.assert_allclose(model.coef_, estimator().fit(X, y).coef_)
+    for bad in (y + 0.5, np.where(y, np.nan, 1.0), np.where(y, np.inf, 1.0)):
+        with pytest.raises(ValueError, match=r"Unknown label type|NaN|infinity"):
+            estimator().fit(X, bad)
