@@ -147,6 +147,7 @@ class Oracle:
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
         self.tol = 0.0  # what the run is to reach
+        self.dropped: np.ndarray | None = None  # columns that are zero in the solution, and not read
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
         self._residual, self._residual_age = 0.0, 0
@@ -166,7 +167,10 @@ class Oracle:
     def _with_penalty(self, w) -> tuple[float, np.ndarray]:
         wd = w[: self._d]
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
-        return f, self.coordinates.pull_back(self.u, self._l2, w)
+        g = self.coordinates.pull_back(self.u, self._l2, w)
+        if self.dropped is not None:
+            g[: self._d][self.dropped] = 0.0
+        return f, g
 
     def start(self, v, z) -> tuple[float, np.ndarray]:
         """`gradient` at a run's first point, without a pass where an earlier one was there."""
@@ -315,6 +319,8 @@ class Method:
         Whether it needs Hessians: one margin per row, and data that can give them.
     own_variables : bool
         Whether it works in w itself, and not in the variables of `Coordinates`.
+    screens : bool
+        Whether columns that are proven zero are to leave its passes.
     patience : int
         Steps without progress, of a size that rounding hides, after which nothing more is expected.
     wide_beyond : float
@@ -338,6 +344,7 @@ class Method:
     smooth: bool = False
     second_order: bool = False
     own_variables: bool = False
+    screens: bool = False
     patience: int = 300
     wide_beyond: float = math.inf
     losses: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from nagcore.objective import Objective
 from nagcore.solvers.base import Iterate, Known, Method, Oracle, Result
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
 from nagcore.solvers.metric import Metric
+from nagcore.solvers.screening import Screen
 from nagcore.solvers.stopping import Judge
 from nagcore.solvers.warmstart import from_sample
 
@@ -52,6 +53,7 @@ class Run:
         self.judge = Judge(objective, method, tol)
         self.oracle: Oracle | None = None
         self.metric: Metric | None = None
+        self.screen = Screen(objective) if method.screens and Screen.applies(objective) else None
         self._margins: np.ndarray | None = None
         self._memory: deque = deque(maxlen=12)
 
@@ -92,7 +94,7 @@ class Run:
                 # The last passes run in float64, on the same X.
                 narrow = False
                 judge.widen()
-            else:
+            elif end == "renew":
                 patience *= _RENEW_GROWTH
                 columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
                 known = self.oracle.known(self._last)
@@ -101,7 +103,11 @@ class Run:
         """Set up the variables for what comes next, and keep the best point in the problem's own."""
         if self.oracle is not None:
             self.judge.best_w = self._best_w()
-        problem = self.objective.problem if narrow else self.objective.wide
+        problem: Any = self.objective.problem if narrow else self.objective.wide
+        screen = self.screen if self.screen is not None and self.screen.part is not None else None
+        if screen is not None:
+            problem = screen.problem(narrow)
+            self.judge.best_w[: self.objective.shape[1]][screen.dropped] = 0.0
         eps = float(np.finfo(problem.compute).eps)
         coordinates: Coordinates | ClassCoordinates | OwnCoordinates = OwnCoordinates(self.objective)
         if isinstance(columns, list):
@@ -110,10 +116,11 @@ class Run:
             coordinates = Coordinates(self.objective, columns, eps)
         self.oracle = Oracle(self.objective, coordinates, problem, self._memory, known)
         self.oracle.tol = self.tol
+        self.oracle.dropped = None if screen is None else screen.dropped
         self.judge.renew()
 
     def _sweep(self, narrow: bool, patience: float) -> str:
-        """Run the method in one set of variables. Return why it ended: "stop", "widen" or "renew"."""
+        """Run the method in one set of variables. Return why it ended: stop, widen, screen or renew."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
         x = oracle.centred_classes(oracle.coordinates.to_v(self._best_w()))
         wide = objective.wide if narrow else None
@@ -146,6 +153,8 @@ class Run:
                 return "stop"
             if wide is not None and (judge.promising() or judge.unresolved >= _UNRESOLVED):
                 return "widen"
+            if self._screened(it, reserve, narrow):
+                return "screen"
             if it.moved and self.n_iter - begun >= patience:
                 if (self.n_passes + 3 + reserve <= self.max_passes
                         and self.metric.bent(oracle.problem, it.z, self.n_passes)):
@@ -153,6 +162,22 @@ class Run:
                     return "renew"
                 patience *= _RENEW_GROWTH
         return "stop"
+
+    def _screened(self, it: Iterate, reserve: int, narrow: bool) -> bool:
+        """Whether a look at what is proven zero was due, and made the passes shorter."""
+        screen, judge = self.screen, self.judge
+        if screen is None or not it.moved or self.n_passes + 5 + reserve > self.max_passes:
+            return False
+        if not screen.promising(self.oracle, judge.estimate, self.n_iter):
+            return False
+        before = screen.part
+        certificate = screen.look(self.oracle, it, self.n_iter)
+        if not narrow:
+            judge.accept(certificate, self.n_passes)
+        if screen.part is before:
+            return False
+        judge.shorten()
+        return True
 
     def _settled(self, it: Iterate, provable: bool, narrow: bool) -> bool:
         """Whether the gap is reached (with a proof where one exists), or out of reach."""
@@ -178,7 +203,7 @@ class Run:
         if objective.gap_kind != "certificate":
             return 0
         averaged = self.method.averages and not objective.penalty.smooth
-        extra = objective.fit_intercept or objective.positive
+        extra = objective.fit_intercept or objective.positive or self.screen is not None
         return int(extra) + int(narrow or averaged)
 
     def _close(self, it: Iterate, reserve: int, narrow: bool) -> None:

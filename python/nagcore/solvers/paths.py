@@ -67,8 +67,9 @@ def largest_strength(objective: Objective, l1_ratio: float = 1.0) -> float:
     >>> largest_strength(objective)
     0.5
     """
-    _, w = objective.null_model()
-    _, grad = objective.problem.value_and_grad(w)
+    problem = objective.wide or objective.problem  # a narrow sum may fall short of what is proven zero
+    _, w = objective.null_model(problem)
+    _, grad = problem.value_and_grad(w)
     head = grad[: objective.shape[1]]
     largest = float(np.max(-head if objective.positive else np.abs(head)))
     return max(largest, 0.0) / max(l1_ratio, _LEAST_RATIO)
