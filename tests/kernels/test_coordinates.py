@@ -50,7 +50,8 @@ def test_columns_far_from_zero_are_centred():
     A = rng.normal(size=(30, 200)) + 1000 * rng.normal(size=(30, 1))
     v, target = np.full(200, 1 / 200), rng.normal(size=200) + 5
     g, slope_b = -A @ (v * target), -float(v @ target)
-    _, _, t, left = _core.minimise_on_columns(A, None, None, v, g, np.zeros(30), 1e-3, 0.0, slope_b, False, 1e-7, 30)
+    how = (v, g, np.zeros(30), 1e-3, 0.0, slope_b, False, 1e-7, 30)
+    _, _, t, left = _core.minimise_on_columns(A, None, None, *how)
     assert left <= 1e-7
     assert abs((t - target).mean()) <= 1e-9
 
@@ -61,7 +62,8 @@ def test_collinear_columns_take_few_rounds():
     A = rng.normal(size=(40, 300)) + 30 * rng.normal(size=300)
     v = np.full(300, 1 / 300)
     g = -A @ (v * (A.T @ rng.normal(size=40)))
-    _, _, _, left = _core.minimise_on_columns(A, None, None, v, g, np.zeros(40), 1e-3, 0.0, None, False, 1e-6, 60)
+    how = (v, g, np.zeros(40), 1e-3, 0.0, None, False, 1e-6, 60)
+    _, _, _, left = _core.minimise_on_columns(A, None, None, *how)
     assert left <= 1e-6
 
 
@@ -82,8 +84,8 @@ def test_sweeps_on_a_gram_matrix_go_downhill_and_keep_the_gradient():
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"values": np.ones((2, 3), np.float32)}, "float64"), ({"values": np.ones((2, 4))}, "shape"),
-    ({"v": -np.ones(3)}, "numbers >= 0"), ({"l1": -1.0}, "l1, l2 and accuracy"), ({"slope_b": np.inf}, "slope_b"),
-    ({"g": np.ones(3)}, "g"), ({"w": np.array([np.nan, 0.0])}, "w"),
+    ({"v": -np.ones(3)}, "numbers >= 0"), ({"l1": -1.0}, "l1, l2 and accuracy"),
+    ({"slope_b": np.inf}, "slope_b"), ({"g": np.ones(3)}, "g"), ({"w": np.array([np.nan, 0.0])}, "w"),
 ])  # fmt: skip
 def test_bad_arguments_are_one_clear_error(change, words):
     how = {"values": np.ones((2, 3)), "rows": None, "starts": None, "v": np.ones(3), "g": np.ones(2),

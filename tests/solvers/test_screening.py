@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -25,13 +27,14 @@ def case(loss, layout, dtype=np.float64, fit_intercept=True, weights=False, shar
     s = rng.exponential(size=900) if weights else None
     plain = Objective(X, y, loss=loss, fit_intercept=fit_intercept, sample_weight=s, **how)
     l1 = 0.1 * largest_strength(plain)
-    return Objective(X, y, loss=loss, l1=l1, l2=share * l1, fit_intercept=fit_intercept, sample_weight=s, **how)
+    return Objective(X, y, loss=loss, l1=l1, l2=share * l1, fit_intercept=fit_intercept,
+                     sample_weight=s, **how)
 
 
 class Watched(screening.Screen):
     """A screen that the tests can find afterwards."""
 
-    made: list[screening.Screen] = []
+    made: ClassVar[list[screening.Screen]] = []
 
     def __init__(self, objective):
         super().__init__(objective)
@@ -41,7 +44,7 @@ class Watched(screening.Screen):
 @pytest.fixture
 def screens(monkeypatch):
     monkeypatch.setattr("nagcore.solvers.driver.Screen", Watched)
-    Watched.made = []
+    Watched.made.clear()
     return Watched.made
 
 

@@ -74,7 +74,7 @@ class Run:
         columns, patience = None, math.inf
         if self.method.own_variables:
             seldom = objective.nbytes <= _SMALL or objective.shape[1] > self.method.wide_beyond
-            seldom = seldom or objective.kept is not None
+            seldom = seldom or (objective.kept is not None and not objective.penalty.smooth)
             narrow = narrow and not (seldom and objective.wide is not None)
         else:
             self.metric = metric = Metric(objective, seed)
