@@ -205,7 +205,8 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     rp = r[pick]
     need, sign = alpha * np.abs(rp), np.sign(rp)
     bend: np.ndarray | float = min(curvature, 1e3)
-    if getattr(problem, "second_order", False):  # the curvature here is mostly that on the way to z″ too
+    if np.isfinite(curvature) and getattr(problem, "second_order", False):
+        # What the curvature is here it mostly is on the way to z″, too.
         here = problem.curvature_from_margins(z)
         bend = np.where(here > 1e-4 * bend, 0.9 * here, bend)
     step = (1 - alpha) * np.abs(rp) / bend * (1 + 1e-6)
