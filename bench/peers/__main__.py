@@ -101,7 +101,8 @@ def best_peers(path: str) -> dict[tuple[str, str, float], set[str]]:
             first = min(peers, key=lambda name: peers[name][i], default=None)
             if first is not None and math.isfinite(peers[first][i]):
                 names.add(first)
-        chosen[result["problem"], result["dtype"], result["lambda_n"]] = names
+        if len(names) > 1:  # where no peer arrived, all of them try again
+            chosen[result["problem"], result["dtype"], result["lambda_n"]] = names
     return chosen
 
 

@@ -1,4 +1,6 @@
 // Coordinate descent for a quadratic plus l1.
+#include <pybind11/stl.h>
+
 #include <cmath>
 
 #include "bindings/array_checks.h"
@@ -36,7 +38,7 @@ void check_strengths(double l1, double l2, double accuracy) {
 }
 
 py::tuple on_columns(const py::object& values, const py::object& rows, const py::object& starts, const py::object& v, const py::object& g,
-                     const py::object& w, double l1, double l2, std::int64_t penalised, bool positive, double accuracy, std::int64_t rounds) {
+                     const py::object& w, double l1, double l2, const std::optional<double>& slope_b, bool positive, double accuracy, std::int64_t rounds) {
   check_strengths(l1, l2, accuracy);
   const py::array_t<double> weights = numbers<double>(v, "v", 1, py::array(v).shape(0), 1);
   ColumnsView A;
@@ -54,24 +56,24 @@ py::tuple on_columns(const py::object& values, const py::object& rows, const py:
     if (A.p < 0 || held_rows.shape(0) != held_values.shape(0)) bad_value("rows must have one number for each of values, and starts one more than there are columns.");
     check_entries(A, held_values.shape(0));
   }
-  if (penalised < 0 || penalised > A.p) bad_value("penalised is " + std::to_string(penalised) + "; from 0 to the number of columns is needed.");
+  if (slope_b && !std::isfinite(*slope_b)) bad_value("slope_b must be a finite number, or None without an intercept.");
   const py::array_t<double> slope = numbers<double>(g, "g", 1, A.p, 1);
   py::array_t<double> out = numbers<double>(w, "w", 1, A.p, 1), t(A.n);
   const double* curvatures = weights.data();
   for (std::int64_t i = 0; i < A.n; ++i)
     if (curvatures[i] < 0) bad_value("v holds " + std::to_string(curvatures[i]) + "; numbers >= 0 are needed.");
-  const QuadraticL1 how{l1, l2, penalised, positive, accuracy, rounds};
-  double *to = out.mutable_data(), *margins = t.mutable_data(), left = 0;
+  const QuadraticL1 how{l1, l2, slope_b.has_value(), slope_b.value_or(0.0), positive, accuracy, rounds};
+  double *to = out.mutable_data(), *margins = t.mutable_data(), b = 0, left = 0;
   const double* from = slope.data();
   {
     const py::gil_scoped_release release;
-    left = minimise_on_columns(A, curvatures, from, how, to, margins, [] {
+    left = minimise_on_columns(A, curvatures, from, how, to, &b, margins, [] {
       const py::gil_scoped_acquire acquire;
       return PyErr_CheckSignals() != 0;
     });
   }
   if (left < 0) throw py::error_already_set();
-  return py::make_tuple(out, t, left);
+  return py::make_tuple(out, b, t, left);
 }
 
 double on_gram(const py::object& C, const py::object& q, const py::object& w, double l1, double accuracy, std::int64_t sweeps, bool positive) {
@@ -91,10 +93,10 @@ double on_gram(const py::object& C, const py::object& q, const py::object& w, do
 
 void bind_coordinates(py::module_& m) {
   m.def("minimise_on_columns", &on_columns, py::arg("values"), py::arg("rows"), py::arg("starts"), py::arg("v"), py::arg("g"), py::arg("w"),
-        py::arg("l1"), py::arg("l2"), py::arg("penalised"), py::arg("positive") = false, py::arg("accuracy") = 0.0, py::arg("rounds") = 1000,
-        "w minimising <g, w - w0> + (w - w0)'H(w - w0)/2 + l1|w|, H = A diag(v) A' + l2 I, from w0: returns it, A'(w - w0) and the largest "
-        "violation of the optimality conditions that is left. values is (p, n), columns of X one a row, with rows and starts None, or the "
-        "data, indices and indptr of a CSC array. The first `penalised` coefficients have l1, l2 and the bound, the others are free.");
+        py::arg("l1"), py::arg("l2"), py::arg("slope_b") = py::none(), py::arg("positive") = false, py::arg("accuracy") = 0.0, py::arg("rounds") = 1000,
+        "w minimising <g, w - w0> + (w - w0)'H(w - w0)/2 + l1|w|, H = A diag(v) A' + l2 I, from w0: returns it, b, A'(w - w0) + b and the "
+        "largest violation of the optimality conditions that is left. values is (p, n), columns of X one a row, with rows and starts None, "
+        "or the data, indices and indptr of a CSC array. With slope_b, the gradient in an intercept, b is its best change; else 0.");
   m.def("sweep_on_gram_", &on_gram, py::arg("C"), py::arg("q"), py::arg("w"), py::arg("l1"), py::arg("accuracy"), py::arg("sweeps"),
         py::arg("positive") = false,
         "Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1|w|; w and the gradient q change in place. Returns the largest violation "

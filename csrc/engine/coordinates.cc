@@ -91,8 +91,18 @@ class Solver {
  public:
   Solver(const ColumnsView& A, const double* v, const double* g, const QuadraticL1& how, double* w)
       : X_(A, v), n_(static_cast<std::size_t>(A.n)), p_(A.p), v_(v), g_(g), how_(how), w_(w), w0_(w, w + A.p), vt_(n_),
-        h_(static_cast<std::size_t>(A.p)) {
-    for (std::int64_t j = 0; j < p_; ++j) h_[at(j)] = X_.curvature(j) + ridge(j);
+        h_(static_cast<std::size_t>(A.p)), e_(static_cast<std::size_t>(A.p)) {
+    for (std::size_t i = 0; i < n_; ++i) total_ += v_[i];
+    for (std::int64_t j = 0; j < p_; ++j) {
+      const double raw = X_.curvature(j);
+      double h = raw;
+      if (how_.intercept && total_ > 0) {
+        e_[at(j)] = X_.product(j, v_);
+        h -= e_[at(j)] * e_[at(j)] / total_;
+        if (h <= kConstant * raw) h = 0;  // constant up to rounding: the intercept does its work
+      }
+      h_[at(j)] = h > 0 ? h + how_.l2 : (raw > 0 ? how_.l2 : 0.0);
+    }
   }
 
   double run(const std::function<bool()>& interrupted) {
@@ -104,20 +114,23 @@ class Solver {
       if (interrupted()) return -1;
       support_.clear();
       for (std::int64_t j = 0; j < p_; ++j)
-        if (w_[j] != 0 || j >= how_.penalised) support_.push_back(j);
+        if (w_[j] != 0) support_.push_back(j);
       for (int sweep = 0; sweep < kShortSweeps; ++sweep) {
         double met = 0;
         for (const std::int64_t j : support_) met = std::max(met, move(j));
         if (met <= 0.3 * how_.accuracy) break;
       }
-      if (round > 0 && worst > kFast * before) conjugate_gradients();
+      if (round > 0 && worst > kFast * before)
+        for (int turn = 0; turn < kTurns && conjugate_gradients(); ++turn) {}
       before = worst;
     }
     return worst;
   }
 
+  double intercept() const { return how_.intercept && total_ > 0 ? -how_.slope_b / total_ - centre_ : 0.0; }
+
   void margins(double* t) const {
-    std::fill(t, t + n_, 0.0);
+    std::fill(t, t + n_, intercept());
     for (std::int64_t j = 0; j < p_; ++j)
       if (w_[j] != w0_[at(j)]) X_.add(j, w_[j] - w0_[at(j)], t);
   }
@@ -126,51 +139,67 @@ class Solver {
   static constexpr int kShortSweeps = 4;  // over the support, between two over all columns
   static constexpr double kFast = 0.1;    // sweeps that shrink the violation this much need no help
   static constexpr int kSteps = 24;       // of conjugate gradients a round
+  static constexpr int kTurns = 8;        // as coefficients reach zero on the way
+  static constexpr double kConstant = 1e-13;
 
   static std::size_t at(std::int64_t j) { return static_cast<std::size_t>(j); }
-  double ridge(std::int64_t j) const { return j < how_.penalised ? how_.l2 : 0.0; }
-  double l1(std::int64_t j) const { return j < how_.penalised ? how_.l1 : 0.0; }
-  double slope(std::int64_t j) const { return g_[j] + X_.product(j, vt_.data()) + ridge(j) * (w_[j] - w0_[at(j)]); }
+  // With b minimised out, A stands for its centred columns x_j - e_j/total, e_j = <x_j, v>: vt_ holds v times the raw
+  // margins, and what their weighted mean `centre_` changes is subtracted where it is read.
+  double slope(std::int64_t j) const {
+    const double mean = how_.intercept && total_ > 0 ? e_[at(j)] * (how_.slope_b / total_ + centre_) : 0.0;
+    return g_[j] + X_.product(j, vt_.data()) - mean + how_.l2 * (w_[j] - w0_[at(j)]);
+  }
 
   // To the minimum along one coordinate; returns the violation that was met.
   double move(std::int64_t j) {
     const double h = h_[at(j)];
-    if (!(h > 0)) return 0.0;  // without curvature the column is zero, and so is its gradient
+    if (!(h > 0)) return 0.0;  // without curvature the column is zero (or a constant), and so is its gradient
     const double q = slope(j), old = w_[j];
-    const bool bounded = how_.positive && j < how_.penalised;
-    const double to = minimiser(old - q / h, l1(j) / h, bounded), met = violation_at(q, old, l1(j), bounded);
+    const double to = minimiser(old - q / h, how_.l1 / h, how_.positive), met = violation_at(q, old, how_.l1, how_.positive);
     if (to != old) {
       X_.add_weighted(j, to - old, vt_.data());
+      if (how_.intercept && total_ > 0) centre_ += (to - old) * e_[at(j)] / total_;
       w_[j] = to;
     }
     return met;
   }
 
-  // y = A_S' c, its weighted square, and what c changes in the value.
+  // The weighted mean of the margins of c.
+  double mean_of(const std::vector<double>& c) const {
+    if (!how_.intercept || !(total_ > 0)) return 0.0;
+    double sum = 0;
+    for (std::size_t k = 0; k < support_.size(); ++k) sum += c[k] * e_[at(support_[k])];
+    return sum / total_;
+  }
+
+  // y = v times the raw margins of c; returns the quadratic form of c.
   double spread(const std::vector<double>& c, std::vector<double>& y) const {
     std::fill(y.begin(), y.end(), 0.0);
     for (std::size_t k = 0; k < support_.size(); ++k)
       if (c[k] != 0) X_.add(support_[k], c[k], y.data());
-    for (std::size_t i = 0; i < n_; ++i) y[i] *= v_[i];
-    double square = 0;
-    for (std::size_t k = 0; k < support_.size(); ++k) square += c[k] * c[k] * ridge(support_[k]);
-    double data = 0;
-    for (std::size_t i = 0; i < n_; ++i)
-      if (v_[i] > 0) data += y[i] * y[i] / v_[i];
+    const double mean = mean_of(c);
+    double square = 0, data = 0;
+    for (std::size_t k = 0; k < support_.size(); ++k) square += c[k] * c[k] * how_.l2;
+    for (std::size_t i = 0; i < n_; ++i) {
+      const double margin = y[i] - mean;
+      data += v_[i] * margin * margin;
+      y[i] *= v_[i];
+    }
     return square + data;
   }
 
-  void conjugate_gradients() {
+  // Towards the minimum on the support, its signs held. Returns whether a coefficient reached zero on the way.
+  bool conjugate_gradients() {
     support_.erase(std::remove_if(support_.begin(), support_.end(),
-                                  [this](std::int64_t j) { return (w_[j] == 0 && j < how_.penalised) || !(h_[at(j)] > 0); }),
+                                  [this](std::int64_t j) { return w_[j] == 0 || !(h_[at(j)] > 0); }),
                    support_.end());
     const std::size_t m = support_.size();
-    if (m < 2) return;
+    if (m < 2) return false;
     std::vector<double> r(m), start(m), x(m), d(m), Hd(m), y(n_);
     double rz = 0;
     for (std::size_t k = 0; k < m; ++k) {
       const std::int64_t j = support_[k];
-      start[k] = slope(j) + (w_[j] != 0 ? std::copysign(l1(j), w_[j]) : 0.0);
+      start[k] = slope(j) + std::copysign(how_.l1, w_[j]);
       r[k] = -start[k];
       d[k] = r[k] / h_[at(j)];
       rz += r[k] * d[k];
@@ -179,11 +208,11 @@ class Solver {
     for (int step = 0; step < kSteps && rz > goal; ++step) {
       const double curved = spread(d, y);
       if (!(curved > 0)) break;
-      const double alpha = rz / curved;
+      const double alpha = rz / curved, mean = mean_of(d);
       double next = 0;
       for (std::size_t k = 0; k < m; ++k) {
         const std::int64_t j = support_[k];
-        Hd[k] = X_.product(j, y.data()) + ridge(j) * d[k];
+        Hd[k] = X_.product(j, y.data()) - mean * e_[at(j)] + how_.l2 * d[k];
         x[k] += alpha * d[k];
         r[k] -= alpha * Hd[k];
         next += r[k] * r[k] / h_[at(j)];
@@ -191,29 +220,38 @@ class Solver {
       for (std::size_t k = 0; k < m; ++k) d[k] = r[k] / h_[at(support_[k])] + next / rz * d[k];
       rz = next;
     }
-    // Coefficients that would change sign stop at zero, if the value falls so; else all stop where the first does.
+    // Coefficients that would change sign stop at zero, or all stop where the first does: as the value falls more.
     double least = 1;
+    std::size_t first = m;
     std::vector<double> clipped = x;
     for (std::size_t k = 0; k < m; ++k) {
       const std::int64_t j = support_[k];
-      if (j < how_.penalised && w_[j] * (w_[j] + x[k]) < 0) {
-        clipped[k] = -w_[j];
-        least = std::min(least, -w_[j] / x[k]);
+      if (w_[j] * (w_[j] + x[k]) >= 0) continue;
+      clipped[k] = -w_[j];
+      if (-w_[j] / x[k] < least) {
+        least = -w_[j] / x[k];
+        first = k;
       }
     }
-    if (take(clipped, start, y) || least == 1) return;
-    for (double& c : x) c *= least;
-    take(x, start, y);
+    if (first < m) {
+      for (double& c : x) c *= least;
+      x[first] = -w_[support_[first]];
+    }
+    const double fall = change(x, start, y), fall_clipped = first < m ? change(clipped, start, y) : fall;
+    if (!(std::min(fall, fall_clipped) < 0)) return false;
+    const std::vector<double>& c = fall_clipped < fall ? clipped : x;
+    spread(c, y);
+    centre_ += mean_of(c);
+    for (std::size_t k = 0; k < m; ++k) w_[support_[k]] += c[k];
+    for (std::size_t i = 0; i < n_; ++i) vt_[i] += y[i];
+    return first < m;
   }
 
-  // Take a step on the support if the value does not rise: signs hold, so l1 is linear along it.
-  bool take(const std::vector<double>& c, const std::vector<double>& start, std::vector<double>& y) {
-    double change = 0.5 * spread(c, y);
-    for (std::size_t k = 0; k < c.size(); ++k) change += c[k] * start[k];
-    if (!(change <= 0)) return false;
-    for (std::size_t k = 0; k < c.size(); ++k) w_[support_[k]] += c[k];
-    for (std::size_t i = 0; i < n_; ++i) vt_[i] += y[i];
-    return true;
+  // What a step on the support changes in the value: signs hold, so l1 is linear along it.
+  double change(const std::vector<double>& c, const std::vector<double>& start, std::vector<double>& y) const {
+    double sum = 0.5 * spread(c, y);
+    for (std::size_t k = 0; k < c.size(); ++k) sum += c[k] * start[k];
+    return sum;
   }
 
   Columns X_;
@@ -222,17 +260,19 @@ class Solver {
   const double *v_, *g_;
   const QuadraticL1& how_;
   double* w_;
-  std::vector<double> w0_, vt_, h_;
+  std::vector<double> w0_, vt_, h_, e_;
+  double total_ = 0, centre_ = 0;
   std::vector<std::int64_t> support_;
 };
 
 }  // namespace
 
-double minimise_on_columns(const ColumnsView& A, const double* v, const double* g, const QuadraticL1& how, double* w, double* t,
+double minimise_on_columns(const ColumnsView& A, const double* v, const double* g, const QuadraticL1& how, double* w, double* b, double* t,
                            const std::function<bool()>& interrupted) {
   Solver solver(A, v, g, how, w);
   const double left = solver.run(interrupted);
   solver.margins(t);
+  *b = solver.intercept();
   return left;
 }
 

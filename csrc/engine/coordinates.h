@@ -16,16 +16,17 @@ struct ColumnsView {
 
 struct QuadraticL1 {
   double l1 = 0, l2 = 0;
-  std::int64_t penalised = 0;  // the first so many coefficients; those behind them are free
-  bool positive = false;       // penalised coefficients must be >= 0
-  double accuracy = 0;         // largest violation of the optimality conditions to end with
-  std::int64_t rounds = 0;     // at most
+  bool intercept = false;   // a coefficient b of a column of ones, free: it is minimised out, which centres the columns
+  double slope_b = 0;       // the gradient in b at w0
+  bool positive = false;    // coefficients must be >= 0
+  double accuracy = 0;      // largest violation of the optimality conditions to end with
+  std::int64_t rounds = 0;  // at most
 };
 
 // min over w of <g, w - w0> + (w - w0)'H(w - w0)/2 + l1 |w|, H = A diag(v) A' + l2 I (A's rows are the columns; the l2
-// term of the value at w0 is in g). w goes from w0 to the solution, t (n) becomes A'(w - w0). Returns the violation that
-// is left, or -1 when interrupted.
-double minimise_on_columns(const ColumnsView& A, const double* v, const double* g, const QuadraticL1& how, double* w, double* t,
+// term of the value at w0 is in g). w goes from w0 to the solution, b to what the intercept changes by, t (n) becomes
+// A'(w - w0) + b. Returns the violation that is left, or -1 when interrupted.
+double minimise_on_columns(const ColumnsView& A, const double* v, const double* g, const QuadraticL1& how, double* w, double* b, double* t,
                            const std::function<bool()>& interrupted);
 
 // Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1 |w|: w and the gradient q are updated in place. Returns the

@@ -123,11 +123,11 @@ def minimise_on_columns(
     w: Any,
     l1: float,
     l2: float,
-    penalised: int,
+    slope_b: float | None = None,
     positive: bool = False,
     accuracy: float = 0.0,
     rounds: int = 1000,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]: ...
+) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.float64], float]: ...
 def sweep_on_gram_(
     C: npt.NDArray[np.float64],
     q: npt.NDArray[np.float64],

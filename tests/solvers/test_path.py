@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from nagcore import Objective, minimize
 from nagcore.solvers import largest_strength, path
@@ -56,3 +59,64 @@ def test_bad_arguments_are_one_clear_error(how, words):
         path(Objective(**fit_case("squared")), **how)
     with pytest.raises(TypeError, match="path takes a nagcore"):
         path(np.eye(3))
+
+
+def wide(loss, layout, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 1500)) * (rng.random((120, 1500)) < 0.3)
+    w = np.zeros(1500)
+    w[::150] = 2 * rng.normal(size=10)
+    y = X @ w + rng.normal(size=120)
+    X = sp.csr_matrix(X.astype(dtype)) if layout == "csr" else np.asarray(X, dtype, order=layout)
+    return X, (y > 0).astype(float) if loss == "logistic" else y
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize(("layout", "dtype"), [("C", np.float64), ("F", np.float32), ("csr", np.float64)])
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_many_columns_take_a_pass_a_strength(loss, layout, dtype, fit_intercept):
+    """And one more for the proof with an intercept, whose best value the working set has already."""
+    X, y = wide(loss, layout, dtype)
+    objective = Objective(X, y, loss=loss, fit_intercept=fit_intercept)
+    found = path(objective, n_strengths=20, eps=0.05, tol=1e-6)
+    assert found.n_passes <= (44 if fit_intercept else 25)
+    assert found.n_passes == pytest.approx(objective.n_passes, abs=1e-2)
+    assert objective.kept is None  # the columns went with the path
+    for j in (5, 19):
+        l1 = float(found.strengths[j])
+        alone = minimize(Objective(X, y, loss=loss, l1=l1, fit_intercept=fit_intercept), tol=1e-9)
+        assert found.results[j].converged
+        assert -alone.gap - 1e-14 <= found.results[j].value - alone.value <= found.gaps[j] + 1e-14
+        assert (found.coefs[:, j] != 0).sum() >= 3
+
+
+def test_least_squares_of_few_columns_take_one_pass_for_all_strengths():
+    rng = np.random.default_rng(0)
+    for shift, most in ((3.0, 4), (300.0, math.inf)):
+        X = rng.normal(size=(400, 30)) + shift
+        y = X @ (rng.random(30) < 0.3) + rng.normal(size=400)
+        objective = Objective(X, y, loss="squared")
+        found = path(objective, n_strengths=30, tol=1e-8)
+        assert found.n_passes <= most
+        for j in (1, 10, 29):
+            each = objective.with_penalty(0.0, float(found.strengths[j]))
+            assert found.results[j].gap_kind == "certificate"
+            # What is proven from moments is proven by a pass over X, too.
+            proven = each.gap(found.results[j].w)
+            assert proven <= found.gaps[j] + 1e-9 * found.results[j].null_value
+            assert found.results[j].converged
+
+
+def test_hessians_serve_several_strengths():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 60))
+    y = (X[:, :10].sum(axis=1) + rng.normal(size=3000) > 0).astype(float)
+    objective, made = Objective(X, y, loss="logistic"), []
+    hessian = type(objective.problem).hessian
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(objective.problem), "hessian",
+                      lambda self, *args: made.append(1) or hessian(self, *args))
+        found = path(objective, n_strengths=30, eps=1e-2, tol=1e-7)
+    assert all(result.converged for result in found.results[1:])
+    assert 1 <= len(made) <= 0.3 * found.n_passes
+    assert found.n_passes <= 30 * 7

@@ -32,6 +32,7 @@ from nagcore.linear_model._moments import Moments, as_columns, blocks, moments, 
 from nagcore.linear_model._routing import refuse_params, route, router
 from nagcore.objective import Objective
 from nagcore.penalties import Penalty
+from nagcore.solvers.paths import shared
 
 __all__ = ["ElasticNetCV", "LassoCV"]
 
@@ -76,12 +77,14 @@ class _Path:
         """The mean squared error on fold i's test rows, for each alpha."""
         coef, intercept = np.zeros((len(alphas), self.X.shape[1])), np.zeros(len(alphas))
         w, seed = None, seed_of(self.estimator.random_state)
-        q = None if self.tests is None else self.trains[i].quadratic(self.estimator.fit_intercept)
+        q: Any = None if self.tests is None else self.trains[i].quadratic(self.estimator.fit_intercept)
+        objective = self._objective(i) if q is None else None
         for a, alpha in enumerate(alphas):
             penalty = Penalty(l1=alpha * l1_ratio, l2=alpha * (1 - l1_ratio),
                               positive=bool(self.estimator.positive))
-            if q is None:
-                w, intercept[a] = self._by_passes(i, penalty, w, intercept[a - 1])
+            if objective is not None:
+                each = objective.with_penalty(l2=penalty.l2, l1=penalty.l1)
+                w, intercept[a] = self._by_passes(each, w, intercept[a - 1])
             else:
                 found = sparse_least_squares(q, 0, penalty, w, self.estimator.tol, self.limit, seed)
                 raise_if_interrupted(found)
@@ -94,12 +97,17 @@ class _Path:
             coef[a] = w
         return self._errors(i, coef, intercept)
 
-    def _by_passes(self, i, penalty, w, b) -> tuple[np.ndarray, float]:
+    def _objective(self, i: int) -> Objective:
+        """All rows, those that fold i holds out with weight zero; its strengths share what they find."""
         estimator, n = self.estimator, self.X.shape[0]
         kept = np.bincount(np.arange(n)[self.folds[i][0]], minlength=n).astype(np.float64)
-        objective = Objective(self.X, self.y, loss="squared", fit_intercept=estimator.fit_intercept,
-                              sample_weight=kept if self.s is None else kept * self.s,
-                              n_threads=threads_of(estimator), **vars(penalty))
+        return shared(Objective(
+            self.X, self.y, loss="squared", fit_intercept=estimator.fit_intercept,
+            positive=bool(estimator.positive), n_threads=threads_of(estimator),
+            sample_weight=kept if self.s is None else kept * self.s))
+
+    def _by_passes(self, objective: Objective, w, b) -> tuple[np.ndarray, float]:
+        estimator = self.estimator
         start = None
         if w is not None:
             start = np.append(w, b) if estimator.fit_intercept else w
@@ -146,7 +154,25 @@ def _alpha_grid(X, y, s, l1_ratio, estimator) -> np.ndarray:
 
 
 class _LinearModelCV(LinearRegressor):
-    """The search that `LassoCV` and `ElasticNetCV` share."""
+    """The search that `LassoCV` and `ElasticNetCV` share, and their parameters."""
+
+    def __init__(
+        self, *, eps, alphas, fit_intercept, precompute, max_iter, tol, cv, copy_X, verbose, n_jobs,
+        positive, random_state, selection,
+    ) -> None:  # fmt: skip
+        self.eps = eps
+        self.alphas = alphas
+        self.fit_intercept = fit_intercept
+        self.precompute = precompute
+        self.max_iter = max_iter
+        self.tol = tol
+        self.cv = cv
+        self.copy_X = copy_X
+        self.verbose = verbose
+        self.n_jobs = n_jobs
+        self.positive = positive
+        self.random_state = random_state
+        self.selection = selection
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> Any:
         """Fit to X of shape (n, d) and y of shape (n,); return self.
@@ -289,19 +315,11 @@ class ElasticNetCV(_LinearModelCV, RegressorMixin):
         selection: str = "cyclic",
     ) -> None:
         self.l1_ratio = l1_ratio
-        self.eps = eps
-        self.alphas = alphas
-        self.fit_intercept = fit_intercept
-        self.precompute = precompute
-        self.max_iter = max_iter
-        self.tol = tol
-        self.cv = cv
-        self.copy_X = copy_X
-        self.verbose = verbose
-        self.n_jobs = n_jobs
-        self.positive = positive
-        self.random_state = random_state
-        self.selection = selection
+        super().__init__(
+            eps=eps, alphas=alphas, fit_intercept=fit_intercept, precompute=precompute,
+            max_iter=max_iter, tol=tol, cv=cv, copy_X=copy_X, verbose=verbose, n_jobs=n_jobs,
+            positive=positive, random_state=random_state, selection=selection,
+        )
 
 
 class LassoCV(_LinearModelCV, RegressorMixin):
@@ -352,16 +370,8 @@ class LassoCV(_LinearModelCV, RegressorMixin):
         random_state: Any = None,
         selection: str = "cyclic",
     ) -> None:
-        self.eps = eps
-        self.alphas = alphas
-        self.fit_intercept = fit_intercept
-        self.precompute = precompute
-        self.max_iter = max_iter
-        self.tol = tol
-        self.copy_X = copy_X
-        self.cv = cv
-        self.verbose = verbose
-        self.n_jobs = n_jobs
-        self.positive = positive
-        self.random_state = random_state
-        self.selection = selection
+        super().__init__(
+            eps=eps, alphas=alphas, fit_intercept=fit_intercept, precompute=precompute,
+            max_iter=max_iter, tol=tol, cv=cv, copy_X=copy_X, verbose=verbose, n_jobs=n_jobs,
+            positive=positive, random_state=random_state, selection=selection,
+        )

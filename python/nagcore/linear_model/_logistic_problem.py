@@ -13,6 +13,7 @@ from sklearn.utils import compute_class_weight
 from nagcore.linear_model._base import linear_scores, solve, threads_of
 from nagcore.objective import Objective
 from nagcore.solvers import Result
+from nagcore.solvers.paths import shared
 
 __all__ = [
     "THEIRS", "LogisticProblem", "check_solver", "class_weighted", "warn_if_separated",
@@ -69,6 +70,7 @@ class LogisticProblem:
         self.codes = codes  # the core makes its own copy
         self.fit_intercept = bool(estimator.fit_intercept)
         self.scaling = 0.0
+        self._last: tuple[np.ndarray | None, Objective] | None = None
         if estimator.solver == "liblinear":
             if k > 2:
                 raise ValueError(
@@ -100,12 +102,8 @@ class LogisticProblem:
         """
         estimator = self.estimator
         total = self.X.shape[0] if weights is None else weights.sum()
-        loss = {"loss": "logistic"} if self.k == 2 else {"loss": "softmax", "n_classes": self.k}
-        objective = Objective(
-            self.X, self.codes, sample_weight=weights, l1=strength * ratio / total,
-            l2=strength * (1 - ratio) / total, fit_intercept=self.fit_intercept,
-            n_threads=threads_of(estimator), **loss,
-        )
+        objective = self._weighted(weights).with_penalty(
+            l2=strength * (1 - ratio) / total, l1=strength * ratio / total)
         w0 = None
         if start is not None:
             w0 = start.T if not self.scaling else start.T / np.append(np.ones(self.d), self.scaling)[:, None]
@@ -124,6 +122,16 @@ class LogisticProblem:
         if self.scaling:
             coef, intercept = coef[:, :-1], coef[:, -1] * self.scaling
         return result, np.ascontiguousarray(coef), intercept
+
+    def _weighted(self, weights: np.ndarray | None) -> Objective:
+        """The objective of these weights: of the same ones again, it keeps what its strengths share."""
+        if self._last is None or self._last[0] is not weights:
+            loss = {"loss": "logistic"} if self.k == 2 else {"loss": "softmax", "n_classes": self.k}
+            self._last = weights, shared(Objective(
+                self.X, self.codes, sample_weight=weights, fit_intercept=self.fit_intercept,
+                n_threads=threads_of(self.estimator), **loss,
+            ))
+        return self._last[1]
 
 
 def _with_constant(X: Any, value: float) -> Any:

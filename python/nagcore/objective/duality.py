@@ -102,7 +102,8 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     down = rp > 0
     size = np.abs(rp)
     bend: np.ndarray | float = min(curvature, 1e3)
-    if getattr(problem, "second_order", False):  # the curvature here is mostly that on the way to z″ too
+    if np.isfinite(curvature) and getattr(problem, "second_order", False):
+        # What the curvature is here it mostly is on the way to z″, too.
         here = problem.curvature_from_margins(z)
         bend = np.where(here > 1e-4 * bend, 0.9 * here, bend)
     # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
@@ -139,6 +140,7 @@ class Certificate(NamedTuple):
     value: float        # F at that w
     gap: float          # F at that w minus a lower bound of min F; infinite where there is no bound
     given_value: float  # F at the w that was given
+    slope: np.ndarray | None = None  # Xᵀ(s∘θ)/S of the dual point θ
 
 
 def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=None) -> Certificate:
@@ -197,11 +199,12 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
     largest = infeasibility(ud, penalty)
     if penalty.l1 and (largest > penalty.l1 or not scales):
         scales.append(min(1.0, penalty.l1 / largest) if largest else 1.0)
-    gap = np.inf
+    gap, slope = np.inf, None
     for alpha in scales:
         fenchel = penalty_gap(wd, alpha * ud, penalty) + alpha * unbalanced
         if fenchel < gap:
             shrunk = _scaling_gap(problem, z, r, alpha * kept, s, curvature)
-            gap = min(gap, fenchel + shrunk)
+            if fenchel + shrunk < gap:
+                gap, slope = fenchel + shrunk, alpha * ud
     extra = penalty.l1 * float(np.abs(wd).sum()) + 0.5 * penalty.l2 * dot(wd, wd)
-    return Certificate(w, best_value + extra, gap, data_value + extra)
+    return Certificate(w, best_value + extra, gap, data_value + extra, slope)

@@ -143,7 +143,8 @@ def narrowed(objective: Any, storage: str) -> tuple[Any, str]:
     share = core.nbytes / objective.nbytes
     objective.reads.passes += 1 + share
     other = copy.copy(objective)
-    other.problem, other._wide = Counted(core, objective.reads, objective._class_numbers, share), objective.wide
+    other.problem = Counted(core, objective.reads, objective._class_numbers, share)
+    other._wide = objective.wide
     other.storage, other.kept_hessian = storage, {}
     return other, f"early passes on a copy of X in {storage}, {core.nbytes / 1e6:.1f} MB"
 

@@ -42,6 +42,16 @@ def _heights(surface: Surface) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, np.where(np.isfinite(grid), grid, np.nan)
 
 
+def _descended(
+    name: Surface | str, methods: Methods | None, lr: Any, steps: Any, start: Any
+) -> tuple[Surface, Any, Any, float]:
+    """The surface, the paths on it, its heights on a grid, and the lowest of all that was seen."""
+    surface = surface_of(name)
+    paths = all_paths(surface, methods, lr, steps, start)
+    heights = _heights(surface)
+    return surface, paths, heights, _lowest(surface, heights[2], paths)
+
+
 def _draw_map(surface: Surface, axes: Any, heights: Any, lowest: float) -> None:
     """Contours of log(f − f* + c), on which both the valley's floor and its walls show."""
     x, y, grid = heights
@@ -102,18 +112,15 @@ def surface_paths(
     >>> [len(line.get_xdata()) for line in axes.lines[:3]]
     [21, 21, 21]
     """
-    surface = surface_of(surface)
-    paths = all_paths(surface, methods, lr, steps, start)
-    heights = _heights(surface)
-    lowest = _lowest(surface, heights[2], paths)
+    given, paths, heights, lowest = _descended(surface, methods, lr, steps, start)
     axes = axes_or_new(ax, 5.2)
-    _draw_map(surface, axes, heights, lowest)
+    _draw_map(given, axes, heights, lowest)
     for i, (name, points) in enumerate(paths.items()):
         line, _ = _draw_path(axes, i, name, points)
-        left = float(surface.value(*points[-1])) - lowest
+        left = float(given.value(*points[-1])) - lowest
         line.set_label(f"{name}: f − f* = {left:.1e} after {len(points) - 1} steps")
-    _draw_marks(surface, axes, paths)
-    axes.set_title(title or surface.name, fontsize=11)
+    _draw_marks(given, axes, paths)
+    axes.set_title(title or given.name, fontsize=11)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=9, frameon=False)
     return save(axes, path)
 
@@ -168,12 +175,10 @@ def path_values(
     >>> axes.get_yscale(), axes.get_xlabel()
     ('log', 'steps')
     """
-    surface = surface_of(surface)
-    paths = all_paths(surface, methods, lr, steps, start)
-    lowest = _lowest(surface, _heights(surface)[2], paths)
+    given, paths, _, lowest = _descended(surface, methods, lr, steps, start)
     axes = axes_or_new(ax, 4.2)
     for i, (name, points) in enumerate(paths.items()):
-        _draw_values(axes, i, name, _above(surface, points, lowest))
+        _draw_values(axes, i, name, _above(given, points, lowest))
     _values_axes(axes)
     axes.legend(frameon=False, fontsize=9)
     if title:
@@ -239,25 +244,22 @@ def animate_paths(
     >>> len(figure.axes), Path("beale.gif").read_bytes()[:3]
     (2, b'GIF')
     """
-    surface = surface_of(surface)
     if Path(path).suffix.lower() != ".gif":
         raise ValueError(f"{os.fspath(path)} does not end in .gif; name it like paths.gif.")
     if frames < 2 or fps < 1:
         raise ValueError(f"frames is {frames} and fps {fps}; at least 2 frames and 1 a second.")
-    paths = all_paths(surface, methods, lr, steps, start)
-    heights = _heights(surface)
-    lowest = _lowest(surface, heights[2], paths)
-    figure = new_figure(3.9, title or surface.name)
+    given, paths, heights, lowest = _descended(surface, methods, lr, steps, start)
+    figure = new_figure(3.9, title or given.name)
     figure.set_dpi(95)
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    _draw_map(surface, left, heights, lowest)
+    _draw_map(given, left, heights, lowest)
     growing = []
     for i, (name, points) in enumerate(paths.items()):
         line, end = _draw_path(left, i, name, points)
-        values = _above(surface, points, lowest)
+        values = _above(given, points, lowest)
         curve = _draw_values(right, i, name, values)
         growing.append((points, values, line, end, curve))
-    marks = _draw_marks(surface, left, paths)
+    marks = _draw_marks(given, left, paths)
     _values_axes(right)
     right.set_xlim(0, max(len(points) for points in paths.values()) - 1)
     right.autoscale(False)

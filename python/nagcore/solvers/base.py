@@ -18,7 +18,6 @@ import numpy as np
 from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, mean_size, row_mean
-from nagcore.objective.intercept import largest
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
 from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
 
@@ -180,6 +179,7 @@ class Oracle:
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
         self.tol = 0.0  # what the run is to reach
+        self.dropped: np.ndarray | None = None  # columns that are zero in the solution, and not read
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
         self._residual, self._residual_age = 0.0, 0
@@ -200,7 +200,10 @@ class Oracle:
         """f and its gradient at w, from the data value and the data gradient there."""
         wd = w[: self._d]
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
-        return f, self.coordinates.pull_back(self.u, self._l2, w)
+        g = self.coordinates.pull_back(self.u, self._l2, w)
+        if self.dropped is not None:
+            g[: self._d][self.dropped] = 0.0
+        return f, g
 
     def start(self, v, z) -> tuple[float, np.ndarray]:
         """`gradient` at a run's first point, without a pass where an earlier one was there."""
@@ -361,6 +364,8 @@ class Method:
         Whether it takes those of several margins per row, too.
     own_variables : bool
         Whether it works in w itself, and not in the variables of `Coordinates`.
+    screens : bool
+        Whether columns that are proven zero are to leave its passes.
     patience : int
         Steps without progress, of a size that rounding hides, after which nothing more is expected.
     wide_beyond : float
@@ -387,6 +392,7 @@ class Method:
     second_order: bool = False
     class_hessians: bool = False
     own_variables: bool = False
+    screens: bool = False
     patience: int = 300
     wide_beyond: float = math.inf
     losses: tuple[str, ...] = ()

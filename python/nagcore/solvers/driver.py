@@ -15,6 +15,7 @@ from nagcore.solvers.base import Iterate, Known, Method, Oracle, Pairs, Result
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
 from nagcore.solvers.metric import Metric
 from nagcore.solvers.rowspace import RowCoordinates, RowOracle
+from nagcore.solvers.screening import Screen
 from nagcore.solvers.stopping import Judge
 from nagcore.solvers.warmstart import from_sample
 
@@ -56,6 +57,7 @@ class Run:
         self._rows: RowCoordinates | None = None
         self.storage, self.stored = storage, ""
         self.metric: Metric | None = None
+        self.screen = Screen(objective) if method.screens and Screen.applies(objective) else None
         self._margins: np.ndarray | None = None
         self._last: Iterate | None = None
         self._memory = Pairs()
@@ -81,7 +83,8 @@ class Run:
         patience = math.inf
         if self.method.own_variables:
             seldom = objective.nbytes <= _SMALL and objective.storage is None
-            seldom = seldom or objective.shape[1] > self.method.wide_beyond or objective.kept is not None
+            seldom = seldom or objective.shape[1] > self.method.wide_beyond
+            seldom = seldom or (objective.kept is not None and not objective.penalty.smooth)
             narrow = narrow and not (seldom and objective.wide is not None)
         else:
             self.metric = metric = Metric(objective, seed)
@@ -95,7 +98,7 @@ class Run:
         while True:
             self._enter(columns, narrow, known)
             known = None
-            if not narrow:
+            if not narrow and self.screen is None:
                 columns = None  # a matrix, or one a class, that nothing here needs again
             end = self._sweep(narrow, patience)
             if end == "stop":
@@ -109,7 +112,7 @@ class Run:
                     columns = seen
                 elif isinstance(seen, Coordinates) and not seen.floored and objective.storage is None:
                     columns = seen
-            else:
+            elif end == "renew":
                 self._memory.rest()
                 patience *= _RENEW_GROWTH
                 columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
@@ -133,7 +136,7 @@ class Run:
         known: Known | None,
     ) -> None:
         """Set up the variables for what comes next, and keep the best point in the problem's own."""
-        problem = self.objective.problem if narrow else self.objective.wide
+        problem: Any = self.objective.problem if narrow else self.objective.wide
         if self.method.rows:  # the variables are the same in all arithmetic
             self._rows = self._rows or RowCoordinates(self.objective)
             left = self.max_passes - self._closing_passes(narrow)
@@ -143,6 +146,10 @@ class Run:
         if self.oracle is not None:
             self.judge.best_w = self._best_w()
             self.oracle = None  # its metric, before there is another
+        screen = self.screen if self.screen is not None and self.screen.part is not None else None
+        if screen is not None:
+            problem = screen.problem(narrow)
+            self.judge.best_w[: self.objective.shape[1]][screen.dropped] = 0.0
         eps = float(np.finfo(problem.compute).eps)
         coordinates: Coordinates | OwnCoordinates = OwnCoordinates(self.objective)
         if isinstance(columns, Coordinates):
@@ -153,10 +160,11 @@ class Run:
             coordinates = Coordinates(self.objective, columns, eps, problem.origin)
         self.oracle = Oracle(self.objective, coordinates, problem, self._memory, known)
         self.oracle.tol = self.tol
+        self.oracle.dropped = None if screen is None else screen.dropped
         self.judge.renew()
 
     def _sweep(self, narrow: bool, patience: float) -> str:
-        """Run the method in one set of variables. Return why it ended: "stop", "widen" or "renew"."""
+        """Run the method in one set of variables. Return why it ended: stop, widen, screen or renew."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
         if self.method.rows and judge.best_w is None:
             x = judge.best_x
@@ -197,6 +205,8 @@ class Run:
                 lowest = min(lowest, judge.estimate)
                 if judge.promising() or (judge.unresolved >= _UNRESOLVED and idle >= _UNRESOLVED):
                     return "widen"
+            if self._screened(it, reserve, narrow):
+                return "screen"
             if it.moved and self.n_iter - begun >= patience:
                 if (self.n_passes + 3 + reserve <= self.max_passes
                         and self.metric.bent(oracle.problem, it.z, self.n_passes)):
@@ -204,6 +214,22 @@ class Run:
                     return "renew"
                 patience *= _RENEW_GROWTH
         return "stop"
+
+    def _screened(self, it: Iterate, reserve: int, narrow: bool) -> bool:
+        """Whether a look at what is proven zero was due, and made the passes shorter."""
+        screen, judge = self.screen, self.judge
+        if screen is None or not it.moved or self.n_passes + 5 + reserve > self.max_passes:
+            return False
+        if not screen.promising(self.oracle, judge.estimate, self.n_iter):
+            return False
+        before = screen.part
+        certificate = screen.look(self.oracle, it, self.n_iter)
+        if not narrow:
+            judge.accept(certificate, self.n_passes)
+        if screen.part is before:
+            return False
+        judge.shorten()
+        return True
 
     def _settled(self, it: Iterate, provable: bool, narrow: bool) -> bool:
         """Whether the gap is reached (with a proof where one exists), or out of reach."""
@@ -229,7 +255,7 @@ class Run:
         if objective.gap_kind != "certificate":
             return 0
         averaged = self.method.averages and not objective.penalty.smooth
-        extra = objective.fit_intercept or objective.positive
+        extra = objective.fit_intercept or objective.positive or self.screen is not None
         return int(extra) + int(narrow or averaged) + int(self.method.rows)  # which makes w at the end
 
     def _close(self, it: Iterate, reserve: int, narrow: bool) -> None:

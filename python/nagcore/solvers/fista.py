@@ -97,4 +97,4 @@ def fista(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         y = x + beta * (x - x_old) if beta else x
 
 
-METHOD = Method("fista", fista)
+METHOD = Method("fista", fista, screens=True)

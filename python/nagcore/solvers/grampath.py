@@ -61,7 +61,9 @@ class GramPath:
         penalty, H = objective.penalty, self._H.copy()
         H.reshape(-1)[: d * len(H) : len(H) + 1] += penalty.l2
         w = (self._w0 if w is None else w).copy()
-        for step in range(1, _STEPS + 1):
+        step = 0
+        while step < _STEPS:
+            step += 1
             value, u = self._at(w)
             if objective.fit_intercept and u[d]:  # the dual point's residuals must sum to zero
                 w[d] -= u[d] / self._H[d, d]

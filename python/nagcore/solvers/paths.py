@@ -20,7 +20,7 @@ from nagcore.solvers.base import Result
 from nagcore.solvers.grampath import GramPath
 from nagcore.solvers.workingset import Kept
 
-__all__ = ["Path", "largest_strength", "path"]
+__all__ = ["Path", "largest_strength", "path", "shared"]
 
 _LEAST_RATIO = 1e-3  # of l1 in the penalty, for λ_max of what is nearly ridge
 
@@ -67,11 +67,28 @@ def largest_strength(objective: Objective, l1_ratio: float = 1.0) -> float:
     >>> largest_strength(objective)
     0.5
     """
-    _, w = objective.null_model()
-    _, grad = objective.problem.value_and_grad(w)
+    problem = objective.wide or objective.problem  # a narrow sum may fall short of what is proven zero
+    _, w = objective.null_model(problem)
+    _, grad = problem.value_and_grad(w)
     head = grad[: objective.shape[1]]
     largest = float(np.max(-head if objective.positive else np.abs(head)))
     return max(largest, 0.0) / max(l1_ratio, _LEAST_RATIO)
+
+
+def shared(objective: Objective) -> Objective:
+    """The same objective, whose `with_penalty` leave to each other what they found.
+
+    Columns copied, the last pass, a Hessian: they go when the objective does.
+
+    >>> import numpy as np
+    >>> import nagcore
+    >>> base = shared(nagcore.Objective(np.eye(3), np.arange(3.0), loss="squared"))
+    >>> base.with_penalty(0.0, 0.1).kept is base.with_penalty(0.0, 0.2).kept
+    True
+    """
+    base = objective.with_penalty(l2=objective.l2, l1=objective.l1)
+    base.kept = Kept()
+    return base
 
 
 def _checked(strengths: Any, n_strengths: Any, eps: Any, l1_ratio: Any) -> np.ndarray | None:
@@ -148,8 +165,7 @@ def path(
         given = largest * np.geomspace(1.0, max(eps, 1e-12), n_strengths)
     results: list[Result] = []
     w = None
-    base = objective.with_penalty(l2=objective.l2, l1=objective.l1)
-    base.kept = Kept()
+    base = shared(objective)
     moments = GramPath(base) if GramPath.applies(base, l1_ratio, how) else None
     for strength in given:
         each = base.with_penalty(l2=(1 - l1_ratio) * float(strength), l1=l1_ratio * float(strength))

@@ -133,7 +133,8 @@ class _Hessians:
         """The point to start from, which is x but for the intercept, and what `at` gives there."""
         last = None if self._kept is None else self._kept.last
         d = self._penalised
-        if last is not None and self._constant and last.z.dtype == z.dtype and np.array_equal(last.w[:d], x[:d]):
+        same = last is not None and last.z.dtype == z.dtype and np.array_equal(last.w[:d], x[:d])
+        if same and self._constant:
             self._oracle.resume(last)
             return (last.w, *self._oracle.start(last.w, z), self._penalty_added())
         return (x, *self.at(x, z))

@@ -104,6 +104,8 @@ class RowOracle:
     It has what the driver asks of an `Oracle`; `w` and `u`, which cost a pass each, are made on demand.
     """
 
+    dropped = None  # no column is left out of its passes
+
     def __init__(
         self,
         objective: Objective,

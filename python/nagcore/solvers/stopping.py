@@ -39,6 +39,7 @@ class Judge:
         self.estimate = math.nan    # of F(best) − min F, where nothing better is proven
         self.unresolved = 0       # steps in a row that the arithmetic could not judge
         self._demand, self._next_attempt = 1.0, 0.0
+        self._short = False       # passes read a few columns, and only proofs read all
         self._slopes: deque[float] = deque(maxlen=_WINDOW)
         self._last: tuple[np.ndarray, np.ndarray] | None = None
         self._start: np.ndarray | None = None
@@ -75,6 +76,10 @@ class Judge:
         self.null_value = self.objective.null_model(self.objective.wide)[0]
         self._stale, self._record = True, (math.inf, 0)
 
+    def shorten(self) -> None:
+        """Passes have become short: steps say more of when to try a proof than passes do."""
+        self._short, self._next_attempt, self._demand = True, 0.0, 1.0
+
     def renew(self) -> None:
         """Forget what was seen in other variables."""
         self.unresolved, self._last, self._start = 0, None, None
@@ -96,7 +101,7 @@ class Judge:
             value_y += self.objective.l1 * float((w if self.objective.positive else np.abs(w)).sum())
         if self.penalised:
             bound, free = self._penalised_gap(oracle) if math.isnan(it.bound) else (it.bound, it.bound)
-            if exact and not self.objective.fit_intercept:
+            if exact and not self.objective.fit_intercept and oracle.dropped is None:
                 self.lower = max(self.lower, value_y - bound)
         else:
             free = it.decrement if it.decrement >= 0 else self._curvature_gap(it, oracle)
@@ -187,6 +192,8 @@ class Judge:
                 self.best_value, self.best_x, self.best_w = value, x, None
         if objective.positive and not objective.fit_intercept:
             certificate = objective.certify(oracle.coordinates.to_w(x))  # y may lie outside w ≥ 0
+        elif oracle.dropped is not None and not objective.fit_intercept:
+            certificate = objective.certify(oracle.w)  # the proof is of all columns
         elif objective.fit_intercept:
             certificate = objective.certify(oracle.coordinates.to_w(oracle.settled(x)), **known)
         else:
@@ -206,4 +213,4 @@ class Judge:
         self._demand = min(1.0, 0.5 * self.estimate / self.target) if self.target else 1.0
         # Methods of few steps gain digits with each; others should not spend a pass in five on proofs.
         wait = 4 if self._patience > _WINDOW else 1
-        self._next_attempt = n_passes + wait + n_passes // 20
+        self._next_attempt = n_passes + (0 if self._short else wait + n_passes // 20)

@@ -97,19 +97,17 @@ def _on_columns(oracle: Oracle, store: ColumnStore, x, z, goal: float) -> np.nda
     """Proximal Newton on the columns held, from x with margins z, until no violation exceeds `goal`."""
     objective, problem = oracle.objective, oracle.problem
     s = objective.s if objective.s is not None else 1.0 / objective.shape[0]
-    p, l1, l2 = store.penalised, objective.l1, objective.l2
+    d, l1, l2 = objective.shape[1], objective.l1, objective.l2
+    b, slope_b = (float(x[d]), 0.0) if objective.fit_intercept else (0.0, None)
     w, z, r = x[store.index], z.copy(), np.empty_like(z)
-
-    def penalty(w: np.ndarray) -> float:
-        head = w[:p]
-        return 0.5 * l2 * float(np.sum(head * head)) + l1 * float(np.abs(head).sum())
-
     f = problem.loss_from_margins(z, r)
     for _ in range(_STEPS):
-        g = store.products(r * s)
-        g[:p] += l2 * w[:p]
-        wrong = violation(g[:p], w[:p], l1, objective.positive).max(initial=0.0)
-        wrong = max(float(wrong), float(np.abs(g[p:]).max(initial=0.0)))
+        weighted = r * s
+        g = store.products(weighted) + l2 * w
+        wrong = float(violation(g, w, l1, objective.positive).max(initial=0.0))
+        if objective.fit_intercept:
+            slope_b = float(weighted.sum())
+            wrong = max(wrong, abs(slope_b))
         if wrong <= goal:
             break
         if objective.loss.name == "squared":
@@ -118,22 +116,24 @@ def _on_columns(oracle: Oracle, store: ColumnStore, x, z, goal: float) -> np.nda
             v = problem.curvature_from_margins(z).astype(np.float64)
             v = np.maximum(v, _FLAT * max(float(v.mean()), 1e-300)) * s
             accuracy = max(0.3 * goal, 0.05 * wrong)
-        moved, t = store.minimise(v, g, w, objective, accuracy)
+        moved, change, t = store.minimise(v, g, slope_b, w, objective, accuracy)
         step = moved - w
-        least = float(np.sum(g * step)) + l1 * float(np.abs(moved[:p]).sum() - np.abs(w[:p]).sum())
-        F, length = f + penalty(w), 1.0
+        least = float(np.sum(g * step)) + l1 * float(np.abs(moved).sum() - np.abs(w).sum())
+        least += change * (slope_b or 0.0)
+        F, length = f + objective.penalty_value(w), 1.0
         noise = 1e-14 * abs(F)
         while length > 1e-10:
             trial, trial_r, point = z + length * t, np.empty_like(r), w + length * step
             f_new = problem.loss_from_margins(trial, trial_r)
-            if f_new + penalty(point) <= F + ARMIJO * length * least + noise:
+            if f_new + objective.penalty_value(point) <= F + ARMIJO * length * least + noise:
                 break
             length *= 0.5
         else:
             break
-        w, z, r, f = point, trial, trial_r, f_new
+        w, b, z, r, f = point, b + length * change, trial, trial_r, f_new
         if -least <= noise:
             break
     x = x.copy()
     x[store.index] = w
+    x[d:] = b
     return x

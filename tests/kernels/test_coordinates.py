@@ -1,0 +1,107 @@
+"""Coordinate descent for a quadratic plus l1: optimality, layouts, bounds, free columns, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from nagcore import _core
+
+
+def violations(q, w, l1, positive):
+    at_zero = -q if positive else np.abs(q)
+    return np.where(w == 0, np.maximum(at_zero - l1, 0), np.abs(q + l1 * np.sign(w)))
+
+
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+@pytest.mark.parametrize("shape", [(40, 12), (15, 60), (2, 3), (33, 1)])
+def test_ends_at_the_minimum_in_both_layouts(shape, l2, intercept, positive):
+    rng = np.random.default_rng(0)
+    n, p = shape
+    A = rng.normal(size=(p, n)) * (rng.random((p, n)) < 0.6)
+    A += 0.5 * np.roll(A, 1, 0)
+    v, target = rng.exponential(size=n) / n, rng.normal(size=n)
+    w0 = np.where(rng.random(p) < 0.5, np.abs(rng.normal(size=p)), 0.0)
+    g = A @ (v * (target + A.T @ w0)) + l2 * w0
+    slope_b = float(v @ (target + A.T @ w0)) if intercept else None
+    how = (v, g, w0, 0.02, l2, slope_b, positive, 1e-11)
+    dense, b, t, left = _core.minimise_on_columns(A, None, None, *how)
+    csc = sp.csr_matrix(A)
+    arrays = csc.data, csc.indices.astype(np.int32), csc.indptr.astype(np.int64)
+    sparse, b_sparse, t_sparse, _ = _core.minimise_on_columns(*arrays, *how)
+    for w, change, margins in ((dense, b, t), (sparse, b_sparse, t_sparse)):
+        np.testing.assert_allclose(margins, A.T @ (w - w0) + change, atol=1e-12)
+        q = g + A @ (v * margins) + l2 * (w - w0)
+        assert violations(q, w, 0.02, positive).max() <= 1e-9
+        assert not positive or (w >= 0).all()
+        if intercept:
+            assert abs(slope_b + v @ margins) <= 1e-12
+        else:
+            assert change == 0
+    assert left <= 1e-11
+
+
+def test_columns_far_from_zero_are_centred():
+    """Sweeps over the columns as they are would take thousands of rounds."""
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(30, 200)) + 1000 * rng.normal(size=(30, 1))
+    v, target = np.full(200, 1 / 200), rng.normal(size=200) + 5
+    g, slope_b = -A @ (v * target), -float(v @ target)
+    how = (v, g, np.zeros(30), 1e-3, 0.0, slope_b, False, 1e-7, 30)
+    _, _, t, left = _core.minimise_on_columns(A, None, None, *how)
+    assert left <= 1e-7
+    assert abs((t - target).mean()) <= 1e-9
+
+
+def test_collinear_columns_take_few_rounds():
+    """On the support conjugate gradients go where sweeps would crawl."""
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(40, 300)) + 30 * rng.normal(size=300)
+    v = np.full(300, 1 / 300)
+    g = -A @ (v * (A.T @ rng.normal(size=40)))
+    how = (v, g, np.zeros(40), 1e-3, 0.0, None, False, 1e-6, 60)
+    _, _, _, left = _core.minimise_on_columns(A, None, None, *how)
+    assert left <= 1e-6
+
+
+def test_sweeps_on_a_gram_matrix_go_downhill_and_keep_the_gradient():
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(50, 8))
+    C, g = A.T @ A, rng.normal(size=8) * 20
+    w, q = np.zeros(8), g.copy()
+    values = []
+    for _ in range(60):
+        values.append(g @ w + 0.5 * w @ C @ w + 5 * np.abs(w).sum())
+        left = _core.sweep_on_gram_(C, q, w, 5.0, 1e-9, 1)
+        np.testing.assert_allclose(q, g + C @ w, atol=1e-9)
+    assert left <= 1e-9
+    assert (np.diff(values) <= 1e-12).all()
+    assert violations(q, w, 5.0, False).max() <= 1e-8
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"values": np.ones((2, 3), np.float32)}, "float64"), ({"values": np.ones((2, 4))}, "shape"),
+    ({"v": -np.ones(3)}, "numbers >= 0"), ({"l1": -1.0}, "l1, l2 and accuracy"),
+    ({"slope_b": np.inf}, "slope_b"), ({"g": np.ones(3)}, "g"), ({"w": np.array([np.nan, 0.0])}, "w"),
+])  # fmt: skip
+def test_bad_arguments_are_one_clear_error(change, words):
+    how = {"values": np.ones((2, 3)), "rows": None, "starts": None, "v": np.ones(3), "g": np.ones(2),
+           "w": np.zeros(2), "l1": 1.0, "l2": 0.0}
+    with pytest.raises((ValueError, TypeError), match=words):
+        _core.minimise_on_columns(**how | change)
+
+
+@pytest.mark.parametrize(("rows", "starts", "words"), [
+    ([0, 5], [0, 1, 2], "rows holds 5"), ([0, 1], [0, 2, 1], "starts"), ([0, 1], [1, 1, 2], "starts"),
+    ([0], [0, 1, 2], "rows must have"),
+])  # fmt: skip
+def test_entries_outside_are_refused(rows, starts, words):
+    with pytest.raises(ValueError, match=words):
+        _core.minimise_on_columns(np.ones(2), np.array(rows, np.int32), np.array(starts, np.int64),
+                                  np.ones(3), np.ones(2), np.zeros(2), 1.0, 0.0)
+    w = np.zeros(2)
+    with pytest.raises(ValueError, match="overlap"):
+        _core.sweep_on_gram_(np.eye(2), w, w, 1.0, 0.0, 1)
