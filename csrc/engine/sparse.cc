@@ -1,5 +1,5 @@
 // One pass over CSR. A small gradient (d*k at most kLeafGradient) is summed a leaf at a time like the dense one. One that
-// fits a core's cache exists once for each of 8 to 32 parts of the rows, where these have entries enough to pay for clearing
+// fits a core's cache exists once for each of 4 to 32 parts of the rows, where these have entries enough to pay for clearing
 // and adding it. A larger one exists once, in double: blocks of rows get their margins by rows, then each thread adds the
 // columns it owns, in row order. Either way the bits do not depend on the threads. Memory beyond X: n-vectors and, per
 // thread, (leaves) 3 to 20 leaf gradients or (owners) nothing; the large gradient itself is d*k doubles a part or, with
@@ -166,7 +166,7 @@ class SparsePass {
     RowParts parts;
     const std::int64_t first = v_.indptr[0], nnz = v_.indptr[v_.n] - first;
     if (v_.d * v_.k > kPartGradient || nnz < 12 * v_.d) return parts;
-    std::int64_t count = 8;
+    std::int64_t count = 4;
     while (count < 32 && nnz >= 16 * count * v_.d) count *= 2;
     for (std::int64_t p = 0; p <= count; ++p)
       parts.first_row.push_back(std::lower_bound(v_.indptr, v_.indptr + v_.n, first + nnz / count * p) - v_.indptr);

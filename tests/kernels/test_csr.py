@@ -169,3 +169,77 @@ def test_csr_matches_reference_for_any_pattern(
 ):
     case = sparse_case(loss, n, d, "float32", index, ("weights",), seed, keep)
     check(close, case, n_threads=n_threads, isa=isa)
+
+
+def many_columns(index="int32", dtype="float64", n=1200, d=16500, per_row=190):
+    """Words of texts: some columns everywhere, many in one row or a few neighbours, some in none.
+
+    With twelve entries a column and more than 16384 columns rows are summed in parts, and later
+    passes read the columns by new numbers.
+    """
+    rng = np.random.default_rng(3)
+    columns = (d * rng.random((n, per_row)) ** 3).astype(np.int64)
+    columns[:, :8] = d // 2 + np.arange(n)[:, None] // 40 * 8 + np.arange(8)  # in one part alone
+    columns[::400, 9] = d - 1 - np.arange(0, n, 400)  # once
+    keys = np.unique(rng.permutation(d)[columns] + d * np.arange(n)[:, None])
+    pointers = np.searchsorted(keys, d * np.arange(n + 1))
+    data = rng.normal(size=len(keys)).astype(dtype)
+    X = sparse.csr_matrix((data, keys % d, pointers), shape=(n, d))
+    X.indices, X.indptr = X.indices.astype(index), X.indptr.astype(index)
+    uses = np.bincount(X.indices, minlength=d)
+    assert X.nnz >= 12 * d
+    assert (uses == 0).any()
+    assert (uses == 1).any()
+    return X
+
+
+@pytest.mark.parametrize(
+    ("loss", "dtype", "index"),
+    [
+        ("logistic", "float64", "int32"),
+        ("squared", "float32", "int64"),
+        ("softmax", "float32", "int32"),
+        ("softmax", "float64", "int64"),
+    ],
+)
+def test_csr_rows_in_parts_match_reference_and_keep_their_bits(loss, dtype, index, close):
+    X = many_columns(index, dtype)
+    n, d = X.shape
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(d + 1, CLASSES) if loss == "softmax" else d + 1) / 9
+    w = w.astype(np.float32).astype(np.float64)
+    weights = rng.integers(1, 5, n) / 4
+    how = {"loss": loss, "fit_intercept": True, "sample_weight": weights}
+    case = Case(X, targets(loss, n, rng), w, how)
+    check(close, case, n_threads=2)
+    first = None
+    for n_threads in THREADS:
+        problem = case.problem(n_threads=n_threads)
+        for _ in range(12):  # the columns get their new numbers on the way
+            value, g = problem.value_and_grad(w)
+            if first is None:
+                first = value, g.tobytes()
+            assert (value, g.tobytes()) == first
+    v = rng.normal(size=(n, CLASSES) if loss == "softmax" else n).astype(dtype)
+    assert problem.rmatvec(v).tobytes() == case.problem().rmatvec(v).tobytes()
+    np.testing.assert_array_equal(g[:d][np.bincount(X.indices, minlength=d) == 0], 0)
+
+
+def test_csr_rows_in_parts_read_data_where_they_lie_and_write_nothing_that_overflows():
+    X = many_columns()
+    rng = np.random.default_rng(0)
+    y, w = targets("squared", X.shape[0], rng), rng.normal(size=X.shape[1])
+    case = Case(X, y, w, {"loss": "squared"})
+    problem = case.problem(n_threads=2)
+    for _ in range(12):
+        problem.value_and_grad(case.w)
+    X.data *= 2
+    value, g = problem.value_and_grad(case.w)
+    fresh_value, fresh = case.problem(n_threads=1).value_and_grad(case.w)
+    assert value == fresh_value
+    assert g.tobytes() == fresh.tobytes()
+    X.data[len(X.data) // 3] = np.nan
+    out = np.full_like(g, 7.0)
+    with pytest.raises(ValueError, match="row"):
+        problem.value_and_grad(case.w, out)
+    np.testing.assert_array_equal(out, 7.0)
