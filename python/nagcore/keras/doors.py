@@ -262,6 +262,9 @@ class JaxDoor(CopyingDoor):
 
         jax, count = self._jax, len(update.variables)
         values, settings = self._operands(update)
+        # keras's own rule is contracted where XLA compiles it whole, and not where jax runs it op by op.
+        if any(isinstance(x, jax.core.Tracer) for x in values):
+            settings["convention"] = "keras-jax"
         shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in values[: len(values) - count]]
         call = partial(self._on_copies, step, count, settings)
         taken = True if update.taken is None else update.taken
