@@ -133,7 +133,8 @@ def nesterov_step_(
         Step along the gradient instead of against it.
     convention : {"torch", "keras", "keras-torch", "keras-jax"}
         Whose formula and roundings; "keras-torch" is keras's formula with the roundings of its torch
-        backend, "keras-jax" with those of XLA, as keras's jax backend has them under jit. The buffers of torch and keras are not interchangeable: v = −lr·b.
+        backend, "keras-jax" with those of XLA, as keras's jax backend has them under jit.
+        The buffers of torch and keras are not interchangeable: v = −lr·b.
     first_step : bool or sequence of bool
         Buffer and moving average of these tensors are written without being read. One truth for
         all, or one for each tensor: a parameter may join late.

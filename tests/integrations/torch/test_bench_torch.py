@@ -13,7 +13,7 @@ from nagcore.bench import measure  # noqa: E402
 
 def test_rows_of_torch_are_filled():
     before = torch.get_num_threads()
-    # One thread: two would be two OpenMP runtimes that spin in each other's way, for minutes on a busy machine.
+    # One thread: with two, torch's and ours spin in each other's way, for minutes on a busy machine.
     rows = bench.run(("torch",), quick=True, n_threads=1)["rows"]
     assert torch.get_num_threads() == before
     assert [r["kernel"] for r in rows] == [
