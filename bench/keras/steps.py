@@ -24,6 +24,13 @@ SHAPES = {
     "160 variables, 0.3 M": [(64, 64), (64,)] * 80,
     "4 variables, 16 M": [(2000, 2000)] * 4,
 }
+# Dense networks under fit: inputs and hidden widths.
+FITS = {
+    "4 variables, 0.1 M": (784, [128]),
+    "18 variables, 34 k": (64, [64] * 8),
+    "82 variables, 44 k": (64, [32] * 40),
+    "6 variables, 4.3 M": (64, [2048] * 2),
+}
 SETTINGS = {
     "Nesterov": {"momentum": 0.9, "nesterov": True},
     "with decay and EMA": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "use_ema": True},
@@ -94,20 +101,20 @@ def one_step(shapes, settings, repeats: int) -> list[float]:
     return least(runs, repeats)
 
 
-def one_fit(settings, repeats: int) -> list[float]:
+def one_fit(settings, inputs: int, hidden: list[int], more: dict, repeats: int) -> list[float]:
     rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((640, 784)).astype("float32"), rng.integers(0, 10, 640)
+    X, y = rng.standard_normal((640, inputs)).astype("float32"), rng.integers(0, 10, 640)
     models = []
-    for make in (keras.optimizers.SGD, SGD):
+    for make, own in ((keras.optimizers.SGD, {}), (SGD, more)):
         keras.utils.set_random_seed(0)
         model = keras.Sequential(
             [
-                keras.layers.Input((784,)),
-                keras.layers.Dense(128, activation="relu"),
+                keras.layers.Input((inputs,)),
+                *(keras.layers.Dense(width, activation="relu") for width in hidden),
                 keras.layers.Dense(10, activation="softmax"),
             ]
         )
-        model.compile(make(0.01, **settings), "sparse_categorical_crossentropy")
+        model.compile(make(0.01, **settings, **own), "sparse_categorical_crossentropy")
         model.fit(X, y, batch_size=32, verbose=0, shuffle=False)
         models.append(model)
     for a, b in zip(*(model.get_weights() for model in models)):
@@ -124,7 +131,10 @@ def main(repeats: int) -> None:
             row(name, rule, one_step(shapes, settings, few))
         # A second fit with averages fails on jax, in keras: they share buffers with the variables.
         if BACKEND != "numpy" and not (BACKEND == "jax" and settings.get("use_ema")):
-            row("a batch of `fit`, that MLP, batches of 32", rule, one_fit(settings, max(3, repeats // 10)))
+            for name, (inputs, hidden) in FITS.items():
+                for way, more in (("default", {}), ("kernel", {"use_kernel": True})):
+                    seconds = one_fit(settings, inputs, hidden, more, max(3, repeats // 10))
+                    row(f"a batch of `fit`, {name}, {way}", rule, seconds)
 
 
 def row(name: str, rule: str, seconds: list[float]) -> None:

@@ -2,6 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <utility>
@@ -143,9 +147,23 @@ class TensorPlan {
   std::atomic<bool> busy_{false};
 };
 
+// Advice to keep memory that has not been written yet in large pages, as NumPy gives it for arrays of this size and torch does
+// not: the processor's own prefetching ends at every page. What the system does not know or want, it leaves.
+void advise_large_pages([[maybe_unused]] std::uintptr_t address, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr std::size_t kLeast = std::size_t{4} << 20, kPage = 4096;
+  if (bytes < kLeast) return;
+  const std::uintptr_t begin = (address + kPage - 1) / kPage * kPage;
+  const std::uintptr_t end = (address + bytes) / kPage * kPage;
+  (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 }  // namespace
 
 void bind_tensors(py::module_& m) {
+  m.def("advise_large_pages", &advise_large_pages, py::arg("address"), py::arg("bytes"),
+        "Asks the system to keep this memory in large pages, where it is large and the system has them.");
   py::class_<TensorPlan>(m, "TensorPlan", "The tensors and rules of an optimizer's step; behind nagcore.torch.SGD.")
       .def(py::init<py::handle, py::object>(), py::arg("exchange"), py::arg("describe"))
       .def("gather", &TensorPlan::gather, py::arg("groups"), py::arg("state"), py::arg("momentum"), py::arg("lookahead"),

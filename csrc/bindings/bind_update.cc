@@ -33,8 +33,9 @@ UpdateConvention read_convention(py::handle h) {
     if (PyUnicode_CompareWithASCIIString(h.ptr(), "torch") == 0) return UpdateConvention::torch;
     if (PyUnicode_CompareWithASCIIString(h.ptr(), "keras") == 0) return UpdateConvention::keras;
     if (PyUnicode_CompareWithASCIIString(h.ptr(), "keras-torch") == 0) return UpdateConvention::keras_torch;
+    if (PyUnicode_CompareWithASCIIString(h.ptr(), "keras-jax") == 0) return UpdateConvention::keras_jax;
   }
-  fail("convention is " + text_of(h) + "; it is \"torch\", \"keras\" or \"keras-torch\".");
+  fail("convention is " + text_of(h) + "; it is \"torch\", \"keras\", \"keras-torch\" or \"keras-jax\".");
 }
 
 // The rules of momentum are those of the library whose convention is asked for (docs/maths.md, Updates).

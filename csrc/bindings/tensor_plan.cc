@@ -46,6 +46,49 @@ const Words& words() {
   return all;
 }
 
+// Reads the attribute "grad". torch makes it a getset descriptor of the tensors' base class, and a subclass such as Parameter
+// inherits it; where that is so, its C function is called without the search through the classes, which for a whole list is
+// asked once and not a thousand times. One reader serves one gather: classes may change between two.
+class GradReader {
+ public:
+  // A new reference; null with an error set.
+  PyObject* operator()(PyObject* tensor) {
+    if (Py_TYPE(tensor) != type_) look_at(Py_TYPE(tensor));
+    if (get_ == nullptr) return PyObject_GetAttr(tensor, words().grad);
+    return get_(tensor, closure_);
+  }
+
+ private:
+  void look_at(PyTypeObject* type) {
+    type_ = type;
+    get_ = nullptr;
+    if (type->tp_getattro != PyObject_GenericGetAttr) return;  // a class with its own __getattribute__
+    const auto found = py::reinterpret_steal<py::object>(PyObject_GetAttr(reinterpret_cast<PyObject*>(type), words().grad));
+    if (!found) {
+      PyErr_Clear();
+      return;
+    }
+    if (Py_TYPE(found.ptr()) != &PyGetSetDescr_Type) return;
+    const auto* descriptor = reinterpret_cast<PyGetSetDescrObject*>(found.ptr());
+    // With a setter it goes before an entry of the same name in the tensor's own dict.
+    if (descriptor->d_getset->set == nullptr || !PyType_IsSubtype(type, PyDescr_TYPE(descriptor))) return;
+    get_ = descriptor->d_getset->get;
+    closure_ = descriptor->d_getset->closure;
+  }
+
+  PyTypeObject* type_ = nullptr;
+  getter get_ = nullptr;
+  void* closure_ = nullptr;
+};
+
+// Of a handful of numbers: less than the call of memcmp.
+bool equal_words(const std::int64_t* a, const std::int64_t* b, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) {
+    if (a[i] != b[i]) return false;
+  }
+  return true;
+}
+
 bool is_complex(std::uint8_t code) { return code == exchange::kComplex; }
 
 bool number_of(std::uint8_t code, std::uint8_t bits, UpdateNumber* number) {
@@ -100,11 +143,10 @@ bool TensorList::take(Record& record, UpdateRole role, PyObject* object) {
   if (!read(object, &t)) return false;
   Reading& r = record.readings[role];
   const auto rank = static_cast<std::size_t>(t.rank);
-  const std::size_t bytes = rank * sizeof(std::int64_t);
   if (rank > 0 && t.strides == nullptr) return false;
   const auto has_dims = [&](const std::vector<std::int64_t>& dims) {
-    return dims.size() == 2 * rank && (rank == 0 || (std::memcmp(dims.data(), t.shape, bytes) == 0 &&
-                                                     std::memcmp(dims.data() + rank, t.strides, bytes) == 0));
+    return dims.size() == 2 * rank && equal_words(dims.data(), t.shape, rank) &&
+           equal_words(dims.data() + rank, t.strides, rank);
   };
   if (r.present && r.data == t.data && r.code == t.code && r.bits == t.bits && has_dims(dims_of(record, role))) return true;
   stale_ = true;
@@ -205,6 +247,7 @@ py::list TensorList::gather(py::handle groups, py::handle state, const std::vect
   if (!PyDict_Check(state.ptr()) || !PyList_Check(groups.ptr())) {
     throw py::type_error("param_groups is a list and state a dict.");
   }
+  GradReader grad_of;
   std::size_t place = 0;
   for (Py_ssize_t k = 0; k < PyList_GET_SIZE(groups.ptr()); ++k) {
     PyObject* params = PyDict_GetItemWithError(PyList_GET_ITEM(groups.ptr(), k), words().params);
@@ -220,7 +263,7 @@ py::list TensorList::gather(py::handle groups, py::handle state, const std::vect
       for (Py_ssize_t i = 0; i < block; ++i) {
         PyObject* param = PyList_GET_ITEM(params, from + i);
         const Record& record = record_at(place + static_cast<std::size_t>(i), param, group);
-        grads[i] = record.foreign ? nullptr : PyObject_GetAttr(param, words().grad);
+        grads[i] = record.foreign ? nullptr : grad_of(param);
         if (grads[i] == nullptr) {
           if (record.foreign) continue;
           throw py::error_already_set();

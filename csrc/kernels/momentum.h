@@ -75,8 +75,9 @@ struct MomentumRun {
 
 template <class V, UpdateConvention kConvention>
 NAG_INLINE V decayed_parameter(const RuleLanes<V>& r, V p) {
-  if (kConvention != UpdateConvention::keras) return p * r.keep;
-  return p - (p * r.decay) * r.lr;
+  if (kConvention == UpdateConvention::keras) return p - (p * r.decay) * r.lr;
+  if (kConvention == UpdateConvention::keras_jax) return fma(r.minus_lr, p * r.decay, p);
+  return p * r.keep;
 }
 
 // θ and, through b, the buffer.
@@ -94,6 +95,12 @@ NAG_INLINE V momentum_step(const RuleLanes<V>& r, V p, V g, V& b, bool first) {
     if (kForm == UpdateForm::plain) return fma(r.minus_lr, g, p);
     b = fma(r.minus_lr, g, r.momentum * b);  // b is zero on a first step
     return kForm == UpdateForm::nesterov ? fma(r.lookahead, b, fma(r.minus_lr, g, p)) : p + b;
+  }
+  if (kConvention == UpdateConvention::keras_jax) {
+    if (kForm == UpdateForm::plain) return fma(r.minus_lr, g, p);
+    const V push = g * r.minus_lr;
+    b = fma(r.momentum, b, push);  // b is zero on a first step
+    return kForm == UpdateForm::nesterov ? p + fma(r.lookahead, b, push) : p + b;
   }
   const V pull = g * r.lr;
   if (kForm == UpdateForm::plain) return p - pull;
@@ -288,6 +295,8 @@ void momentum_any(const MomentumRun<typename V::T>& run, const UpdateRule<typena
     case UpdateConvention::keras: return momentum_chosen<V, UpdateConvention::keras>(run, rule, first, sum, general);
     case UpdateConvention::keras_torch:
       return momentum_chosen<V, UpdateConvention::keras_torch>(run, rule, first, sum, general);
+    case UpdateConvention::keras_jax:
+      return momentum_chosen<V, UpdateConvention::keras_jax>(run, rule, first, sum, general);
   }
 }
 

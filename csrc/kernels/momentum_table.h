@@ -13,6 +13,7 @@ enum class UpdateConvention : std::uint8_t {
   torch,  // lr outside the buffer, one fma where torch has one
   keras,  // lr inside the buffer, every operation rounded on its own
   keras_torch,  // the same on keras' torch backend, whose foreach operations are an fma each
+  keras_jax,  // the same under jax.jit, where XLA contracts a product and the sum behind it
 };
 
 enum class UpdateForm : std::uint8_t { plain, heavy_ball, nesterov };  // plain: no buffer at all

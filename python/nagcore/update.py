@@ -16,7 +16,7 @@ from nagcore import _core
 __all__ = ["NesterovPlan", "StepReport", "nesterov_step_"]
 
 Arrays: TypeAlias = np.ndarray | Sequence[np.ndarray]
-Convention: TypeAlias = Literal["torch", "keras", "keras-torch"]
+Convention: TypeAlias = Literal["torch", "keras", "keras-torch", "keras-jax"]
 
 
 class StepReport(NamedTuple):
@@ -131,9 +131,10 @@ def nesterov_step_(
         False gives heavy-ball momentum.
     maximize : bool
         Step along the gradient instead of against it.
-    convention : {"torch", "keras", "keras-torch"}
+    convention : {"torch", "keras", "keras-torch", "keras-jax"}
         Whose formula and roundings; "keras-torch" is keras's formula with the roundings of its torch
-        backend. The buffers of torch and keras are not interchangeable: v = −lr·b.
+        backend, "keras-jax" with those of XLA, as keras's jax backend has them under jit.
+        The buffers of torch and keras are not interchangeable: v = −lr·b.
     first_step : bool or sequence of bool
         Buffer and moving average of these tensors are written without being read. One truth for
         all, or one for each tensor: a parameter may join late.

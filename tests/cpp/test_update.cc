@@ -39,6 +39,7 @@ Element<T> expected(const UpdateScalars& s, Fma fma, bool first, Element<T> x, T
   const T wd = static_cast<T>(s.weight_decay);
   const bool torch = s.convention == UpdateConvention::torch;
   const bool foreach = s.convention == UpdateConvention::keras_torch;
+  const bool xla = s.convention == UpdateConvention::keras_jax;
   if (s.grad_scale != 1.0) g = g / static_cast<T>(s.grad_scale);
   if (s.maximize) g = -g;
   if (s.weight_decay != 0.0) {
@@ -46,6 +47,8 @@ Element<T> expected(const UpdateScalars& s, Fma fma, bool first, Element<T> x, T
       g = torch ? fma(wd, x.p, g) : g + wd * x.p;
     else if (foreach)
       x.p = x.p * static_cast<T>(1.0F - static_cast<float>(s.weight_decay) * static_cast<float>(s.lr));
+    else if (xla)
+      x.p = fma(-lr, x.p * wd, x.p);
     else
       x.p = torch ? x.p * static_cast<T>(1.0 - s.lr * s.weight_decay) : x.p - (x.p * wd) * lr;
   }
@@ -63,6 +66,13 @@ Element<T> expected(const UpdateScalars& s, Fma fma, bool first, Element<T> x, T
     else
       x.p = fma(-lr, g, x.p);
     if (s.buffered && s.nesterov) x.p = fma(nu, x.b, x.p);
+  } else if (xla) {
+    if (!s.buffered) {
+      x.p = fma(-lr, g, x.p);
+    } else {
+      x.b = fma(mu, first ? T(0) : x.b, -(lr * g));
+      x.p = x.p + (s.nesterov ? fma(nu, x.b, -(lr * g)) : x.b);
+    }
   } else if (!s.buffered) {
     x.p = x.p - lr * g;
   } else {
@@ -83,7 +93,8 @@ Element<T> expected(const UpdateScalars& s, Fma fma, bool first, Element<T> x, T
 
 std::vector<UpdateScalars> all_scalars() {
   std::vector<UpdateScalars> all;
-  for (const auto convention : {UpdateConvention::torch, UpdateConvention::keras, UpdateConvention::keras_torch})
+  for (const auto convention : {UpdateConvention::torch, UpdateConvention::keras, UpdateConvention::keras_torch,
+                                UpdateConvention::keras_jax})
     for (int form = 0; form < 3; ++form)
       for (int decay = 0; decay < 3; ++decay)
         for (int extra = 0; extra < 4; ++extra) {

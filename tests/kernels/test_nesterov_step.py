@@ -75,11 +75,11 @@ def compare(close, got, want, params, grads, buffers, exact, rule, note=""):
 
 
 # ----------------------------------------------------------------------------- one step, every rule
-@pytest.mark.parametrize("convention", ["torch", "keras"])
+@pytest.mark.parametrize("convention", ["torch", "keras", "keras-jax"])
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_update_equals_reference(rule, storage, convention, close):
-    if convention == "keras" and rule.get("dampening"):
+    if convention != "torch" and rule.get("dampening"):
         rule = {**rule, "dampening": 0.0}
     rule = {"lr": 0.1, **rule}
     exact = convention == "keras" or (FUSED and storage != "float64")
@@ -89,7 +89,7 @@ def test_update_equals_reference(rule, storage, convention, close):
     for first in (False, True):
         params, grads, buffers = tensors(storage)
         want = reference.nesterov_step(
-            params, grads, buffers, convention=convention, first_step=first, **rule
+            params, grads, buffers, convention=convention.replace("-", "_"), first_step=first, **rule
         )
         p, g, b = copies(params), copies(grads), copies(buffers)
         report = nagcore.nesterov_step_(p, g, b, convention=convention, first_step=first, **rule)

@@ -345,7 +345,7 @@ SCALARS = [
     ({"grad_scale": 0.0}, ValueError, "grad_scale is 0.0; it must be positive"),
     ({"max_norm": np.nan}, ValueError, "max_norm is nan"),
     ({"max_norm": 0.0}, ValueError, "max_norm is 0.0"),
-    ({"convention": "jax"}, ValueError, 'convention is \'jax\'; it is "torch", "keras" or "keras-torch"'),
+    ({"convention": "jax"}, ValueError, 'is \'jax\'; it is "torch", "keras", "keras-torch" or "keras-jax"'),
     ({"convention": None}, ValueError, "convention is None"),
     ({"momentum": 0.0}, ValueError, "nesterov=True needs momentum > 0.*nesterov=False"),
     ({"dampening": 0.1}, ValueError, "nesterov=True needs dampening=0"),

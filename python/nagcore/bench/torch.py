@@ -99,7 +99,8 @@ def _parameters(torch: Any, shapes: Shapes, copies: int = 1) -> list[list[Any]]:
 
     def filled(shape: tuple[int, ...]) -> Any:
         n = int(np.prod(shape))
-        return block.repeat(-(-n // block.numel()))[:n].reshape(shape).clone()
+        long = block if n <= block.numel() else block.repeat(-(-n // block.numel()))
+        return long[:n].reshape(shape).clone()
 
     gradients = [filled(shape) for shape in shapes]
     lists = []

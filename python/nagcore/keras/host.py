@@ -62,7 +62,7 @@ class HostStep:
     guard : nagcore.callbacks.AnomalyGuard or None
         Judges the gradients' norm before anything is written.
     n_threads : int or None
-    convention : {"keras", "keras-torch"}
+    convention : {"keras", "keras-torch", "keras-jax"}
         Whose roundings; as for nagcore.nesterov_step_.
 
     Examples
@@ -110,10 +110,12 @@ class HostStep:
         decayed: Sequence[bool] | None = None,
         averages: Arrays | None = None,
         ema_momentum: float | None = None,
+        convention: str | None = None,
     ) -> StepReport:
         """Write one step into `params`, `momentums` and `averages`.
 
-        `decayed` says which parameters `weight_decay` is for; None is all of them.
+        `decayed` says which parameters `weight_decay` is for; None is all of them. `convention` is
+        this step's, where it is not every step's.
         """
         scale = None
         if self.guard is not None:
@@ -131,7 +133,7 @@ class HostStep:
         if scale is not None:
             grads = [g * g.dtype.type(scale) for g in grads]
         settings: dict[str, Any] = {
-            "lr": lr, "momentum": mu, "nesterov": self.nesterov, "convention": self.convention,
+            "lr": lr, "momentum": mu, "nesterov": self.nesterov, "convention": convention or self.convention,
             "decoupled": True, "n_threads": self.n_threads,
         }  # fmt: skip
         if ahead is not None:

@@ -63,11 +63,14 @@ def _rule(theta, g, b, *, lr, momentum=0.9, lookahead=None, dampening=0.0, weigh
     mu, ahead, torch = f(mu), f(mu if lookahead is None else lookahead), convention == "torch"
     if wd and decoupled:
         multiply = torch or convention == "keras_torch"
-        theta = theta * f(1 - lr * wd) if multiply else theta - theta * f(wd) * f(lr)
+        if convention == "keras_jax":
+            theta = fma(f(-lr), theta * f(wd), theta)
+        else:
+            theta = theta * f(1 - lr * wd) if multiply else theta - theta * f(wd) * f(lr)
     elif wd:
         g = fma(f(wd), theta, g) if torch else g + f(wd) * theta
     if momentum == 0 and lookahead is None:  # plain descent, as both libraries have it: no buffer
-        return fma(f(-lr), g, theta) if torch else theta - f(lr) * g, b
+        return theta - f(lr) * g if convention == "keras" else fma(f(-lr), g, theta), b
     if torch:
         b = g.copy() if first else fma(f(1 - dampening), g, mu * b)
         return fma(f(-lr), fma(ahead, b, g) if nesterov else b, theta), b
@@ -78,7 +81,7 @@ def _rule(theta, g, b, *, lr, momentum=0.9, lookahead=None, dampening=0.0, weigh
     if convention == "keras_torch":
         v = fma(f(-lr), g, mu * v)
         return (fma(ahead, v, fma(f(-lr), g, theta)) if nesterov else theta + v), v
-    v = fma(mu, v, -lg)  # keras_jit
+    v = fma(mu, v, -lg)  # keras_jax
     return theta + (fma(ahead, v, -lg) if nesterov else v), v
 
 
@@ -107,7 +110,7 @@ def nesterov_step(params: Sequence, grads: Sequence, buffers: Sequence, *, maxim
     or are ``master`` (float32) rounded. A non-finite gradient changes nothing where check_finite,
     grad_scale or max_norm ask for a first look. ``**rule``: lr, momentum=0.9, lookahead=None,
     dampening=0, weight_decay=0, decoupled=False, nesterov=True and ``convention``: "torch", "keras"
-    (eager NumPy or JAX), "keras_torch" (keras on torch), "keras_jit" (keras on JAX under jit).
+    (eager NumPy or JAX), "keras_torch" (keras on torch), "keras_jax" (keras on JAX under jit).
 
     >>> a = np.ones(1, np.float32)
     >>> step = nesterov_step([a], [a], [a], lr=0.5, momentum=0.5, max_norm=2.0, first_step=True)

@@ -165,19 +165,19 @@ class Memory:
         buffered = scheduled or group["momentum"] != 0
         goes_on = buffered and state.get("momentum_buffer") is not None
         if buffered and not goes_on:
-            buffer = torch.empty_like(p, dtype=self._dtype_of(p, "momentum_buffer")).detach()
+            buffer = _room_like(p, self._dtype_of(p, "momentum_buffer"))
             # Beside a moving average that goes on, no first step can be marked: from zero the
             # buffer becomes g just as well where there is no dampening.
             state["momentum_buffer"] = buffer.zero_() if began else buffer
         if averaged and not began:
             # On a first step it is written without being read; beside momentum that goes on it
             # starts where the parameter stands.
-            average = torch.empty_like(p, dtype=self._dtype_of(p, "ema")).detach()
+            average = _room_like(p, self._dtype_of(p, "ema"))
             state["ema"] = average.copy_(p.detach()) if goes_on else average
         if not began and not goes_on and (buffered or averaged):
             first.append(place)
         if o.master_weights and p.dtype in _HALF and state.get("master") is None:
-            state["master"] = p.detach().to(torch.float32)
+            state["master"] = _room_like(p, torch.float32).copy_(p.detach())
 
     def forget(self, first: list[int]) -> None:
         """Remove the state that was made for a step which was not taken."""
@@ -307,6 +307,13 @@ class Memory:
                         f"{tuple(value.shape)}; the parameter has {tuple(p.shape)}. Load the state "
                         "of this model."
                     )
+
+
+def _room_like(p: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Memory for a state of this parameter, unwritten, and in large pages where the system gives them."""
+    room = torch.empty_like(p, dtype=dtype).detach()
+    _core.advise_large_pages(room.data_ptr(), room.numel() * room.element_size())
+    return room
 
 
 def _copied(value: Any) -> Any:

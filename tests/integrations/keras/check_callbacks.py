@@ -25,7 +25,9 @@ def compiled(rate=0.1, dropout=False, metrics=()):
     if dropout:
         model = keras.Sequential([model, keras.layers.Dropout(0.2, seed=5), keras.layers.Dense(1)])
         model.build((None, 12))
-    model.compile(SGD(rate, momentum=0.9, nesterov=True), "mse", metrics=list(metrics))
+    kernel = True if BACKEND == "torch" else None
+    optimizer = SGD(rate, momentum=0.9, nesterov=True, use_kernel=kernel)
+    model.compile(optimizer, "mse", metrics=list(metrics))
     return model
 
 

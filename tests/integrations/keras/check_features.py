@@ -361,7 +361,7 @@ def test_gradients_of_any_strides_give_the_same():
 def test_a_compiled_torch_model_trains():
     import torch
 
-    model = compiled(SGD(0.05, **NESTEROV))
+    model = compiled(SGD(0.05, **NESTEROV, use_kernel=True))
     X, y = make_data(64)
     train(model)  # keras builds its metrics in the first batch
     step = torch.compile(lambda data: model.train_step(data), backend="eager")

@@ -8,6 +8,7 @@ import pytest
 
 from integrations.keras.backend_tools import (
     BACKEND,
+    FUSED,
     ULPS,
     apply,
     make_data,
@@ -18,7 +19,9 @@ from integrations.keras.backend_tools import (
     state,
     ulps,
 )
+from nagcore import schedules
 from nagcore.keras import SGD
+from nagcore.reference.update import fma
 
 LR = 0.1
 CASES = {
@@ -77,13 +80,16 @@ def test_step_equals_keras(case, dtype):
     for step in range(6):
         before = [numbers(v) for v in theirs[1]]
         velocities = [numbers(m) for m in theirs[0].momentums] or [np.zeros_like(b) for b in before]
-        grads = make_grads(theirs[1], rng, scale=theirs[0].loss_scale_factor or 1.0)
+        scale = theirs[0].loss_scale_factor or 1.0
+        grads = make_grads(theirs[1], rng, scale=scale)
         for optimizer, variables in (theirs, ours):
             apply(optimizer, grads, variables)
         for i, (t, o) in enumerate(zip(theirs[1], ours[1])):
-            size = [before[i], 0.9 * velocities[i], LR * numbers(grads[i])]
+            size = [before[i], 0.9 * velocities[i], LR / scale * numbers(grads[i])]
             off = ulps(numbers(o), numbers(t), *size)
-            assert off <= ULPS, f"step {step}, variable {i}: {off} ulps"
+            # XLA folds a scale that is no power of two into the rate: the next test.
+            limit = 2 if BACKEND == "jax" and case == "loss_scale" else ULPS
+            assert off <= limit, f"step {step}, variable {i}: {off} ulps"
         for t, o in zip(theirs[0].variables, ours[0].variables):
             assert t.shape == o.shape
             np.testing.assert_allclose(numbers(o), numbers(t), rtol=2e-6, atol=1e-6)
@@ -91,6 +97,21 @@ def test_step_equals_keras(case, dtype):
         if not CASES[case].get("gradient_accumulation_steps"):
             assert ours[0].last_report.tensors == len(ours[1])
         same_state(ours, theirs)
+
+
+@pytest.mark.skipif(BACKEND != "jax" or not FUSED, reason="about XLA's contractions, on jax and with an fma")
+def test_what_xla_makes_of_the_rule():
+    """v = fma(μ, v, −rnd(lr·g)), as the kernel has it; with a loss scale s, g·rnd(lr·rnd(1/s)) for lr·g."""
+    rate, mu = np.float32(LR), np.float32(0.9)
+    for scale in (None, 1000.0):
+        w = keras.Variable(np.ones(4099, "float32"))
+        optimizer = keras.optimizers.SGD(LR, momentum=0.9, loss_scale_factor=scale)
+        optimizer.build([w])
+        v, g = (np.random.default_rng(i).standard_normal(4099).astype("float32") for i in (0, 1))
+        optimizer.momentums[0].assign(v)
+        apply(optimizer, [keras.ops.convert_to_tensor(g)], [w])
+        folded = rate if scale is None else rate * (np.float32(1) / np.float32(scale))
+        np.testing.assert_array_equal(numbers(optimizer.momentums[0]), fma(mu, v, -(g * folded)))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -127,8 +148,8 @@ def test_fit_equals_keras(case, use_kernel):
             model.fit(X[batch], y[batch], batch_size=32, verbose=0, shuffle=False)
         velocities = [numbers(m) for m in theirs.optimizer.momentums]
         for i, (t, o) in enumerate(zip(theirs.trainable_variables, ours.trainable_variables)):
-            # XLA fuses the gradient differently, and tensorflow's graphs multiply λ and lr first.
-            limit = ULPS + {"jax": 2, "tensorflow": 1}.get(BACKEND, 0)
+            # XLA fuses the gradient's own sums differently, and tensorflow's graphs multiply λ and lr first.
+            limit = ULPS + {"jax": 1, "tensorflow": 1}.get(BACKEND, 0)
             if BACKEND in ("jax", "tensorflow") and use_kernel is None:
                 limit = 0  # the backend's own rule
             off = ulps(numbers(o), numbers(t), before[i], 0.9 * velocities[i])
@@ -224,3 +245,34 @@ def test_threads_change_no_bit(n_threads):
         found.append(state(variables, optimizer))
     for a, b in zip(*found):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(BACKEND not in ("numpy", "torch"), reason="elsewhere the default is keras's own rule")
+@pytest.mark.parametrize(
+    ("settings", "shapes", "pays"),
+    [
+        ({"momentum": 0.9, "nesterov": True}, [(3,)] * 4, False),
+        ({"momentum": 0.9}, [(3,)] * 24, True),
+        ({"momentum": 0.9}, [(1500, 1000)], True),
+        ({"momentum": 0.9, "weight_decay": 0.01}, [(3,)], True),
+        ({"use_ema": True}, [(3,)], True),
+        ({}, [(3,)] * 24, False),
+        ({"weight_decay": 0.01}, [(3,)] * 24, False),
+        ({"nesterov": True, "acceleration": schedules.Nesterov()}, [(3,)], True),
+    ],
+    ids=str,
+)
+def test_the_faster_rule_takes_the_step(settings, shapes, pays):
+    """On torch a list that is short in every respect is keras's; the bits are the same either way."""
+    found = []
+    for kernel in (None, True):
+        variables = make_variables(shapes=shapes)
+        optimizer = SGD(LR, **settings, use_kernel=kernel)
+        for seed in range(2):
+            apply(optimizer, make_grads(variables, np.random.default_rng(seed)), variables)
+        found.append(state(variables, optimizer))
+        if kernel is None:
+            assert (optimizer.last_report is not None) == (pays or BACKEND == "numpy")
+    for chosen, ours in zip(*found):
+        if FUSED:
+            np.testing.assert_array_equal(chosen, ours)

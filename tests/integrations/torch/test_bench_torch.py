@@ -13,7 +13,8 @@ from nagcore.bench import measure  # noqa: E402
 
 def test_rows_of_torch_are_filled():
     before = torch.get_num_threads()
-    rows = bench.run(("torch",), quick=True, n_threads=2)["rows"]
+    # One thread: with two, torch's and ours spin in each other's way, for minutes on a busy machine.
+    rows = bench.run(("torch",), quick=True, n_threads=1)["rows"]
     assert torch.get_num_threads() == before
     assert [r["kernel"] for r in rows] == [
         "step, one tensor", "step, GPT-2", "step, 1000 of 64×64", "step, 1000 of 32×32",

@@ -12,6 +12,15 @@ import numpy as np  # noqa: E402
 from nagcore.torch import SGD  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small layers: on a busy machine two threads would wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def losses_of(seed, state_dtype, x, y):
     """The mean loss of each epoch."""
     torch.manual_seed(seed)
