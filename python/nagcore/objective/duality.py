@@ -159,7 +159,11 @@ def imbalance(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
     """
     excess = float(row_mean(theta, s))
     heavy = theta > 0 if excess > 0 else theta < 0
-    total = float(row_mean(np.where(heavy, theta, 0), s))
+    total = 0.0
+    for i in range(0, len(theta), _BLOCK_ROWS):  # nothing of θ's size is made
+        part = slice(i, i + _BLOCK_ROWS)
+        chosen = np.where(heavy[part], theta[part], 0)
+        total += float(chosen.sum(dtype=np.float64)) / len(theta) if s is None else dot(s[part], chosen)
     share = excess / total if total else 0.0
     return 1.0 if 1 - share == 1 else np.where(heavy, 1 - share, 1.0)
 
