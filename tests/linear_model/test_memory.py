@@ -1,7 +1,8 @@
 """The memory of a fit beyond X: 32 MB, four vectors over the rows, three d × d matrices and the sample.
 
 Each fit runs in a process of its own: the peak of the resident set during the fit, less the
-resident set before it, X and y there and a small fit done, so that libraries are loaded.
+resident set before it, X and y there and a small fit done, so that libraries are loaded. The C
+library is told to hand freed blocks of a megabyte back at once; left alone it keeps up to 32 MB.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 _SCRIPT = """
-    import json, sys, warnings
+    import ctypes, json, sys, warnings
     import numpy as np, scipy.sparse as sp
     from nagcore import linear_model
 
@@ -63,6 +64,7 @@ _SCRIPT = """
     X, y = data(n, d)
     kept = X.data if layout == "csr" else X
     before = kept[:1000].copy(), kept[-1000:].copy()
+    ctypes.CDLL(None).malloc_trim(0)  # what made the data is not there to be used again
     with open("/proc/self/clear_refs", "w") as f:
         f.write("5")  # the peak starts anew
     at_start = resident("VmRSS")
@@ -74,7 +76,8 @@ _SCRIPT = """
 
 
 def peak_of(what, layout, n, d):
-    path = {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
+    path = {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1",
+            "MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(_SCRIPT), json.dumps([what, layout, n, d])],
         env=os.environ | path, capture_output=True, text=True, timeout=300, check=False,
@@ -83,27 +86,25 @@ def peak_of(what, layout, n, d):
     return json.loads(done.stdout)
 
 
-CSR = (700_000, 1000)
 CASES = [
-    *((what, layout, 250_000, 100) for what in ("plbfgs", "newton", "ridge", "lasso", "softmax")
+    *((what, layout, 200_000, 100) for what in ("plbfgs", "newton", "ridge", "lasso", "softmax")
       for layout in "CF"),
-    *((what, "csr", *CSR) for what in ("plbfgs", "ridge", "lasso")), ("newton", "csr", 700_000, 200),
-    ("plbfgs", "C", 1_000_000, 25), ("newton", "C", 1_000_000, 25), ("l1", "C", 250_000, 100),
-    ("plbfgs", "C", 25_000, 1000),
+    *((what, "csr", 700_000, 200) for what in ("plbfgs", "newton", "ridge", "lasso")),
+    ("newton", "C", 1_000_000, 25), ("plbfgs", "C", 25_000, 1000),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("what", "layout", "n", "d"), CASES)
 def test_a_fit_beyond_x_stays_within_its_bound(what, layout, n, d):
-    """X takes 170 to 200 MB. Softmax (five classes) keeps five arrays of a number for each margin."""
-    k = 5 if what == "softmax" else 1
-    vectors = (5 if what == "softmax" else 4) * 8 * n * k
+    """X takes 160 to 200 MB. For softmax a vector over the rows has a number for each of five classes."""
+    vectors = 4 * 8 * n * (5 if what == "softmax" else 1)
     sample = 0
-    if what in ("plbfgs", "softmax"):
-        rows = min(n, max(5 * (d + 1), min(100 * (d + 1), 33 * n // (d + 1))))
+    if what in ("plbfgs", "softmax"):  # rows.py: what half of 16 passes pay for, within 5p and 100p
+        p = d + 1
+        rows = min(n, max(5 * p, min(100 * p, 8 * 11 * n // p)))
         sample = rows * (20 * 12 if layout == "csr" else 8 * d)
     bound = 32e6 + vectors + 3 * 8 * d * d + sample
     peak = peak_of(what, layout, n, d)
     print(f"{what} {layout} {n} × {d}: {peak / 1e6:.0f} MB of {bound / 1e6:.0f}")
     assert peak <= bound
-    assert bound < 0.6 * 8 * n * d or layout == "csr"  # what a copy of X would take is out of bounds
+    assert layout == "csr" or bound < 0.6 * 8 * n * d  # a copy of X would be out of bounds

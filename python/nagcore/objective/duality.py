@@ -40,7 +40,7 @@ def imbalance(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
     Returns 1.0 where nothing is to be done.
     """
     excess = float(row_mean(theta, s))
-    total = 0.5 * (float(row_mean(np.abs(theta), s)) + abs(excess))  # of the heavier sign
+    total = 0.5 * (mean_size(theta, s) + abs(excess))  # of the heavier sign
     share = abs(excess) / total if total else 0.0
     # Each θ_i is rounded by as much: a mean so small cannot be told from zero.
     if share <= _ROUNDED:
