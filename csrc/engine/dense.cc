@@ -64,7 +64,7 @@ class DensePass {
     in_place_ = near == item && far % item == 0 &&
                 reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
     if (piped_) {
-      cut_.block = 8;
+      cut_.block = 16;  // a vector of margins, where the rows and those before them still fit the second-level cache
       cut_.leaf = 128;  // four rows an addition to the leaf's gradient: 32 additions in a chain
       while (cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
     }

@@ -1,7 +1,8 @@
 // One pass over rows so long that a few of them, the coefficients and the gradient overflow one core's second-level cache.
 // All threads take the same rows and each owns a range of columns, so that every core holds a fraction of each. Margins are
 // summed a panel of columns at a time, panels in order; a column's gradient is summed by its owner, rows in order. So the bits
-// do not depend on how many owners there are. One barrier a step; the loss of a step's few rows is computed by every thread.
+// do not depend on how many owners there are. Shares of the margins are exchanged once a step, and read a panel later than they
+// are due, so that threads seldom wait; the loss of a step's few rows is computed by every thread.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -16,7 +17,7 @@ namespace nag {
 namespace {
 
 constexpr std::int64_t kWideRowBytes = 160 * 1024;  // of the compute type
-constexpr std::int64_t kLag = 2;  // panels
+constexpr std::int64_t kLag = 1;  // panels
 constexpr std::ptrdiff_t kAhead = 2048;  // bytes of each row to ask for ahead
 
 template <class T>
@@ -26,10 +27,9 @@ class WidePass {
       : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), panels_((v.d + kPanel - 1) / kPanel),
         dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), weights_(v, q.w, dpad_),
         item_(static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)])) {
-    // Two rows share each load of w and g while they and their successors fit two cores' caches; else one.
-    group_ = v.d * item_ <= 512 * 1024 ? 2 : 1;
-    if (getenv("NAG_GROUP")) group_ = atoi(getenv("NAG_GROUP"));
-    
+    // Rows share each load of w and g, as many as fit two cores' caches together with their successors.
+    const std::int64_t bytes = v.d * item_;
+    group_ = bytes <= 256 * 1024 ? 4 : bytes <= 512 * 1024 ? 2 : 1;
   }
 
   PassResult run() {
@@ -69,7 +69,7 @@ class WidePass {
 
  private:
   static constexpr std::ptrdiff_t kPanel = RowKernels<T>::kPanel;
-  // float32: 64 additions to a leaf's gradient follow each other.
+  // At most 128 additions to a leaf's gradient follow each other in float32, 256 in float64.
   static constexpr std::int64_t kLeafRows = sizeof(T) == 8 ? 256 : 128;
   static constexpr std::int64_t kFinished = std::numeric_limits<std::int64_t>::max();
 

@@ -73,39 +73,27 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T
   }
 }
 
-// The same over one whole panel in pieces that stand pages apart, four memory streams in all: one row alone is a single
-// stream, and the hardware fetches few lines ahead within a page. `after` is the panel that comes next.
-template <class V, class S, int RN, int RC>
-NAG_INLINE void sweep_pieces(const S* X, const S* P, ptrdiff_t ldx, const typename V::T* w, double* z, const typename V::T* r,
+// One row alone over a whole panel, in pieces that stand pages apart: a single row is a single memory stream, and the hardware
+// fetches few lines ahead within a page. `after` is the panel that comes next.
+template <class V, class S, bool kNext, bool kPrev>
+NAG_INLINE void sweep_pieces(const S* X, const S* P, const typename V::T* w, double* z, const typename V::T* r,
                              typename V::T* g, const S* after) {
-  constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1, kSums = 4;
-  constexpr int kPieces = 4 / (N > C ? N : C), kEach = kSums / kPieces;
-  constexpr ptrdiff_t kPiece = kDotPanel / kPieces, kStep = kEach * V::N, kLine = 64 / static_cast<ptrdiff_t>(sizeof(S));
-  static_assert(kPiece % kStep == 0, "whole steps");
-  V rc[C], acc[N][kSums];
-  for (int i = 0; i < C; ++i) rc[i] = V::set1(RC > 0 ? r[i] : 0);
-  for (int i = 0; i < N; ++i)
-    for (int u = 0; u < kSums; ++u) acc[i][u] = V::zero();
-  for (ptrdiff_t j = 0; j < kPiece; j += kStep) {
-    if (RN > 0)
-      for (int p = 0; p < kPieces; ++p)
-        for (int i = 0; i < N; ++i)
-          for (ptrdiff_t b = 0; b < kStep; b += kLine) prefetch_far(after + i * ldx + p * kPiece + j + b);
-    for (int u = 0; u < kSums; ++u) {
-      const ptrdiff_t at = u / kEach * kPiece + j + u % kEach * V::N;
-      if (RN > 0) {
-        const V wj = V::load(w + at);
-        for (int i = 0; i < N; ++i) acc[i][u] = fma(widen(X + i * ldx + at, V()), wj, acc[i][u]);
-      }
-      if (RC > 0) {
-        V t = widen(P + at, V()) * rc[0];
-        for (int i = 1; i < C; ++i) t = fma(widen(P + i * ldx + at, V()), rc[i], t);
-        (V::load(g + at) + t).store(g + at);
-      }
+  constexpr int kPieces = 4;
+  constexpr ptrdiff_t kPiece = kDotPanel / kPieces;
+  static_assert(kPiece % V::N == 0, "whole vectors");
+  const V rc = V::set1(kPrev ? r[0] : 0);
+  V acc[kPieces];
+  for (int u = 0; u < kPieces; ++u) acc[u] = V::zero();
+  for (ptrdiff_t j = 0; j < kPiece; j += V::N) {
+    if (kNext)
+      for (int u = 0; u < kPieces; ++u) prefetch_far(after + u * kPiece + j);
+    for (int u = 0; u < kPieces; ++u) {
+      const ptrdiff_t at = u * kPiece + j;
+      if (kNext) acc[u] = fma(widen(X + at, V()), V::load(w + at), acc[u]);
+      if (kPrev) (V::load(g + at) + widen(P + at, V()) * rc).store(g + at);
     }
   }
-  if (RN > 0)
-    for (int i = 0; i < N; ++i) z[i] += static_cast<double>(reduce_add((acc[i][0] + acc[i][1]) + (acc[i][2] + acc[i][3])));
+  if (kNext) z[0] += static_cast<double>(reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3])));
 }
 
 // Groups of R rows while either side has a whole one.
@@ -119,17 +107,16 @@ NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, p
     const S* after = b.after ? static_cast<const S*>(b.after) + i * b.ldx : x + R * b.ldx;
     const ptrdiff_t ahead = b.far / static_cast<ptrdiff_t>(sizeof(S));
     double sums[R] = {};
-    if constexpr (R <= 2) {
-      if (b.pieces && b.d == kDotPanel) {
-        if (n && c) sweep_pieces<V, S, R, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, after);
-        else if (n) sweep_pieces<V, S, R, 0>(x, p, b.ldx, b.w, sums, b.r + q, b.g, after);
-        else sweep_pieces<V, S, 0, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, after);
-      }
-    }
-    if (R > 2 || !b.pieces || b.d != kDotPanel) {
-      if (n && c) sweep<V, S, R, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
-      else if (n) sweep<V, S, R, 0>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
-      else sweep<V, S, 0, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
+    if (R == 1 && b.pieces && b.d == kDotPanel) {
+      if (n && c) sweep_pieces<V, S, true, true>(x, p, b.w, sums, b.r + q, b.g, after);
+      else if (n) sweep_pieces<V, S, true, false>(x, p, b.w, sums, b.r + q, b.g, after);
+      else sweep_pieces<V, S, false, true>(x, p, b.w, sums, b.r + q, b.g, after);
+    } else if (n && c) {
+      sweep<V, S, R, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
+    } else if (n) {
+      sweep<V, S, R, 0>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
+    } else {
+      sweep<V, S, 0, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
     }
     if (n)
       for (int u = 0; u < R; ++u) b.z[i++] = static_cast<typename V::T>(sums[u]);

@@ -53,7 +53,7 @@ struct PipeBlock {
   const void* after;        // what will be read after the next rows, row for row; or null
   std::ptrdiff_t far;       // bytes of each row to ask for ahead, into the second-level cache
   bool ask_ahead;           // and a few lines into the first
-  bool pieces;              // a whole panel (d = kPanel) in pieces side by side; asks for `after`, `far` is not used
+  bool pieces;              // group 1: a whole panel (d = kPanel) in pieces side by side, asking for `after` instead of `far`
 };
 
 template <class T>

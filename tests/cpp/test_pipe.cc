@@ -88,6 +88,7 @@ void check(const KernelTable* table, std::ptrdiff_t d, std::ptrdiff_t next_rows,
     b.r = r.data();
     b.g = to_g.data();
     b.ask_ahead = group == 4;
+    b.pieces = group == 1;
     kernel.pipe[static_cast<int>(Stored<S>::kind)](b);
   };
   run(next_rows, prev_rows, z, g);

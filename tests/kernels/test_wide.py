@@ -53,6 +53,25 @@ def test_wide_rows_match_the_reference_on_any_threads(isa, dtype, n):
     np.testing.assert_allclose(p.rmatvec(r), g, rtol=0, atol=200 * eps * np.abs(g).max())
 
 
+@pytest.mark.parametrize("isa", _core.isa_names())
+@pytest.mark.parametrize("d", [66_003, 2048 * 33])
+def test_rows_swept_one_at_a_time_match_the_reference_on_any_threads(isa, d):
+    rng = np.random.default_rng(d)
+    n = 5
+    X, y = rng.standard_normal((n, d)), rng.integers(0, 2, n).astype(float)
+    w = rng.standard_normal(d) / np.sqrt(d)
+    value, grad = reference.value_and_grad(X, y, w, loss="logistic")
+    results = [
+        _core.Problem(X, y, loss="logistic", isa=isa, n_threads=threads).value_and_grad(w)
+        for threads in (1, 2, 3, 8, 64)
+    ]
+    for v, g in results:
+        assert v == results[0][0]
+        assert np.array_equal(g, results[0][1])
+    assert results[0][0] == pytest.approx(value, rel=1e-13)
+    np.testing.assert_allclose(results[0][1], grad, rtol=0, atol=1e-14 * np.abs(X).max())
+
+
 def test_wide_rows_name_a_nan():
     X = np.ones((5, D), np.float32)
     X[3, 40_000] = np.nan
