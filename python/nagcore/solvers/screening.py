@@ -117,6 +117,8 @@ class FewerColumns:
     Gradients have zeros there. A pass counts as those columns' share of one.
     """
 
+    origin = None  # columns are copied as they are
+
     def __init__(self, objective: Objective, part: Any, columns: np.ndarray) -> None:
         self._reads, self._part = objective.reads, part
         self.n, self.d = objective.shape
