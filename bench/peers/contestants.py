@@ -22,6 +22,8 @@ TIGHTEN = tuple(10.0**-e for e in range(1, 13))
 ROUNDS = 10_000
 # Epochs of the stochastic solvers, whose last rungs would otherwise take minutes.
 EPOCHS = 1_000
+# glum's Newton steps: in float32 its line search goes on for minutes once nothing is left to gain.
+NEWTON_STEPS = 100
 
 
 def _have(module: str) -> bool:
@@ -122,7 +124,7 @@ def _glum(problem: Problem, tol: float) -> np.ndarray:
         l1_ratio=0,
         fit_intercept=False,
         gradient_tol=tol,
-        max_iter=ROUNDS,
+        max_iter=NEWTON_STEPS,
     )
     return model.fit(problem.X, problem.y).coef_
 

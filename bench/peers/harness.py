@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -167,12 +169,32 @@ def bounds(problem: Problem, outcomes: list[Outcome], best: float | None) -> tup
 Fit = Callable[[Problem, float], np.ndarray]
 
 
+@contextmanager
+def limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after so long, as soon as the contestant comes by the interpreter."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"one fit took more than {seconds:.0f} s")
+
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def race(
     problem: Problem, name: str, fit: Fit, ladder: Iterable[float], best: float | None, budget: float
 ) -> Outcome:
     """Climb a contestant's ladder to the last goal, or until the next fit would pass the budget.
 
     Short fits are repeated until half a second has gone (five times at most) and count with their median.
+    A fit that takes three budgets is broken off.
     """
     outcome, spent = Outcome(name), 0.0
     for tol in ladder:
@@ -182,7 +204,8 @@ def race(
                 warnings.simplefilter("ignore")
                 while not times or (sum(times) < 0.5 and len(times) < 5):
                     begin = time.perf_counter()
-                    w = fit(problem, tol)
+                    with limit(3 * budget):
+                        w = fit(problem, tol)
                     times.append(time.perf_counter() - begin)
         except Exception as error:
             outcome.note = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:80]}"
