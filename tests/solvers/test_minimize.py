@@ -274,7 +274,7 @@ def test_ctrl_c_in_a_long_pass_stops_within_a_second():
         def running(state):
             if state.n_iter == 3:
                 print("running", flush=True)
-        found = nagcore.minimize(objective, tol=0, max_passes=10**9, callbacks=[running])
+        found = nagcore.minimize(objective, solver="fista", tol=0, max_passes=10**9, callbacks=[running])
         print(found.message, found.value < found.null_value, flush=True)
     """
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
