@@ -10,6 +10,7 @@ __all__ = ["check_out", "check_w", "w_shape"]
 
 
 def w_shape(problem: Any) -> tuple[int, ...]:
+    """The shape of w: (p,), or (p, k) for k classes, the intercept last."""
     return (problem.p,) if problem.k == 1 else (problem.p, problem.k)
 
 
@@ -33,6 +34,7 @@ def check_w(w: Any, problem: Any, name: str = "w") -> np.ndarray:
 
 
 def check_out(out: Any, w: np.ndarray, dtype: np.dtype, held: tuple) -> None:
+    """Raise unless `out` can take a gradient of w's shape without harm to what is `held`, pairs of name and array."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is {type(out).__name__}; nagcore writes to a NumPy array. "
                         f"Use np.empty({w.shape}, np.{dtype}).")
