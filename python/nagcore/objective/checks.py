@@ -34,7 +34,7 @@ def check_w(w: Any, problem: Any, name: str = "w") -> np.ndarray:
 
 
 def check_out(out: Any, w: np.ndarray, dtype: np.dtype, held: tuple) -> None:
-    """Raise unless `out` can take a gradient of w's shape without harm to what is `held`, pairs of name and array."""
+    """Raise unless `out` can take w's gradient without harm to what is `held`: pairs of name and array."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is {type(out).__name__}; nagcore writes to a NumPy array. "
                         f"Use np.empty({w.shape}, np.{dtype}).")
