@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "engine/even_block.h"
 #include "engine/handshake.h"
 #include "engine/margins.h"
 #include "engine/threads.h"
@@ -45,7 +46,7 @@ class WidePass {
       // A runtime that grants fewer threads than asked leaves some owners to each.
       std::vector<Owner*> mine;
       for (int t = thread; t < threads; t += count) mine.push_back(&owners[static_cast<std::size_t>(t)]);
-      for (Owner* o : mine) o->clear();
+      for (Owner* o : mine) o->start(weights_.w.data());
       try {
         if (!sweep_rows(thread, count, mine, others, check)) return;
         for (Owner* o : mine) finish(*o);
@@ -81,10 +82,10 @@ class WidePass {
   struct Owner {
     std::int64_t first_panel, end_panel;
     std::ptrdiff_t first_column, columns;
-    Aligned<char> block;  // of the gradient and of the rows last read, in one piece: it fills the cache's sets evenly
-    T* g;
-    char* rows;  // as stored, in slots of a panel; each turn of a slot reads the rows before and leaves the next ones there
     std::ptrdiff_t slot_bytes;
+    EvenBlock block;  // what stays in the cache, in one piece: coefficients, gradient, and the rows last read
+    T *w, *g;
+    char* rows;  // as stored, in slots of a panel; each turn of a slot reads the rows before and leaves the next ones there
     std::int64_t slot = 0;
     TreeSum tree, sums;
     double total[2] = {0, 0};  // of s*r, and of the value
@@ -93,17 +94,29 @@ class WidePass {
         : first_panel(p.panels_ * t / count), end_panel(p.panels_ * (t + 1) / count),
           first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
           columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
-          slot_bytes(p.group_ * kPanel * p.item_), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {
-      const std::ptrdiff_t of_g = pad_to(columns * static_cast<std::ptrdiff_t>(sizeof(T)), kPage);
-      block = Aligned<char>(static_cast<std::size_t>(kSkewG + of_g + kSkewRows + (panels() + lag()) * slot_bytes), Unset{});
-      g = reinterpret_cast<T*>(block.data() + kSkewG);
-      rows = block.data() + kSkewG + of_g + kSkewRows;
+          slot_bytes(p.group_ * kPanel * p.item_), block(bytes(), p.is_large(), p.v_.table->stream_read),
+          tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {
+      char* const at = block.data();
+      w = reinterpret_cast<T*>(at);
+      g = reinterpret_cast<T*>(at + of_columns() + kSkewG);
+      rows = at + 2 * of_columns() + kSkewG + kSkewRows;
+    }
+    std::ptrdiff_t of_columns() const { return pad_to(columns * static_cast<std::ptrdiff_t>(sizeof(T)), kPage); }
+    std::size_t bytes() const {
+      return static_cast<std::size_t>(2 * of_columns() + kSkewG + kSkewRows + (panels() + lag()) * slot_bytes);
+    }
+    // By the thread that works here, so that it is in that core's cache.
+    void start(const T* coefficients) {
+      std::copy(coefficients + first_column, coefficients + first_column + columns, w);
+      clear();
     }
     void clear() { std::fill(g, g + columns, T(0)); }
     std::int64_t panels() const { return end_panel - first_panel; }
     std::int64_t lag() const { return std::min(kLag, panels()); }
   };
 
+  // A pass that takes as long as the search for memory that suits it.
+  bool is_large() const { return v_.n * v_.d * item_ >= std::int64_t(64) << 20; }
   bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
 
   // In turn `step`, an owner forms the margins of row group `step` panel by panel, and kLag panels later adds the gradient of
@@ -159,7 +172,7 @@ class WidePass {
     // The same rows' next panel, and after an owner's last one the next rows' first.
     b.after = i + 1 < o.panels() ? at(next, panel + 1) : at(next + 1, o.first_panel);
     b.next_rows = rows_of_group(next);
-    b.w = weights_.w.data() + panel * kPanel;
+    b.w = o.w + i * kPanel;
     b.z = partial_[next % 3].data() + panel * group_;
     PipeBlock<T> c = b;
     c.d = columns_of(prev_panel);
