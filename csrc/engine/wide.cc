@@ -83,6 +83,7 @@ class WidePass {
     std::int64_t first_panel, end_panel;
     std::ptrdiff_t first_column, columns;
     std::ptrdiff_t slot_bytes;
+    std::ptrdiff_t tail;  // columns of a last panel that is narrower than the others
     EvenBlock block;  // what stays in the cache, in one piece: coefficients, gradient, and the rows last read
     T *w, *g;
     char* rows;  // as stored, in slots of a panel; each turn of a slot reads the rows before and leaves the next ones there
@@ -94,7 +95,7 @@ class WidePass {
         : first_panel(p.panels_ * t / count), end_panel(p.panels_ * (t + 1) / count),
           first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
           columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
-          slot_bytes(p.group_ * kPanel * p.item_), block(bytes(), p.is_large(), p.v_.table->stream_read),
+          slot_bytes(p.group_ * kPanel * p.item_), tail(p.columns_of(end_panel - 1) % kPanel), block(bytes(), p.is_large(), p.v_.table->stream_read),
           tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {
       char* const at = block.data();
       w = reinterpret_cast<T*>(at);
@@ -103,7 +104,7 @@ class WidePass {
     }
     std::ptrdiff_t of_columns() const { return pad_to(columns * static_cast<std::ptrdiff_t>(sizeof(T)), kPage); }
     std::size_t bytes() const {
-      return static_cast<std::size_t>(2 * of_columns() + kSkewG + kSkewRows + (panels() + lag()) * slot_bytes);
+      return static_cast<std::size_t>(2 * of_columns() + kSkewG + kSkewRows + (full() + lag() + 1) * slot_bytes);
     }
     // By the thread that works here, so that it is in that core's cache.
     void start(const T* coefficients) {
@@ -111,8 +112,15 @@ class WidePass {
       clear();
     }
     void clear() { std::fill(g, g + columns, T(0)); }
-    std::int64_t panels() const { return end_panel - first_panel; }
-    std::int64_t lag() const { return std::min(kLag, panels()); }
+    std::int64_t full() const { return end_panel - first_panel - (tail > 0); }
+    std::int64_t lag() const { return std::min(kLag, full()); }
+    // The slot whose turn it is: it holds what was read full() + lag() panels ago. The narrow panel's own comes last.
+    char* turn_slot() {
+      char* const at = rows + slot * slot_bytes;
+      if (++slot == full() + lag()) slot = 0;
+      return at;
+    }
+    char* tail_slot() { return rows + (full() + lag()) * slot_bytes; }
   };
 
   // A pass that takes as long as the search for memory that suits it.
@@ -129,7 +137,8 @@ class WidePass {
     for (std::int64_t step = 0;; ++step) {
       // The last panels of group step - 2; its followers' r is not known yet.
       for (Owner* o : mine)
-        for (std::int64_t i = 0; i < o->lag(); ++i) sweep_panels(*o, step, i, step - 2, o->end_panel - o->lag() + i, sr.data() + step % 2 * ld);
+        for (std::int64_t i = 0; i < o->lag(); ++i)
+          sweep_panel(*o, i, kPanel, o->turn_slot(), step, step - 2, o->full() - o->lag() + i, sr.data() + step % 2 * ld);
       const std::int64_t row = (step - 1) * group_;
       if (step > 0) {
         const bool more = step <= groups;
@@ -143,8 +152,12 @@ class WidePass {
         if (!others.wait(threads, step - 1) || check.stopped()) return false;
         lose(row, rows_of_group(step - 1), partial_[(step - 1) % 3].data(), ld, thread == 0, zdot.data(), sr.data() + (step - 1) % 2 * ld, leaf_sums);
       }
-      for (Owner* o : mine)
-        for (std::int64_t i = o->lag(); i < o->panels(); ++i) sweep_panels(*o, step, i, step - 1, o->first_panel + i - o->lag(), sr.data() + (step + 1) % 2 * ld);
+      for (Owner* o : mine) {
+        const T* const r = sr.data() + (step + 1) % 2 * ld;
+        for (std::int64_t i = o->lag(); i < o->full(); ++i) sweep_panel(*o, i, kPanel, o->turn_slot(), step, step - 1, i - o->lag(), r);
+        // Of the narrow panel both sides at once: beside a whole one, each would go alone.
+        if (o->tail > 0) sweep_panel(*o, o->full(), o->tail, o->tail_slot(), step, step - 1, o->full(), r);
+      }
       others.arrive(thread, step);
     }
   }
@@ -153,37 +166,31 @@ class WidePass {
     return group < 0 ? 0 : static_cast<std::ptrdiff_t>(std::max<std::int64_t>(0, std::min<std::int64_t>(group_, v_.n - group * group_)));
   }
 
-  // Margins of row group `next` in an owner's i-th panel, and the gradient of group `prev` in `prev_panel`.
-  void sweep_panels(Owner& o, std::int64_t next, std::int64_t i, std::int64_t prev, std::int64_t prev_panel, const T* r) {
-    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
+  // Margins of row group `next` in an owner's i-th panel, and the gradient of group `prev`, whose rows are in the slot, in its
+  // `prev_panel`-th.
+  void sweep_panel(Owner& o, std::int64_t i, std::ptrdiff_t columns, char* slot, std::int64_t next, std::int64_t prev,
+                   std::int64_t prev_panel, const T* r) {
     const std::int64_t panel = o.first_panel + i;
     PipeBlock<T> b{};
     b.group = group_;
     b.ldx = v_.row_stride / item_;
     b.ldp = kPanel;
-    // The slot holds what was read panels() + lag() panels ago: the previous rows' share of prev_panel.
-    b.copy = wants_grad() ? o.rows + o.slot * o.slot_bytes : nullptr;
-    if (++o.slot == o.panels() + o.lag()) o.slot = 0;
-    b.far = kAhead;
+    b.far = group_ == 1 ? columns * item_ : kAhead;
     b.pieces = true;
-    b.r = r;
-    b.d = columns_of(panel);
+    b.d = columns;
     b.next = at(next, panel);
     // The same rows' next panel, and after an owner's last one the next rows' first.
-    b.after = i + 1 < o.panels() ? at(next, panel + 1) : at(next + 1, o.first_panel);
+    b.after = panel + 1 < o.end_panel ? at(next, panel + 1) : at(next + 1, o.first_panel);
     b.next_rows = rows_of_group(next);
     b.w = o.w + i * kPanel;
     b.z = partial_[next % 3].data() + panel * group_;
-    PipeBlock<T> c = b;
-    c.d = columns_of(prev_panel);
-    c.prev = b.copy;
-    c.prev_rows = wants_grad() ? rows_of_group(prev) : 0;
-    c.g = o.g + (prev_panel * kPanel - o.first_column);
-    if (b.d == c.d) return pipe(c);
-    // The last panel of a row is narrower. The slot is read before it is written.
-    c.next_rows = 0;
-    pipe(c);
-    pipe(b);
+    if (wants_grad()) {
+      b.prev = b.copy = slot;
+      b.prev_rows = rows_of_group(prev);
+      b.r = r;
+      b.g = o.g + prev_panel * kPanel;
+    }
+    kernels_.pipe[static_cast<int>(v_.storage)](b);
   }
 
   std::ptrdiff_t columns_of(std::int64_t panel) const {
