@@ -93,30 +93,35 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K
   }
 }
 
-// One row alone over a whole panel, in pieces that stand pages apart: a single row is a single memory stream, and the hardware
-// fetches few lines ahead within a page. `after` is the panel that comes next.
+// One row alone over a panel, in pieces that stand pages apart: a single row is a single memory stream, and the hardware
+// fetches few lines ahead within a page. `after` is the panel that comes next; a line of it is asked for with each line read,
+// so that requests to memory come evenly.
+constexpr int kPieces = 4;
 template <class V, class S, bool kNext, bool kPrev, bool kCopy>
 NAG_INLINE void sweep_pieces(const S* X, const S* P, S* K, const typename V::T* w, double* z, const typename V::T* r,
-                             typename V::T* g, const S* after) {
-  constexpr int kPieces = 4;
-  constexpr ptrdiff_t kPiece = kDotPanel / kPieces;
-  static_assert(kPiece % V::N == 0, "whole vectors");
+                             typename V::T* g, ptrdiff_t d, const S* after) {
+  const ptrdiff_t piece = d / (kPieces * V::N) * V::N;
   const V rc = V::set1(kPrev ? r[0] : 0);
   V acc[kPieces];
   for (int u = 0; u < kPieces; ++u) acc[u] = V::zero();
-  for (ptrdiff_t j = 0; j < kPiece; j += V::N) {
-    if (kNext)
-      for (int u = 0; u < kPieces; ++u) prefetch_far(after + u * kPiece + j);
+  for (ptrdiff_t j = 0; j < piece; j += V::N)
     for (int u = 0; u < kPieces; ++u) {
-      const ptrdiff_t at = u * kPiece + j;
+      const ptrdiff_t at = u * piece + j;
       V x;
       if (kNext) {
+        prefetch_far(after + at);
         x = widen(X + at, V());
         acc[u] = fma(x, V::load(w + at), acc[u]);
       }
       if (kPrev) (V::load(g + at) + widen(P + at, V()) * rc).store(g + at);
       if (kCopy) keep(X + at, x, K + at);
     }
+  for (ptrdiff_t j = kPieces * piece; j < d; j += V::N) {
+    const int n = d - j < V::N ? static_cast<int>(d - j) : V::N;
+    if (kNext) acc[0] = fma(widen_n(X + j, n, V()), V::load(w + j), acc[0]);
+    if (kPrev) (V::load(g + j) + widen_n(P + j, n, V()) * rc).store(g + j);
+    if (kCopy)
+      for (int m = 0; m < n; ++m) K[j + m] = X[j + m];
   }
   if (kNext) z[0] += static_cast<double>(reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3])));
 }
@@ -136,7 +141,9 @@ NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, p
     const auto whole = [&](auto next, auto prev, auto keeps) NAG_ALWAYS {
       constexpr bool kNext = decltype(next)::value, kPrev = decltype(prev)::value, kCopy = decltype(keeps)::value;
       if (R == 1 && b.pieces && b.d == kDotPanel)
-        sweep_pieces<V, S, kNext, kPrev, kCopy>(x, p, copy, b.w, sums, b.r + q, b.g, after);
+        sweep_pieces<V, S, kNext, kPrev, kCopy>(x, p, copy, b.w, sums, b.r + q, b.g, kDotPanel, after);
+      else if (R == 1 && b.pieces && b.d < kDotPanel)
+        sweep_pieces<V, S, kNext, kPrev, kCopy>(x, p, copy, b.w, sums, b.r + q, b.g, b.d, after);
       else
         sweep<V, S, kNext ? R : 0, kPrev ? R : 0, kCopy>(x, p, b.ldx, b.ldp, copy, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
     };

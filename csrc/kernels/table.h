@@ -55,7 +55,7 @@ struct PipeBlock {
   const void* after;        // what will be read after the next rows, row for row; or null
   std::ptrdiff_t far;       // bytes of each row to ask for ahead, into the second-level cache
   bool ask_ahead;           // and a few lines into the first
-  bool pieces;              // group 1: a whole panel (d = kPanel) in pieces side by side, asking for `after` instead of `far`
+  bool pieces;              // a row alone: a panel (d <= kPanel) in pieces side by side, asking for `after` instead of `far`
 };
 
 template <class T>
