@@ -60,6 +60,9 @@ class Problem:
     def gram(
         self, weights: Any = None, rows: Any = None, out: Any = None
     ) -> npt.NDArray[np.float64]: ...
+    def moments(
+        self, weights: Any = None, rows: Any = None, origin: float = 0.0
+    ) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
     def hessian(
         self,
         w: Any,
