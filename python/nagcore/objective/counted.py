@@ -111,6 +111,6 @@ class Counted:
         self._reads.passes += self.share
         return self.core.hessian_vector(v, weights)
 
-    def curvature_from_margins(self, z):
+    def curvature_from_margins(self, z, out=None):
         """φ''(z) of each row. No pass."""
-        return self.core.curvature_from_margins(z)
+        return self.core.curvature_from_margins(z, out)

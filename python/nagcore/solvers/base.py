@@ -182,6 +182,7 @@ class Oracle:
         self.dropped: np.ndarray | None = None  # columns that are zero in the solution, and not read
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
+        self.spare: np.ndarray | None = None  # margins that the method will not read again
         self._residual, self._residual_age = 0.0, 0
         self._known = known
         self._memory = Pairs() if memory is None else memory

@@ -115,9 +115,10 @@ class Run:
             elif end == "renew":
                 self._memory.rest()
                 patience *= _RENEW_GROWTH
-                columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
-                known = self.oracle.known(self._last)
-                self._last = None
+                known, problem, z = self.oracle.known(self._last), self.oracle.problem, self._last.z
+                self._leave()
+                columns = metric.at(problem, z, self.n_passes)
+                del problem, z
 
     def _store(self, storage: str) -> None:
         """Have a narrower copy of X for all passes but the last, where that can pay."""
@@ -144,8 +145,7 @@ class Run:
             self.judge.renew()
             return
         if self.oracle is not None:
-            self.judge.best_w = self._best_w()
-            self.oracle = None  # its metric, before there is another
+            self._leave()
         screen = self.screen if self.screen is not None and self.screen.part is not None else None
         if screen is not None:
             problem = screen.problem(narrow)
@@ -163,6 +163,11 @@ class Run:
         self.oracle.dropped = None if screen is None else screen.dropped
         self.judge.renew()
 
+    def _leave(self) -> None:
+        """Let go of the variables, and their metric, before there is another: the best point stays."""
+        self.judge.best_w = self._best_w()
+        self.oracle = self._last = None
+
     def _sweep(self, narrow: bool, patience: float) -> str:
         """Run the method in one set of variables. Return why it ended: stop, widen, screen or renew."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
@@ -176,7 +181,7 @@ class Run:
         begun, lowest, idle = self.n_iter, math.inf, 0
         for it in self.method.run(oracle, x):
             if self.n_iter == begun and self.metric is not None:
-                self.metric.look(oracle.problem, it.zy)
+                self.metric.look(oracle.problem, it.zy, oracle.spare)
             if it.moved:
                 self.n_iter += 1
                 self._margins = it.z
@@ -209,7 +214,7 @@ class Run:
                 return "screen"
             if it.moved and self.n_iter - begun >= patience:
                 if (self.n_passes + 3 + reserve <= self.max_passes
-                        and self.metric.bent(oracle.problem, it.z, self.n_passes)):
+                        and self.metric.bent(oracle.problem, it.z, self.n_passes, oracle.spare)):
                     self._last = it
                     return "renew"
                 patience *= _RENEW_GROWTH

@@ -19,11 +19,12 @@ def best_step(oracle: Oracle, x, z, p, z_end, slope: float) -> float:
     """A t in (0, 1) near the minimum of f(x + t·p), from the margins z at t = 0 and z_end at t = 1.
 
     The slope in t is (1/S) Σ s_i φ'(z_i + t·h_i) h_i + l2⟨w + t·δ, δ⟩ with h = z_end − z: its root by
-    the secant rule inside a bracket that shrinks. `slope` is its value at t = 0, negative.
+    the secant rule inside a bracket that shrinks. `slope` is its value at t = 0, negative. `z_end` is
+    written: h takes its place.
     """
     objective, problem = oracle.objective, oracle.problem
     d, s, l2 = objective.shape[1], objective.s, objective.l2
-    h = z_end - z
+    h = np.subtract(z_end, z, out=z_end)
     trial, r = np.empty_like(z), np.empty_like(z)
     w = oracle.coordinates.to_w(x)[:d]
     delta = oracle.coordinates.to_w(x + p)[:d] - w

@@ -75,12 +75,14 @@ class Metric:
                 return columns
         return Columns.of(self.objective, self.seed, self.rows)
 
-    def look(self, problem: Any, z: np.ndarray) -> None:
+    def look(self, problem: Any, z: np.ndarray, spare: np.ndarray | None = None) -> None:
         """Take the curvature at z as that which the columns, made elsewhere, are for."""
         if not self.rows.size:
-            self.rows = curvature_rows(self.objective, problem, z)
+            self.rows = curvature_rows(self.objective, problem, z, spare)
 
-    def bent(self, problem: Any, z: np.ndarray, passes: float = 0.0) -> bool:
+    def bent(
+        self, problem: Any, z: np.ndarray, passes: float = 0.0, spare: np.ndarray | None = None
+    ) -> bool:
         """Whether the curvature at margins z is no longer what the columns were made for.
 
         Or whether twice as many rows could be sampled for them by now.
@@ -89,7 +91,7 @@ class Metric:
             return False
         if self.sampler is not None and self.sampler.rows_for(passes, self.n_metrics) >= 2 * self.sampler.m:
             return True
-        change = float(np.abs(curvature_rows(self.objective, problem, z) - self.rows).mean())
+        change = float(np.abs(curvature_rows(self.objective, problem, z, spare) - self.rows).mean())
         return change > _BENT * float(self.rows.mean())
 
     def _of_gram(self, sampler: Sampler, curvature: np.ndarray) -> Columns | None:

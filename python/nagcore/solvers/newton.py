@@ -61,9 +61,8 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
                 f_new, g_new, H_new, x_new = f, g, H, x
                 np.copyto(z_new, z)
                 break
-            t_best = best_step(oracle, x, z, t * p, z_new, t * slope) * t
             yield Iterate(x, f, z, x_new, f_new, z_new, g_new, L, moved=False)
-            t = min(t_best, 0.9 * t)
+            t = min(best_step(oracle, x, z, t * p, z_new, t * slope) * t, 0.9 * t)
         ridge = min(100 * ridge, 1.0) if t < _SHORT else max(ridge / 10, least)
         x, f, g, H, z, z_new = x_new, f_new, g_new, H_new, z_new, z
         factor = factorise(H, objective.fit_intercept, ridge, objective.l2)

@@ -105,6 +105,7 @@ class RowOracle:
     """
 
     dropped = None  # no column is left out of its passes
+    spare = None    # no margins that could be written
 
     def __init__(
         self,

@@ -195,7 +195,8 @@ class Judge:
         elif oracle.dropped is not None and not objective.fit_intercept:
             certificate = objective.certify(oracle.w)  # the proof is of all columns
         elif objective.fit_intercept:
-            certificate = objective.certify(oracle.coordinates.to_w(oracle.settled(x)), **known)
+            certificate = objective.certify(oracle.coordinates.to_w(oracle.settled(x)), **known,
+                                            spare=oracle.spare)
         else:
             known = {"z": it.zy, "u": oracle.u}
             if objective.l1:
