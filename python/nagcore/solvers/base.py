@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, mean_size, row_mean
@@ -330,7 +331,8 @@ class Oracle:
         if self._residual_age == 0:
             r = np.empty_like(z)
             self.problem.loss_from_margins(z, r)
-            self._residual = mean_size(r, self.objective.s)
+            s, threads = self.objective.s, self.problem.n_threads
+            self._residual = (_core.mean_size(r, s, n_threads=threads) if r.ndim == 1 else mean_size(r, s))
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
         terms, d, origin = np.abs(self.w), self._d, self.problem.origin
         if terms.ndim == 1:
