@@ -33,6 +33,7 @@ class Problem {
   object margins(const object& w, const object& out);
   double loss_from_margins(const object& z, const object& residuals);
   double slope_along(const object& z, const object& z_end, double t);
+  double residual_size(const object& z);
   object rmatvec(const object& v, const object& out);
 
   object gram(const object& weights, const object& rows, const object& out, const object& factors);

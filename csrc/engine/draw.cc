@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 
 #include "engine/threads.h"
 #include "engine/tree.h"
@@ -142,8 +143,10 @@ class Draw {
       alignas(64) double p[kCell];
       for (std::int64_t k = first; k < end; ++k) {
         const double point = (static_cast<double>(k) + q_.start) * step;
-        const auto at = std::lower_bound(ends_.begin() + std::max<std::int64_t>(c, 0), ends_.end(), point);
-        const std::int64_t found = std::min<std::int64_t>(at - ends_.begin(), static_cast<std::int64_t>(ends_.size()) - 1);
+        const std::int64_t last = static_cast<std::int64_t>(ends_.size()) - 1;
+        std::int64_t found = c;
+        if (c < 0) found = std::min<std::int64_t>(last, std::lower_bound(ends_.begin(), ends_.end(), point) - ends_.begin());
+        while (found < last && ends_[static_cast<std::size_t>(found)] < point) ++found;
         if (found != c) {
           c = found;
           cell(c * kCell, std::min(q_.n, (c + 1) * kCell), first_apart(c * kCell), p);
@@ -164,7 +167,83 @@ class Draw {
   std::vector<double> ends_;
 };
 
+template <class T>
+std::vector<std::int64_t> unlike(const T* z, std::int64_t n, T value, int n_threads) {
+  std::vector<std::int64_t> starts(static_cast<std::size_t>((n + kLeaf - 1) / kLeaf) + 1);
+  each_leaf(n, n_threads, [&](std::int64_t leaf, std::int64_t first, std::int64_t end) {
+    std::int32_t count = 0;
+    for (std::int64_t i = first; i < end; ++i) count += z[i] != value;
+    starts[static_cast<std::size_t>(leaf) + 1] = count;
+  });
+  for (std::size_t leaf = 1; leaf < starts.size(); ++leaf) starts[leaf] += starts[leaf - 1];
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(starts.back()));
+  each_leaf(n, n_threads, [&](std::int64_t leaf, std::int64_t first, std::int64_t end) {
+    std::size_t at = static_cast<std::size_t>(starts[static_cast<std::size_t>(leaf)]);
+    const std::size_t last = static_cast<std::size_t>(starts[static_cast<std::size_t>(leaf) + 1]);
+    for (std::int64_t i = first; at < last && i < end; ++i)
+      if (z[i] != value) rows[at++] = i;
+  });
+  return rows;
+}
+
+constexpr std::int64_t kLooks = 256;  // rows that a thread looks at, at a time
+
+// off[j]: in how many rows column j is not what it is in two of the first three.
+template <class T>
+void count_off(const char* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::int64_t d, const std::int64_t* rows,
+               std::int64_t count, std::int64_t* off, double* usual, int n_threads) {
+  std::vector<T> value(static_cast<std::size_t>(d));
+  const auto at = [=](std::int64_t row, std::int64_t j) {
+    T x;
+    std::memcpy(&x, X + row * row_stride + j * col_stride, sizeof(T));
+    return x;
+  };
+  for (std::int64_t j = 0; j < d; ++j) {
+    const T a = at(rows[0], j), b = at(rows[count > 1 ? 1 : 0], j), c = at(rows[count > 2 ? 2 : 0], j);
+    const T middle = std::max(std::min(a, b), std::min(std::max(a, b), c));
+    value[static_cast<std::size_t>(j)] = middle;
+    usual[j] = static_cast<double>(middle);
+    off[j] = 0;
+  }
+  const bool plain = col_stride == static_cast<std::ptrdiff_t>(sizeof(T)) &&
+                     reinterpret_cast<std::uintptr_t>(X) % sizeof(T) == 0 && row_stride % static_cast<std::ptrdiff_t>(sizeof(T)) == 0;
+  const std::int64_t blocks = (count + kLooks - 1) / kLooks;
+  std::vector<std::int32_t> counts(static_cast<std::size_t>(blocks * d), 0);
+  std::atomic<std::int64_t> next{0};
+  parallel_run(threads_for(blocks, n_threads), [&](int, int) {
+    for (std::int64_t block; (block = next++) < blocks;) {
+      std::int32_t* const mine = counts.data() + block * d;
+      for (std::int64_t i = block * kLooks; i < std::min(count, (block + 1) * kLooks); ++i) {
+        if (plain) {
+          const T *x = reinterpret_cast<const T*>(X + rows[i] * row_stride), *v = value.data();
+          for (std::int64_t j = 0; j < d; ++j) mine[j] += x[j] != v[j];
+        } else {
+          for (std::int64_t j = 0; j < d; ++j) mine[j] += at(rows[i], j) != value[static_cast<std::size_t>(j)];
+        }
+      }
+    }
+  });
+  for (std::int64_t block = 0; block < blocks; ++block)
+    for (std::int64_t j = 0; j < d; ++j) off[j] += counts[static_cast<std::size_t>(block * d + j)];
+}
+
 }  // namespace
+
+std::vector<std::int64_t> rows_unlike(Compute compute, const void* z, std::int64_t n, double value, int n_threads) {
+  if (compute == Compute::f64) return unlike(static_cast<const double*>(z), n, value, n_threads);
+  return unlike(static_cast<const float*>(z), n, static_cast<float>(value), n_threads);
+}
+
+void count_off_usual(Storage storage, const void* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::int64_t d,
+                     const std::int64_t* rows, std::int64_t count, std::int64_t* off, double* usual, int n_threads) {
+  const char* x = static_cast<const char*>(X);
+  switch (storage) {
+    case Storage::f64: return count_off<double>(x, row_stride, col_stride, d, rows, count, off, usual, n_threads);
+    case Storage::f32: return count_off<float>(x, row_stride, col_stride, d, rows, count, off, usual, n_threads);
+    case Storage::bf16: return count_off<std::uint16_t>(x, row_stride, col_stride, d, rows, count, off, usual, n_threads);
+    case Storage::u8: return count_off<std::uint8_t>(x, row_stride, col_stride, d, rows, count, off, usual, n_threads);
+  }
+}
 
 Drawn draw_rows(const DrawRequest& request) {
   return request.compute == Compute::f64 ? Draw<double>(request).run() : Draw<float>(request).run();

@@ -28,6 +28,14 @@ struct Drawn {
 
 Drawn draw_rows(const DrawRequest& request);
 
+// The rows whose z is not `value`, ascending.
+std::vector<std::int64_t> rows_unlike(Compute compute, const void* z, std::int64_t n, double value, int n_threads);
+
+// off[j]: in how many of the `count` rows named the number of column j is not its usual one, the middle of those in the first
+// three. Numbers are compared as stored; usual[j] too is as stored (bfloat16: its bits).
+void count_off_usual(Storage storage, const void* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::int64_t d,
+                     const std::int64_t* rows, std::int64_t count, std::int64_t* off, double* usual, int n_threads);
+
 // sum s a, or the mean of a without s, of a = x, |x| or |x - y|: in a fixed tree of doubles.
 struct RowMean {
   Compute compute = Compute::f64;  // of x and y

@@ -1,5 +1,6 @@
-// The slope of the loss along a segment of margins, for line searches.
+// What line searches and tests of rounding ask of margins: slopes along a segment, and the size of residuals.
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
@@ -56,7 +57,41 @@ double slope_of(const ProblemView& problem, const T* z, const T* z_end, T t, int
   return sums[0] / problem.weight_sum;
 }
 
+template <class T>
+double size_of(const ProblemView& problem, const T* z, int n_threads) {
+  const BlockVectors<T> vectors(problem);
+  constexpr std::ptrdiff_t kBlock = 256, kLanes = 8;
+  const std::int64_t n = problem.n, leaves = (n + kMarginLeaf - 1) / kMarginLeaf;
+  std::vector<double> sums(static_cast<std::size_t>(leaves));
+  std::atomic<std::int64_t> next{0};
+  parallel_run(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
+    alignas(64) T sr[kBlock + 64];
+    const T no_bias = 0;
+    for (std::int64_t leaf; (leaf = next++) < leaves;) {
+      double lanes[kLanes] = {};
+      const std::int64_t end = std::min(n, (leaf + 1) * kMarginLeaf);
+      for (std::int64_t row = leaf * kMarginLeaf; row < end; row += kBlock) {
+        const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlock, end - row));
+        vectors.apply(row, rows, z + row, kBlock, &no_bias, false, nullptr, nullptr, sr);
+        std::ptrdiff_t i = 0;
+        for (; i + kLanes <= rows; i += kLanes)
+          for (std::ptrdiff_t u = 0; u < kLanes; ++u) lanes[u] += static_cast<double>(std::abs(sr[i + u]));
+        for (; i < rows; ++i) lanes[0] += static_cast<double>(std::abs(sr[i]));
+      }
+      combine_nodes(lanes, kLanes, 1);
+      sums[static_cast<std::size_t>(leaf)] = lanes[0];
+    }
+  });
+  combine_nodes(sums.data(), sums.size(), 1);
+  return sums[0] / problem.weight_sum;
+}
+
 }  // namespace
+
+double residual_size(const ProblemView& problem, const void* z, int n_threads) {
+  if (problem.compute == Compute::f64) return size_of(problem, static_cast<const double*>(z), n_threads);
+  return size_of(problem, static_cast<const float*>(z), n_threads);
+}
 
 double slope_along(const ProblemView& problem, const void* z, const void* z_end, double t, int n_threads) {
   if (problem.compute == Compute::f64)

@@ -49,8 +49,10 @@ class Counted:
         self.compute = np.dtype(core.compute)
         self.origin: np.ndarray | None = getattr(core, "origin", None)
         self.loss_from_margins: Callable[..., float] = core.loss_from_margins
-        # The derivative of the data term along a segment of margins, where the core has it.
+        # What margins alone give, where the core has it: the derivative of the data term along a segment of
+        # them, and the mean size of the residuals.
         self.slope_along: Callable[..., float] | None = getattr(core, "slope_along", None)
+        self.residual_size: Callable[..., float] | None = getattr(core, "residual_size", None)
         self.n_threads: int | None = getattr(core, "n_threads", None)
         self.second_order = hasattr(core, "hessian") and core.k == 1
         self.has_gram = hasattr(core, "gram")

@@ -219,7 +219,8 @@ class ShiftedProblem:
         self.compute, self.nbytes, self.loss = core.compute, core.nbytes, core.loss
         self.loss_from_margins = core.loss_from_margins
         self.curvature_from_margins = core.curvature_from_margins
-        self.slope_along, self.n_threads = core.slope_along, core.n_threads
+        self.slope_along, self.residual_size = core.slope_along, core.residual_size
+        self.n_threads = core.n_threads
 
     def _to_copy(self, w: np.ndarray) -> np.ndarray:
         v = np.empty((self.d + 1, *w.shape[1:]))

@@ -94,25 +94,24 @@ class Sampler:
         objective = self.objective
         X, (n, d) = objective.X, objective.shape
         rows = _strata(np.random.default_rng(self.seed), min(n, _LOOKED_AT), n)
-        block = X[rows]
         objective.reads.rows += len(rows)
-        if isinstance(block, np.ndarray):
-            usual = np.sort(block[:3], axis=0)[1]
-            off = np.count_nonzero(block != usual, axis=0)
+        threads = objective.problem.n_threads
+        if isinstance(X, np.ndarray):
+            off, usual = _core.off_usual(X, rows, threads)
             # A constant column other than zero is seen by every sample: as all that there is to
             # see, unless an intercept takes the constant away.
             if not objective.fit_intercept:
                 off[(off == 0) & (usual != 0)] = _FEW
         else:
-            off = np.bincount(block.indices, minlength=d)
+            off = np.bincount(X[rows].indices, minlength=d)
         rare = np.flatnonzero(off < _FEW)
         if not rare.size:
             return rare
         probe = np.zeros(objective.w_shape)
         probe[rare] = np.random.default_rng(self.seed).uniform(1, 2, (len(rare), *probe.shape[1:]))
         z = objective.problem.margins(probe)
-        z = z if z.ndim == 1 else z[:, 0]
-        return np.flatnonzero(z != np.median(z[rows]))
+        z = z if z.ndim == 1 else np.ascontiguousarray(z[:, 0])
+        return _core.rows_unlike(z, float(np.sort(z[rows])[len(rows) // 2]), threads)
 
 
 def _strata(rng: np.random.Generator, m: int, n: int) -> np.ndarray:
