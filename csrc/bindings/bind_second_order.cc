@@ -55,15 +55,21 @@ SecondResult Problem::run_second(SecondRequest& q) const {
   return result;
 }
 
-py::object Problem::gram(const py::object& weights, const py::object& rows, const py::object& out) {
+py::object Problem::gram(const py::object& weights, const py::object& rows, const py::object& out, const py::object& factors) {
   SecondRequest q;
-  py::array v;
+  py::array v, each;
   std::vector<std::int64_t> at;
   second_request(weights, rows, q, v, at);
+  if (!factors.is_none()) {
+    if (rows.is_none()) bad_value("factors are one for each of rows, and there are no rows. Use weights.");
+    each = view_.compute == Compute::f64 ? py::array(numbers<double>(factors, "factors", 1, q.count, 1))
+                                         : py::array(numbers<float>(factors, "factors", 1, q.count, 1));
+    q.factors = each.data();
+  }
   const py::object H = out.is_none() ? new_square() : out;
   const std::int64_t p = view_.w_rows();
   q.out = output<double>(H, "out", p, p, false);
-  check_apart({{"weights", weights}, {"out", H}});
+  check_apart({{"weights", weights}, {"factors", factors}, {"out", H}});
   run_second(q);
   return H;
 }
@@ -154,8 +160,9 @@ py::object Problem::hessian_vector(const py::object& v, const py::object& weight
 void bind_second_order(py::class_<Problem>& problem) {
   problem
       .def("gram", &Problem::gram, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("out") = py::none(),
+           py::arg("factors") = py::none(),
            "(1/S) sum_i s_i v_i x_i x_i' in one pass, (p, p) float64, x ending in 1 where there is an intercept; over the rows named, or all. "
-           "S is the sum of all sample weights, whichever rows are named.")
+           "factors, one for each of rows, multiply what those count. S is the sum of all sample weights, whichever rows are named.")
       .def("moments", &Problem::moments, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("origin") = 0.0,
            "((1/S) sum s v t^2, (1/S) sum s v t x, gram) in one pass, where t = y - origin; arguments as of gram.")
       .def("hessian", &Problem::hessian, py::arg("w"), py::arg("out") = py::none(), py::arg("grad") = py::none(),

@@ -33,9 +33,11 @@ class Problem {
   pybind11::tuple value_and_grad(const object& w, const object& grad, const object& margins, const object& residuals);
   object margins(const object& w, const object& out);
   double loss_from_margins(const object& z, const object& residuals);
+  double slope_along(const object& z, const object& z_end, double t);
+  double residual_size(const object& z);
   object rmatvec(const object& v, const object& out);
 
-  object gram(const object& weights, const object& rows, const object& out);
+  object gram(const object& weights, const object& rows, const object& out, const object& factors);
   pybind11::tuple moments(const object& weights, const object& rows, double origin);
   pybind11::tuple hessian(const object& w, const object& out, const object& grad, const object& margins, const object& residuals);
   object curvature_from_margins(const object& z, const object& out);

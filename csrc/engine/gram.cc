@@ -29,7 +29,7 @@ class SecondPass {
       : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), panel_(kernels_.panel), vectors_(v), lanes_(kernels_.lanes) {
     m_ = q.rows ? q.count : v.n;
     hessian_ = q.w != nullptr;
-    weighted_ = hessian_ || q.v != nullptr || v.s != nullptr;
+    weighted_ = hessian_ || q.v != nullptr || v.s != nullptr || q.factors != nullptr;
     ones_ = v.fit_intercept || v.shift != 0.0;
     columns_ = static_cast<std::ptrdiff_t>(v.d) + (ones_ ? 1 : 0);
     rows_ = columns_ + (hessian_ || q.targets ? 1 : 0);
@@ -87,10 +87,11 @@ class SecondPass {
       panel_.dot(P, ld_, rows, col_vectors_, w_.data(), z);
       value = vectors_.apply(row, rows, z, ld_, &no_bias, true, static_cast<T*>(q_.z), static_cast<T*>(q_.r), sr, c);
     } else {
-      const T *v = static_cast<const T*>(q_.v), *s = vectors_.s;
+      const T *v = static_cast<const T*>(q_.v), *s = vectors_.s, *factors = static_cast<const T*>(q_.factors);
       for (std::ptrdiff_t i = 0; i < rows; ++i) {
         const std::int64_t from = q_.rows ? q_.rows[row + i] : row + i;
-        c[i] = v && s ? v[from] * s[from] : v ? v[from] : s[from];
+        c[i] = v && s ? v[from] * s[from] : v ? v[from] : s ? s[from] : T(1);
+        if (factors) c[i] *= factors[row + i];
         if (c[i] == 0)  // nothing of a row that does not count: zero times NaN would be NaN
           for (std::ptrdiff_t u = 0; u < col_vectors_; ++u) std::fill_n(P + (u * ld_ + i) * lanes_, lanes_, T(0));
       }

@@ -13,6 +13,7 @@ struct SecondRequest {
   const void* v = nullptr;
   const std::int64_t* rows = nullptr;
   std::int64_t count = 0;
+  const void* factors = nullptr;  // by which each of those counts, of the compute type; null: one
   const double* w = nullptr;  // null: gram or moments
   bool targets = false;
   double origin = 0.0;

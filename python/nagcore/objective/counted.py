@@ -49,6 +49,11 @@ class Counted:
         self.compute = np.dtype(core.compute)
         self.origin: np.ndarray | None = getattr(core, "origin", None)
         self.loss_from_margins: Callable[..., float] = core.loss_from_margins
+        # What margins alone give, where the core has it: the derivative of the data term along a segment of
+        # them, and the mean size of the residuals.
+        self.slope_along: Callable[..., float] | None = getattr(core, "slope_along", None)
+        self.residual_size: Callable[..., float] | None = getattr(core, "residual_size", None)
+        self.n_threads: int | None = getattr(core, "n_threads", None)
         self.second_order = hasattr(core, "hessian") and core.k == 1
         self.has_gram = hasattr(core, "gram")
         self._class_numbers = class_numbers  # whether targets are those, so that r tells p
@@ -68,13 +73,16 @@ class Counted:
         self._reads.passes += self.share
         return self.core.rmatvec(v)
 
-    def gram(self, weights=None, rows=None):
-        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows (one pass), or over `rows` (their share of one)."""
+    def gram(self, weights=None, rows=None, factors=None):
+        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows (one pass), or over `rows` (their share of one).
+
+        `factors`, one for each of `rows`, multiply what those count.
+        """
         if rows is None:
             self._reads.passes += self.share
         else:
             self._reads.rows += self.share * len(rows)
-        return self.core.gram(weights, rows)
+        return self.core.gram(weights, rows, None, factors)
 
     def hessian(self, w, margins=None, residuals=None):
         """`value_and_grad` and (1/S) Σ s φ''(z) x̃x̃ᵀ, fused. One pass."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, mean_size, row_mean
@@ -189,7 +190,7 @@ class Oracle:
 
     def new_margins(self) -> np.ndarray:
         """A buffer for margins, shape (n,) or (n, k), of the compute dtype."""
-        return np.empty((self.problem.n, *self.objective.w_shape[1:]), self.real)
+        return _core.empty_rows((self.problem.n, *self.objective.w_shape[1:]), self.real)
 
     def gradient(self, v, z, r=None) -> tuple[float, np.ndarray]:
         """f(v) and ∇f(v); margins and residuals are written. The one pass of an iteration."""
@@ -326,12 +327,18 @@ class Oracle:
             value += 0.5 * self._l2 * dot(change, change)
         return value
 
+    def _residual_size(self, z) -> float:
+        """(1/S) Σ s |φ'(z)|, the largest over classes."""
+        if z.ndim == 1 and self.problem.residual_size is not None:
+            return self.problem.residual_size(z)
+        r = np.empty_like(z)
+        self.problem.loss_from_margins(z, r)
+        return mean_size(r, self.objective.s)
+
     def rounding(self, f, z) -> float:
         """How far a value of f can be off: rounded margins, as large as their terms |x_ij w_j|."""
         if self._residual_age == 0:
-            r = np.empty_like(z)
-            self.problem.loss_from_margins(z, r)
-            self._residual = mean_size(r, self.objective.s)
+            self._residual = self._residual_size(z)
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
         terms, d, origin = np.abs(self.w), self._d, self.problem.origin
         if terms.ndim == 1:
