@@ -372,12 +372,17 @@ void TensorList::lay_out_all(py::list& troubles) {
 }
 
 void TensorList::mark_first(py::handle places) {
-  for (std::size_t i = 0; i < list_.size(); ++i) list_.tensor(i).whole.first = false;
+  for (const std::size_t listed : first_) {
+    if (listed < list_.size()) list_.tensor(listed).whole.first = false;
+  }
+  first_.clear();
   if (places.is_none()) return;
   for (const py::handle place : places) {
     const auto at = place.cast<std::size_t>();
     if (at < records_.size() && records_[at].listed >= 0) {
-      list_.tensor(static_cast<std::size_t>(records_[at].listed)).whole.first = true;
+      const auto listed = static_cast<std::size_t>(records_[at].listed);
+      list_.tensor(listed).whole.first = true;
+      first_.push_back(listed);
     }
   }
 }

@@ -79,6 +79,7 @@ class TensorList {
   std::vector<std::int64_t> described_;
   std::vector<Record> records_;
   std::vector<PyObject*> held_;  // gradients, until the step is done
+  std::vector<std::size_t> first_;  // what mark_first marked last
   UpdateList list_;
   pybind11::list active_;
   std::size_t layouts_ = 0;
