@@ -111,6 +111,13 @@ void TensorList::release() {
   held_.clear();
 }
 
+void TensorList::remember(bool wanted) {
+  if (remembers_ && !wanted) {
+    for (Record& record : records_) record.asked = py::object();
+  }
+  remembers_ = wanted;
+}
+
 // False where the tensor has no memory here to be read: another device, sparse, no storage.
 bool TensorList::read(PyObject* object, exchange::Tensor* out) {
   if (reader_ != nullptr) {
@@ -205,8 +212,10 @@ const char* TensorList::visit(Record& record, PyObject* grad, PyObject* state, b
   // a strong one would keep the memory of gradients that zero_grad has let go.
   if (!record.asked || PyWeakref_GET_OBJECT(record.asked.ptr()) != grad) {
     if (holds_a_lazy_bit(grad, record.readings[kGrad].code)) return "lazy";
-    record.asked = py::reinterpret_steal<py::object>(PyWeakref_NewRef(grad, nullptr));
-    if (!record.asked) throw py::error_already_set();
+    if (remembers_) {
+      record.asked = py::reinterpret_steal<py::object>(PyWeakref_NewRef(grad, nullptr));
+      if (!record.asked) throw py::error_already_set();
+    }
   }
   const bool wanted[kUpdateRoles] = {false, false, buffered, roles.ema, roles.master && record.readings[kParam].bits == 16};
   PyObject* own = nullptr;

@@ -36,6 +36,8 @@ class TensorList {
   // From now on the parameter at this place is somebody else's.
   void hand_over(std::size_t place);
   void release();  // the references that gather took
+  // Whether gradients that were asked for lazy marks are remembered, by weak references.
+  void remember(bool wanted);
 
   UpdateList& list() { return list_; }
   const pybind11::list& active() const { return active_; }
@@ -84,6 +86,7 @@ class TensorList {
   pybind11::list active_;
   std::size_t layouts_ = 0;
   bool stale_ = true;
+  bool remembers_ = true;
 };
 
 }  // namespace nag
