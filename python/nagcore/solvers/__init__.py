@@ -126,6 +126,7 @@ def minimize(
         `Objective.narrowed` makes the copy once for many runs. docs/solvers.md has measurements.
     callbacks : sequence of callables
         Called with a `nagcore.callbacks.State` after each iteration; returning True stops the run.
+        One with a method `finish(state)` is told once where the run has ended, however it did.
 
     Returns
     -------
@@ -193,4 +194,6 @@ def run(
         this.go(w0, seed)
     except KeyboardInterrupt:
         this.message = "interrupted"
+    finally:
+        this.finish()
     return this.result(why)

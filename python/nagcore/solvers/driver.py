@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from nagcore.callbacks import History, State
 from nagcore.objective import Objective
 from nagcore.solvers.base import Iterate, Known, Method, Oracle, Pairs, Result
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
+from nagcore.solvers.gradients import gradient_norm
 from nagcore.solvers.metric import Metric
 from nagcore.solvers.rowspace import RowCoordinates, RowOracle
 from nagcore.solvers.screening import Screen
@@ -61,6 +63,7 @@ class Run:
         self._margins: np.ndarray | None = None
         self._last: Iterate | None = None
         self._memory = Pairs()
+        self._state: State | None = None  # what the callbacks were shown last
 
     @property
     def n_passes(self) -> float:
@@ -291,10 +294,32 @@ class Run:
             self.n_iter, passes, value, gap, judge.kind, seconds, judge.null_value, self.tol,
             self.objective.nbytes, lambda: oracle.coordinates.to_w(oracle.settled(it.x)),
         )
+        if not self.method.rows and oracle.w.size:  # in the unknowns of rows it would cost a pass
+            norm = gradient_norm(self.objective, oracle.w, oracle.u, oracle.dropped)
+            state = replace(state, grad_norm=norm)
+        self._state = state
         stop = False
         for callback in self.callbacks:
             stop = callback(state) is True or stop
         return stop
+
+    def finish(self) -> None:
+        """Tell the callbacks that have a `finish` where the run has ended, if it ever moved."""
+        state, judge = self._state, self.judge
+        if state is None:
+            return
+
+        def best() -> np.ndarray:
+            judge.best_w = self._best_w()  # which a method in the unknowns of rows makes in a pass
+            return judge.best_w.copy()
+
+        state = replace(
+            state, n_passes=self.n_passes, value=judge.best_value, gap=judge.gap,
+            gap_kind=judge.kind, seconds=self.seconds, _w=best,
+        )
+        for callback in self.callbacks:
+            if callable(finish := getattr(callback, "finish", None)):
+                finish(state)
 
     def _separated(self) -> bool:
         """Whether nothing bounds w and each residual is below a half: the right side of every row."""
