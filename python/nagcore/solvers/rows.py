@@ -15,7 +15,7 @@ import numpy as np
 
 from nagcore.objective import Objective
 
-__all__ = ["Sampler"]
+__all__ = ["Sampler", "strata"]
 
 _READS = 3.0          # what a Gram matrix of the sample may cost, in reads of X
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
@@ -72,7 +72,7 @@ class Sampler:
         rng = np.random.default_rng([self.seed, turn])
         rare = self._rare
         if curvature is None and not rare.size and self.objective.s is None:
-            return _strata(rng, m, n), n / m
+            return strata(rng, m, n), n / m
         if len(rare) > m // 2:
             rare = np.sort(rng.choice(rare, m // 2, replace=False))
         share = np.full(len(rare), len(self._rare) / max(len(rare), 1))
@@ -95,7 +95,7 @@ class Sampler:
         """Rows in which some rare column leaves its usual value. At most one pass."""
         objective = self.objective
         X, (n, d) = objective.X, objective.shape
-        rows = _strata(np.random.default_rng(self.seed), min(n, _LOOKED_AT), n)
+        rows = strata(np.random.default_rng(self.seed), min(n, _LOOKED_AT), n)
         block = X[rows]
         objective.reads.rows += len(rows)
         if isinstance(block, np.ndarray):
@@ -117,6 +117,6 @@ class Sampler:
         return np.flatnonzero(z != np.median(z[rows]))
 
 
-def _strata(rng: np.random.Generator, m: int, n: int) -> np.ndarray:
+def strata(rng: np.random.Generator, m: int, n: int) -> np.ndarray:
     """m rows in ascending order, one from each of m equal parts of n rows."""
     return ((np.arange(m) + rng.random(m)) * (n / m)).astype(np.int64)
