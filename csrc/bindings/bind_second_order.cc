@@ -5,6 +5,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/problem.h"
+#include "engine/class_hessian.h"
 #include "engine/gram.h"
 
 namespace py = pybind11;
@@ -107,6 +108,29 @@ py::tuple Problem::hessian(const py::object& w, const py::object& out, const py:
   return py::make_tuple(result.value, g, H);
 }
 
+py::tuple Problem::class_hessian(const py::object& w, const py::object& margins) {
+  if (!is_softmax()) bad_value(std::string("class_hessian is for the softmax loss; this problem's is ") + loss() + ". Use hessian.");
+  const py::array_t<double> weights = check_w(w);
+  const std::int64_t p = view_.w_rows(), k = view_.k;
+  py::array_t<double> H(std::vector<py::ssize_t>{k, p, k, p});
+  const py::object g = new_weights();
+  SecondRequest q;
+  q.out = H.mutable_data();
+  q.grad = output<double>(g, "grad", p, k, false);
+  q.w = weights.data();
+  q.z = optional_output(margins, "margins");
+  if (q.z == nullptr) bad_type("margins is None; an array of shape (n, k) for them is needed.");
+  check_apart({{"w", w}, {"margins", margins}});
+  q.n_threads = resolve_threads(threads_);
+  SecondResult result;
+  without_gil([&](const std::function<bool()>& interrupted) {
+    q.interrupted = interrupted;
+    result = nag::class_hessian(view_, q);
+  });
+  if (!result.finite || !std::isfinite(result.value)) explain_non_finite();
+  return py::make_tuple(result.value, g, H);
+}
+
 py::object Problem::curvature_from_margins(const py::object& z, const py::object& out) {
   needs_one_column("curvature_from_margins");
   const py::array typed = row_vectors(z, "z", false);
@@ -168,6 +192,8 @@ void bind_second_order(py::class_<Problem>& problem) {
       .def("hessian", &Problem::hessian, py::arg("w"), py::arg("out") = py::none(), py::arg("grad") = py::none(),
            py::arg("margins") = py::none(), py::arg("residuals") = py::none(),
            "(value, gradient, Hessian) of the data term in one pass; margins and residuals where asked.")
+      .def("class_hessian", &Problem::class_hessian, py::arg("w"), py::arg("margins"),
+           "(value, gradient, Hessian) of softmax, the last (k, p, k, p), in k(k-1)/2 + 1 passes; margins are written.")
       .def("curvature_from_margins", &Problem::curvature_from_margins, py::arg("z"), py::arg("out") = py::none(),
            "phi''(z, y) for each sample: O(n), no pass.")
       .def("hessian_vector", &Problem::hessian_vector, py::arg("v"), py::arg("weights"),

@@ -40,6 +40,7 @@ class Problem {
   object gram(const object& weights, const object& rows, const object& out, const object& factors);
   pybind11::tuple moments(const object& weights, const object& rows, double origin);
   pybind11::tuple hessian(const object& w, const object& out, const object& grad, const object& margins, const object& residuals);
+  pybind11::tuple class_hessian(const object& w, const object& margins);
   object curvature_from_margins(const object& z, const object& out);
   object hessian_vector(const object& v, const object& weights);
 
@@ -59,6 +60,7 @@ class Problem {
 
  private:
   friend class RowProducts;
+  friend class NewtonLoop;
 
   std::ptrdiff_t item_size() const { return static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(view_.storage)]); }
   bool is_softmax() const { return kLosses[view_.loss].targets == Domain::classes; }

@@ -53,6 +53,30 @@ def stream_update(
     n_threads: int = 0,
 ) -> None: ...
 
+class Newton:
+    def __init__(
+        self,
+        problem: Any,
+        w: Any,
+        margins: npt.NDArray[Any],
+        other: npt.NDArray[Any],
+        l2: float = 0.0,
+        weights: Any = None,
+        origin: Any = None,
+    ) -> None: ...
+    def run(
+        self, steps: int = 1, tol: float = 0.0, null_value: float = 0.0, floor: float = 0.0
+    ) -> tuple[
+        list[tuple[float, float, float, float, float, bool, bool, bool]],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+    ]: ...
+    @property
+    def current(self) -> int: ...
+    @property
+    def sizes(self) -> npt.NDArray[np.float64]: ...
+
 class RowProducts:
     def __init__(self, problem: Problem) -> None: ...
     def product(self, v: Any) -> npt.NDArray[Any]: ...
@@ -100,6 +124,9 @@ class Problem:
         grad: Any = None,
         margins: Any = None,
         residuals: Any = None,
+    ) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+    def class_hessian(
+        self, w: Any, margins: Any
     ) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
     def curvature_from_margins(self, z: Any, out: Any = None) -> npt.NDArray[Any]: ...
     def hessian_vector(self, v: Any, weights: Any) -> npt.NDArray[np.float64]: ...
@@ -161,6 +188,15 @@ def minimise_on_columns(
     accuracy: float = 0.0,
     rounds: int = 1000,
 ) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.float64], float]: ...
+def settle_on_gram(
+    C: npt.NDArray[np.float64],
+    g: Any,
+    w: Any,
+    l1: float,
+    accuracy: float,
+    rounds: int,
+    positive: bool = False,
+) -> npt.NDArray[np.float64] | None: ...
 def sweep_on_gram_(
     C: npt.NDArray[np.float64],
     q: npt.NDArray[np.float64],

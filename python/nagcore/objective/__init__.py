@@ -206,9 +206,8 @@ class Objective:
                 n_classes=n_classes, **how | other,
             )
 
-        numbers = np.ndim(y) == 1
         self.X, self.read_as = X, (scale, shift, dtype)
-        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"), numbers)
+        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
         self.rebuild, self.n_threads = build, n_threads
 
         def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
@@ -275,14 +274,13 @@ class Objective:
     kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
     kept: Any = None          # what a path's solver leaves from one strength to the next
 
-    def _set(self, core, penalty, sample_weight, offset, make_wide, class_numbers=False) -> None:
+    def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
         if penalty.positive and core.k > 1:
             raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
                              "for losses of one margin. Use positive=False.")
         self.reads = Reads(core.n)
         self.kept_hessian = {}
-        self.problem = Counted(core, self.reads, class_numbers)
-        self._class_numbers = class_numbers
+        self.problem = Counted(core, self.reads)
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
         self.positive = penalty.positive
         self.loss = losses.get(core.loss)
@@ -367,7 +365,7 @@ class Objective:
     def wide(self) -> Counted | None:
         """The same problem with float64 arithmetic on the same X (not a copy), or None."""
         if self._wide is None and self._make_wide is not None:
-            self._wide = Counted(self._make_wide(), self.reads, self._class_numbers)
+            self._wide = Counted(self._make_wide(), self.reads)
         return self._wide
 
     @property

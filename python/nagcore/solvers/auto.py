@@ -58,7 +58,7 @@ def choose(objective: Objective) -> tuple[str, str]:
         elif p <= _FEW_COLUMNS or work <= _LITTLE_WORK:
             return "newton", f"{p} coefficients: a Hessian costs little more than reading X"
     k = objective.k
-    if 1 < k <= _MOST_CLASSES and objective.problem.has_gram:
+    if 1 < k <= _MOST_CLASSES and objective.problem.has_class_hessian:
         if work * k * (k - 1) / 2 + (k * p) ** 3 <= _LITTLE_CLASS_WORK:
             return "newton", f"{k * p} coefficients of {n} rows: a Hessian is done before a metric is"
     if _in_rows(objective):

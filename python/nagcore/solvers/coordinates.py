@@ -272,14 +272,6 @@ class OwnCoordinates:
     def look(self, H: np.ndarray) -> None:
         """Learn the columns' sizes and weighted means from a Hessian of the data term."""
         d = self._d
-        if H.ndim == 4:
-            blocks = np.einsum("aiaj->aij", H)
-            self.rms = np.sqrt(np.einsum("aii->ai", blocks).max(axis=0)[:d])
-            if H.shape[1] > d:
-                weight = np.maximum(blocks[:, d, d], 1e-300)
-                self.rms = np.sqrt((np.einsum("aii->ai", blocks)[:, :d] / weight[:, None]).max(axis=0))
-                self._centre = (blocks[:, d, :d] / weight[:, None]).T
-            return
         weight = float(H[d, d]) if len(H) > d else 1.0
         self._centre = H[d, :d] / weight if len(H) > d and weight > 0 else None
         self.rms = np.sqrt(H.diagonal()[:d] / (weight or 1.0))

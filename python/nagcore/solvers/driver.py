@@ -12,14 +12,14 @@ import numpy as np
 
 from nagcore.callbacks import History, State
 from nagcore.objective import Objective
-from nagcore.solvers.base import Iterate, Known, Method, Oracle, Pairs, Result
+from nagcore.solvers.base import Horizon, Iterate, Known, Method, Oracle, Pairs, Result
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
 from nagcore.solvers.gradients import gradient_norm
 from nagcore.solvers.metric import Metric
 from nagcore.solvers.rowspace import RowCoordinates, RowOracle
 from nagcore.solvers.screening import Screen
 from nagcore.solvers.stopping import Judge
-from nagcore.solvers.warmstart import from_sample
+from nagcore.solvers.warmstart import from_sample, start_of_sample
 
 __all__ = ["Run"]
 
@@ -89,6 +89,8 @@ class Run:
             seldom = seldom or objective.shape[1] > self.method.wide_beyond
             seldom = seldom or (objective.kept is not None and not objective.penalty.smooth)
             narrow = narrow and not (seldom and objective.wide is not None)
+            if w0 is None and self.method.from_sample:
+                judge.best_w = start_of_sample(self, seed, judge.best_w)
         else:
             self.metric = metric = Metric(objective, seed)
             patience = _RENEW_AFTER
@@ -181,6 +183,7 @@ class Run:
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
+        oracle.horizon = lambda: self._horizon(reserve)
         begun, lowest, idle = self.n_iter, math.inf, 0
         for it in self.method.run(oracle, x):
             if self.n_iter == begun and self.metric is not None:
@@ -222,6 +225,13 @@ class Run:
                     return "renew"
                 patience *= _RENEW_GROWTH
         return "stop"
+
+    def _horizon(self, reserve: int) -> Horizon:
+        """What a method may run unseen: all that nobody watches and no limit could end."""
+        passes = 1.0
+        if not self.callbacks and self.max_seconds == math.inf:
+            passes = min(self.max_passes - reserve - self.n_passes, self.max_iter - self.n_iter)
+        return Horizon(passes, self.tol, self.judge.null_value, self.judge.floor)
 
     def _screened(self, it: Iterate, reserve: int, narrow: bool) -> bool:
         """Whether a look at what is proven zero was due, and made the passes shorter."""
@@ -286,7 +296,8 @@ class Run:
 
     def _report(self, value: float, it: Iterate, oracle: Oracle) -> bool:
         judge = self.judge
-        passes, gap, seconds = self.n_passes, judge.gap, self.seconds
+        passes, gap = self.n_passes, judge.gap
+        seconds = self.seconds if math.isnan(it.at) else it.at - self.begun
         self.history.iteration(self.n_iter, passes, seconds, value, gap)
         if not self.callbacks:
             return False

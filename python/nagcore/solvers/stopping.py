@@ -64,7 +64,12 @@ class Judge:
     def target(self) -> float:
         """The gap to reach; not below the rounding of F, so that 0/0 is converged."""
         gained = max(self.null_value - self.best_value, 0.0)
-        return max(self.tol * gained, _ROUNDING * abs(self.null_value))
+        return max(self.tol * gained, self.floor)
+
+    @property
+    def floor(self) -> float:
+        """The rounding of F."""
+        return _ROUNDING * abs(self.null_value)
 
     def start(self, w0: np.ndarray | None) -> None:
         """Take the null model as what is best so far, or w0 if that is given."""
