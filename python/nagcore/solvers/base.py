@@ -99,7 +99,8 @@ class Iterate(NamedTuple):
     the next pass may overwrite. `moved` is False when the pass went to a step that was taken back.
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
     ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
-    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient.
+    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient, and `proven` says whether it was
+    computed in the oracle's arithmetic.
     """
 
     x: np.ndarray
@@ -114,6 +115,7 @@ class Iterate(NamedTuple):
     resolved: bool = True
     decrement: float = math.nan
     bound: float = math.nan
+    proven: bool = True
 
 
 class Known(NamedTuple):
