@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,19 @@ class Newton:
     def current(self) -> int: ...
     @property
     def sizes(self) -> npt.NDArray[np.float64]: ...
+
+def combine(
+    arrays: Sequence[npt.NDArray[Any]],
+    coefficients: Sequence[float],
+    out: npt.NDArray[Any],
+    n_threads: int | None = None,
+) -> None: ...
+def inner_products(
+    arrays: Sequence[npt.NDArray[Any]], v: npt.NDArray[Any], n_threads: int | None = None
+) -> list[float]: ...
+def transposed_copy(
+    a: npt.NDArray[np.float64], single: bool = False, n_threads: int | None = None
+) -> npt.NDArray[Any]: ...
 
 class RowProducts:
     def __init__(self, problem: Problem) -> None: ...

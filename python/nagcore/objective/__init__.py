@@ -293,7 +293,7 @@ class Objective:
             self.s = s / s.sum()
         self._offset, self._make_wide = offset, make_wide
         self._wide = self.problem if core.compute == "float64" else None
-        self._null: dict[Any, tuple[float, np.ndarray]] = {}
+        self._null: dict[Any, tuple[float, Any]] = {}
 
     def sample(self, rows: np.ndarray, weight: np.ndarray | None = None) -> Objective | None:
         """The same objective over some rows, their X copied; None where the rows cannot be had.
@@ -377,22 +377,28 @@ class Objective:
     @property
     def null_value(self) -> float:
         """F₀: the value at w = 0 with the best intercept. It costs no pass."""
-        return self.null_model()[0]
+        return self._null_parts(self.problem)[0]
 
     def null_model(self, problem: Counted | None = None) -> tuple[float, np.ndarray]:
         """Return F₀ and the null model's w, from the targets alone."""
-        problem = problem or self.problem
+        value, b = self._null_parts(problem or self.problem)
+        w = np.zeros(self.w_shape)
+        if self.fit_intercept:
+            w[-1] = b
+        return value, w
+
+    def _null_parts(self, problem: Counted) -> tuple[float, Any]:
+        """F₀ and the null model's intercept: w itself can be far larger than all that it takes to find them."""
         if problem.compute not in self._null:
-            z, w = self._zero_margins(problem), np.zeros(self.w_shape)
+            z, b = self._zero_margins(problem), 0.0
             if self.fit_intercept:
                 link = link_of(self.loss.name) if self._offset is None else None
                 found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)
-                w[-1], value = found.b, found.value
+                b, value = found.b, found.value
             else:
                 value = problem.loss_from_margins(z)
-            self._null[problem.compute] = value, w
-        value, w = self._null[problem.compute]
-        return value, w.copy()
+            self._null[problem.compute] = value, b
+        return self._null[problem.compute]
 
     def _zero_margins(self, problem: Counted) -> np.ndarray:
         """The margins of w = 0 without an intercept: the offset."""

@@ -62,7 +62,8 @@ def choose(objective: Objective) -> tuple[str, str]:
         if work * k * (k - 1) / 2 + (k * p) ** 3 <= _LITTLE_CLASS_WORK:
             return "newton", f"{k * p} coefficients of {n} rows: a Hessian is done before a metric is"
     if _in_rows(objective):
-        return "newton_cg", "sparse, few rows for the columns: the rows are the unknowns"
+        why = "sparse, few rows for the columns: the rows are the unknowns"
+        return "newton_cg" if objective.loss.name == "squared" else "row_lbfgs", why
     if objective.X is not None and objective.loss.name == "squared" and p > _MOST_COLUMNS:
         return "cg", "least squares with many columns: conjugate gradients have exact steps at a pass each"
     if objective.X is None:

@@ -101,7 +101,8 @@ class Iterate(NamedTuple):
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
     ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
     ‖∇_w f‖²/(2·l2) where the method knows it without that gradient. `at` is when the pass ended, on
-    the clock of `time.perf_counter`, where that was not just now.
+    the clock of `time.perf_counter`, where that was not just now, and `proven` says whether `bound`
+    was computed in the oracle's arithmetic.
     """
 
     x: np.ndarray
@@ -117,6 +118,7 @@ class Iterate(NamedTuple):
     decrement: float = math.nan
     bound: float = math.nan
     at: float = math.nan
+    proven: bool = True
 
 
 class Horizon(NamedTuple):

@@ -77,7 +77,11 @@ class Run:
     def go(self, w0: np.ndarray | None, seed: int) -> None:
         """Run to an end; afterwards `message` says which and `judge` holds the best point."""
         judge = self.judge
-        judge.start(w0)
+        if self.method.rows and w0 is None:  # w may be far larger than all that the run needs
+            self._rows = RowCoordinates(self.objective)
+            judge.start(None, self._rows.null(self.objective))
+        else:
+            judge.start(w0)
         if self.storage is not None:
             self._store(self.storage)
         objective = self.objective
@@ -146,7 +150,8 @@ class Run:
         if self.method.rows:  # the variables are the same in all arithmetic
             self._rows = self._rows or RowCoordinates(self.objective)
             left = self.max_passes - self._closing_passes(narrow)
-            self.oracle = RowOracle(self.objective, self._rows, problem, lambda: left - self.n_passes)
+            self.oracle = RowOracle(self.objective, self._rows, problem, lambda: left - self.n_passes,
+                                    lambda: self.judge.target)
             self.judge.renew()
             return
         if self.oracle is not None:
