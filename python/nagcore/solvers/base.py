@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold
 _PAIRS = 12           # steps remembered with their changes of gradient
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
 
-__all__ = ["Horizon", "Iterate", "Known", "Method", "Oracle", "Result"]
+__all__ = ["Horizon", "Iterate", "Known", "Method", "Oracle", "Result", "Step"]
 
 
 @dataclass(eq=False)
@@ -91,6 +91,16 @@ class Result:
     separated: bool = False
 
 
+class Step(NamedTuple):
+    """A pass that lowered f and left a gap too large for anything to be done about it."""
+
+    x: np.ndarray
+    f: float
+    gap: float    # what it says of the gap at its point
+    at: float     # when it ended
+    later: float  # passes since
+
+
 class Iterate(NamedTuple):
     """One pass of a solver, in its variables.
 
@@ -100,7 +110,8 @@ class Iterate(NamedTuple):
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
     ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
     ‖∇_w f‖²/(2·l2) where the method knows it without that gradient. `at` is when the pass ended, on
-    the clock of `time.perf_counter`, where that was not just now.
+    the clock of `time.perf_counter`, where that was not just now. `trail` holds the steps since the last
+    iterate, where a method went on by itself (`Horizon`).
     """
 
     x: np.ndarray
@@ -116,6 +127,7 @@ class Iterate(NamedTuple):
     decrement: float = math.nan
     bound: float = math.nan
     at: float = math.nan
+    trail: Sequence[Step] = ()
 
 
 class Horizon(NamedTuple):
