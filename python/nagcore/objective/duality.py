@@ -33,14 +33,15 @@ _TAIL = 1e-2  # in margins
 _FAR = 100.0  # intercepts of classes are bounded to this many times the largest margin
 
 
-def imbalance(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
+def imbalance(theta: np.ndarray, excess: float, size: float) -> np.ndarray | float:
     """Factors in [0, 1], one per row, that make Σ s_i θ_i vanish: the heavier sign shrinks.
+
+    `excess` is Σ s_i θ_i, `size` is Σ s_i |θ_i|.
 
     Zero lies in the domain of every conjugate of docs/maths.md, so the products stay inside.
     Returns 1.0 where nothing is to be done.
     """
-    excess = float(row_mean(theta, s))
-    total = 0.5 * (mean_size(theta, s) + abs(excess))  # of the heavier sign
+    total = 0.5 * (size + abs(excess))  # of the heavier sign
     share = abs(excess) / total if total else 0.0
     # Each θ_i is rounded by as much: a mean so small cannot be told from zero.
     if share <= _ROUNDED:
@@ -88,7 +89,7 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     few O(n) evaluations of the residual find. For classes z″ raises the one margin whose residual
     is negative: by this alone the residual of a class label stays parallel to itself.
     """
-    if np.all(alpha == 1):
+    if (isinstance(alpha, float) and alpha == 1) or np.all(alpha == 1):
         return 0.0
     # One margin of each row moves; with one margin a row that is all of them, and nothing is copied.
     pick: Any = ... if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
@@ -178,15 +179,15 @@ def certify(
     if problem.p > d:
         z = problem.margins(w) if z is None else z
         given = z
-        b, best_value, z, r, data_value = best_intercept(
+        b, best_value, z, r, data_value, mean, size = best_intercept(
             problem, z, s, curvature, spare=spare)
         w = w.copy()
         w[d] += b
         if z.ndim == 1:
-            kept = imbalance(r, s)
+            kept = imbalance(r, float(mean), size)
         else:
             # Bounds F over all intercepts within this of the best: only rounding is ever paid for.
-            unbalanced = _FAR * (1 + float(np.abs(z).max())) * float(np.abs(row_mean(r, s)).sum())
+            unbalanced = _FAR * (1 + float(np.abs(z).max())) * float(np.abs(mean).sum())
         if isinstance(kept, float):
             u = problem.rmatvec(r)
         elif z is given:
