@@ -30,6 +30,7 @@ __all__ = ["METHOD", "row_lbfgs"]
 _PAIRS = 4
 _FLAT = 0.3     # of the slope at the start: a step's end with less is near enough to the minimum along it
 _TRIALS = 20
+_LARGE = 1e-3   # of F: steps that promise more are far from any rounding
 
 
 class _Kept:
@@ -108,47 +109,39 @@ def row_lbfgs(rows: RowOracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterat
     if kept is None or kept.x is not x:
         kept = rows.coordinates.memory = _Kept(rows)
     kept.enter(rows)
-    low = rows.coordinates.real
-    mixed = low != rows.real
+    low, mixed, l2 = rows.coordinates.real, rows.mixed, rows.objective.l2
     x, Kx, z, r, f = rows.start(x)
-    n, followed, resolved, first = len(z), False, True, True
+    n, followed, resolved = len(z), False, True
+    square = rows.products([Kx], x[:n])[0]
     while True:
         g = rows.gradient(x, r)
         small = g.astype(low, copy=False)
-        Kg = rows.product(g if first else small)
-        proven = first or not mixed
-        bound = _bound(rows, g if first else small, Kg)
-        Kg = Kg.astype(low, copy=False)
+        Kg = rows.product(small)
+        bound, proven = 0.5 * max(rows.products([Kg], small[:n])[0], 0.0) / l2, not mixed
         kept.add(x, small, rows.lifted(small, Kg))
-        if not proven and bound <= rows.target() and rows.left() > 3:
+        if mixed and bound <= rows.target() and rows.left() > 3:
             if followed:  # margins by products in float32: now by one in float64
                 Kx, followed = rows.product(x), False
-                z, r = rows.margins(x, Kx), np.empty_like(z)
-                f = rows.value_at(z, rows.products([Kx], x[:n])[0], r)
+                z, r, square = rows.margins(x, Kx), np.empty_like(z), rows.products([Kx], x[:n])[0]
+                f = rows.value_at(z, square, r)
                 g = rows.gradient(x, r)
-            bound, proven = _bound(rows, g, rows.product(g)), True
+            bound, proven = 0.5 * rows.coordinates.square(g) / l2, True
         yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved, bound=bound, proven=proven)
-        first = False
         d, Kd = kept.direction()
         slope = rows.products([Kd], small)[0]
-        h = rows.total(d, Kd[:n]).astype(rows.real, copy=False)
-        square = rows.products([Kx], x[:n])[0]
-        cross, far = rows.products([Kx, Kd[:n]], d[:n])
-        t = 1.0 if kept.steps else _length(rows, z, d, Kd[:n], slope)
-        noise = rows.rounding(f, z)
+        Kd = Kd[:n]
+        h = rows.total(d, Kd).astype(rows.real, copy=False)
+        cross, far = rows.products([Kx, Kd], d[:n])
+        t = 1.0 if kept.steps else _length(rows, z, d, Kd, slope)
+        noise = rows.rounding(f, z) if -slope < _LARGE * abs(f) else 0.0
         t, found = _search(rows, (z, f, square), (h, slope, cross, far), t, noise)
         if found is not None:
             z, r, f = found
             x = rows.combine([x, d], [1.0, t], np.empty_like(x))
-            Kx = rows.combine([Kx, Kd[:n]], [1.0, t], np.empty_like(Kx))
-            followed = mixed
+            Kx = z if rows.margins_are_products else rows.combine([Kx, Kd], [1.0, t], np.empty_like(Kx))
+            square, followed = rows.products([Kx], x[:n])[0], mixed
         resolved = found is not None and -slope * t > noise
         kept.took(t)
-
-
-def _bound(rows: RowOracle, g: np.ndarray, Kg: np.ndarray) -> float:
-    """‖∇_w F‖²/(2·l2)."""
-    return max(0.5 * rows.products([Kg], g[: len(Kg)])[0] / rows.objective.l2, 0.0)
 
 
 def _length(rows: RowOracle, z: np.ndarray, d: np.ndarray, Kd: np.ndarray, slope: float) -> float:
