@@ -194,4 +194,6 @@ def run(
         this.go(w0, seed)
     except KeyboardInterrupt:
         this.message = "interrupted"
-    return this.result(why)
+    result = this.result(why)
+    this.release()
+    return result

@@ -305,6 +305,12 @@ class Run:
         self.oracle.problem.loss_from_margins(self._margins, r)
         return bool(np.abs(r).max() < 0.5)
 
+    def release(self) -> None:
+        """Let go of arrays at once: what refers to itself waits until Python looks for cycles."""
+        if self._rows is not None:
+            self._rows.memory = None
+        self.oracle = self._rows = self.metric = self._last = None
+
     def result(self, why: str = "asked for") -> Result:
         judge, objective = self.judge, self.objective
         w, d = self._best_w(), objective.shape[1]

@@ -53,16 +53,17 @@ class _Kept:
     def _place(gradient: int) -> int:
         return _PAIRS + gradient % (_PAIRS + 1)
 
-    def add(self, x: np.ndarray, g: np.ndarray, lifted: np.ndarray) -> None:
-        """Take in the gradient after the latest step."""
+    def add(self, x: np.ndarray, g: np.ndarray, lifted: np.ndarray) -> float:
+        """Take in the gradient after the latest step; return ⟨g, g⟩."""
         at = self._place(self.steps)
         self._plain[at], self._lifted[at], self.x = g, lifted, x
         live = [i for i, kept in enumerate(self._lifted) if kept is not None]
         found = self._rows.products([self._lifted[i] for i in live], g)
         self._inner[at, live] = self._inner[live, at] = found
+        return float(self._inner[at, at])
 
-    def direction(self) -> tuple[np.ndarray, np.ndarray]:
-        """−H g, kept as the next step, and its lifted product."""
+    def direction(self) -> tuple[np.ndarray, np.ndarray, float, float]:
+        """d = −H g, kept as the next step, its lifted product, ⟨g, d⟩ and ⟨d, d⟩."""
         M, c = self._inner, np.zeros(len(self._inner))
         c[self._place(self.steps)] = -1.0
         pairs = []
@@ -95,7 +96,7 @@ class _Kept:
         size = c @ along
         M[at] = M[:, at] = along
         M[at, at] = size
-        return found[0], found[1]
+        return found[0], found[1], float(along[self._place(self.steps)]), float(size)
 
     def took(self, t: float) -> None:
         """The step along the latest direction was of this length."""
@@ -117,8 +118,8 @@ def row_lbfgs(rows: RowOracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterat
         g = rows.gradient(x, r)
         small = g.astype(low, copy=False)
         Kg = rows.product(small)
-        bound, proven = 0.5 * max(rows.products([Kg], small[:n])[0], 0.0) / l2, not mixed
-        kept.add(x, small, rows.lifted(small, Kg))
+        size = kept.add(x, small, rows.lifted(small, Kg))
+        bound, proven = 0.5 * max(size - rows.apart(small, small), 0.0) / l2, not mixed
         if mixed and bound <= rows.target() and rows.left() > 3:
             if followed:  # margins by products in float32: now by one in float64
                 Kx, followed = rows.product(x), False
@@ -127,11 +128,11 @@ def row_lbfgs(rows: RowOracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterat
                 g = rows.gradient(x, r)
             bound, proven = 0.5 * rows.coordinates.square(g) / l2, True
         yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved, bound=bound, proven=proven)
-        d, Kd = kept.direction()
-        slope = rows.products([Kd], small)[0]
+        d, Kd, slope, far = kept.direction()
+        far -= rows.apart(d, d)
         Kd = Kd[:n]
         h = rows.total(d, Kd).astype(rows.real, copy=False)
-        cross, far = rows.products([Kx, Kd], d[:n])
+        cross = rows.products([Kx], d[:n])[0]
         t = 1.0 if kept.steps else _length(rows, z, d, Kd, slope)
         noise = rows.rounding(f, z) if -slope < _LARGE * abs(f) else 0.0
         t, found = _search(rows, (z, f, square), (h, slope, cross, far), t, noise)
@@ -139,7 +140,7 @@ def row_lbfgs(rows: RowOracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterat
             z, r, f = found
             x = rows.combine([x, d], [1.0, t], np.empty_like(x))
             Kx = z if rows.margins_are_products else rows.combine([Kx, Kd], [1.0, t], np.empty_like(Kx))
-            square, followed = rows.products([Kx], x[:n])[0], mixed
+            square, followed = square + t * (2 * cross + t * far), mixed
         resolved = found is not None and -slope * t > noise
         kept.took(t)
 

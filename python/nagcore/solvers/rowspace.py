@@ -156,6 +156,10 @@ class RowOracle:
         n = self._n
         return dot(x[:n], Ky) + (dot(x[n], y[n]) if self._c else 0.0)
 
+    def apart(self, x: np.ndarray, y: np.ndarray) -> float:
+        """The part of ⟨x, y⟩ that is not of w: the product of the β's."""
+        return dot(x[self._n], y[self._n]) if self._c else 0.0
+
     def total(self, x: np.ndarray, Kx: np.ndarray) -> np.ndarray:
         """K a + c·β; K a itself where there is no intercept."""
         return Kx + self.real.type(self._c) * x[self._n] if self._c else Kx
