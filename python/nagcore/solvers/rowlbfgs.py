@@ -107,7 +107,8 @@ class _Kept:
 def row_lbfgs(rows: RowOracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     """Yield one iterate per step, from x."""
     kept = rows.coordinates.memory
-    if kept is None or kept.x is not x:
+    known = rows.mixed and kept is not None and kept.x is x  # the gradient here, to leading digits
+    if not known:
         kept = rows.coordinates.memory = _Kept(rows)
     kept.enter(rows)
     low, mixed, l2 = rows.coordinates.real, rows.mixed, rows.objective.l2
@@ -116,24 +117,25 @@ def row_lbfgs(rows: RowOracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterat
     square = rows.products([Kx], x[:n])[0]
     while True:
         g = rows.gradient(x, r)
-        small = g.astype(low, copy=False)
-        Kg = rows.product(small)
-        size = kept.add(x, small, rows.lifted(small, Kg))
-        bound, proven = 0.5 * max(size - rows.apart(small, small), 0.0) / l2, not mixed
-        if mixed and bound <= rows.target() and rows.left() > 3:
+        bound, proven = 0.0, not mixed
+        if not known:
+            small = g.astype(low, copy=False)
+            size = kept.add(x, small, rows.lifted(small, rows.product(small)))
+            bound = 0.5 * max(size - rows.apart(small, small), 0.0) / l2
+        if mixed and (known or (bound <= rows.target() and rows.left() > 3)):
             if followed:  # margins by products in float32: now by one in float64
                 Kx, followed = rows.product(x), False
                 z, r, square = rows.margins(x, Kx), np.empty_like(z), rows.products([Kx], x[:n])[0]
                 f = rows.value_at(z, square, r)
                 g = rows.gradient(x, r)
-            bound, proven = 0.5 * rows.coordinates.square(g) / l2, True
+            bound, proven, known, kept.x = 0.5 * rows.coordinates.square(g) / l2, True, False, x
         yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved, bound=bound, proven=proven)
         d, Kd, slope, far = kept.direction()
         far -= rows.apart(d, d)
         Kd = Kd[:n]
         h = rows.total(d, Kd).astype(rows.real, copy=False)
         cross = rows.products([Kx], d[:n])[0]
-        t = 1.0 if kept.steps else _length(rows, z, d, Kd, slope)
+        t = 1.0 if kept.steps else _length(rows, z, d, Kd, h, slope, far)
         noise = rows.rounding(f, z) if -slope < _LARGE * abs(f) else 0.0
         t, found = _search(rows, (z, f, square), (h, slope, cross, far), t, noise)
         if found is not None:
@@ -145,9 +147,13 @@ def row_lbfgs(rows: RowOracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterat
         kept.took(t)
 
 
-def _length(rows: RowOracle, z: np.ndarray, d: np.ndarray, Kd: np.ndarray, slope: float) -> float:
-    """The length of the first step, by the curvature along it."""
-    _, bend = rows.bend(rows.curvature(z), d.astype(rows.real, copy=False), Kd.astype(rows.real, copy=False))
+def _length(rows: RowOracle, z, d, Kd, h, slope: float, far: float) -> float:
+    """The length of the first step: by the bound of the curvature, or without one by what it is here."""
+    most = rows.objective.loss.curvature_bound
+    if math.isfinite(most):
+        bend = most * rows.slope(h, h) + rows.objective.l2 * far
+    else:
+        _, bend = rows.bend(rows.curvature(z), d.astype(rows.real, copy=False), Kd.astype(rows.real, copy=False))
     return -slope / bend if bend > 0 else 1.0
 
 
