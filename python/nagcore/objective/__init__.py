@@ -390,9 +390,10 @@ class Objective:
         return value, w
 
     def _null_parts(self, problem: Counted) -> tuple[float, Any]:
-        """F₀ and the null model's intercept: w itself can be far larger than all that it takes to find them."""
+        """F₀ and the null model's intercept, without a w, which can be larger than all else."""
         if problem.compute not in self._null:
-            z, b = self._zero_margins(problem), 0.0
+            z = self._zero_margins(problem)
+            b: Any = 0.0
             if self.fit_intercept:
                 link = link_of(self.loss.name) if self._offset is None else None
                 found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)

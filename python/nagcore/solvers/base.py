@@ -376,6 +376,8 @@ class Method:
         The losses it takes; empty for all.
     rows : bool
         Whether its unknowns are rows of X: it needs X as CSR, and l2 > 0.
+    mixes : bool
+        Whether its float64 steps read X in float32, so that they begin where those of float32 end.
 
     Examples
     --------
@@ -399,6 +401,7 @@ class Method:
     wide_beyond: float = math.inf
     losses: tuple[str, ...] = ()
     rows: bool = False
+    mixes: bool = False
 
     def check(self, objective: Objective) -> None:
         """Raise ValueError if the objective lacks what the solver needs; the error names both."""

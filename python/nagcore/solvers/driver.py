@@ -89,6 +89,7 @@ class Run:
             seldom = objective.nbytes <= _SMALL and objective.storage is None
             seldom = seldom or objective.shape[1] > self.method.wide_beyond
             seldom = seldom or (objective.kept is not None and not objective.penalty.smooth)
+            seldom = seldom and not self.method.mixes
             narrow = narrow and not (seldom and objective.wide is not None)
         else:
             self.metric = metric = Metric(objective, seed)

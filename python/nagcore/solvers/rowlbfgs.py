@@ -153,7 +153,8 @@ def _length(rows: RowOracle, z, d, Kd, h, slope: float, far: float) -> float:
     if math.isfinite(most):
         bend = most * rows.slope(h, h) + rows.objective.l2 * far
     else:
-        _, bend = rows.bend(rows.curvature(z), d.astype(rows.real, copy=False), Kd.astype(rows.real, copy=False))
+        d, Kd = d.astype(rows.real, copy=False), Kd.astype(rows.real, copy=False)
+        _, bend = rows.bend(rows.curvature(z), d, Kd)
     return -slope / bend if bend > 0 else 1.0
 
 
@@ -194,4 +195,4 @@ def _search(
     return length, best
 
 
-METHOD = Method("row_lbfgs", row_lbfgs, own_variables=True, smooth=True, patience=20, rows=True)
+METHOD = Method("row_lbfgs", row_lbfgs, own_variables=True, smooth=True, patience=20, rows=True, mixes=True)

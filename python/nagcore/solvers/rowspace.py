@@ -138,8 +138,9 @@ class RowOracle:
         self.mixed = self.real != coordinates.real  # products can be had in narrower arithmetic
         self.margins_are_products = not coordinates.scale and objective._offset is None
         self._n, self._l2, self._c = objective.shape[0], objective.l2, coordinates.scale
-        self._weight = coordinates.weight
-        if not np.isscalar(self._weight):
+        self._weight: Any = coordinates.weight
+        self._equal = isinstance(self._weight, float)  # all rows weigh alike
+        if not self._equal:
             self._weight = self._weight.astype(self.real)
         self._offset = objective._zero_margins(problem)
         self._at: tuple[np.ndarray, np.ndarray] = np.zeros(0), np.zeros(0)  # the last gradient's x and r
@@ -175,7 +176,7 @@ class RowOracle:
     def gradient(self, x: np.ndarray, r: np.ndarray) -> np.ndarray:
         """g, with its part in β last."""
         n, g = self._n, np.empty_like(x)
-        if np.isscalar(self._weight):
+        if self._equal:
             self.combine([r, x[:n]], [self._weight, self._l2], g[:n])
         else:
             weighted = r * self._weight
@@ -201,7 +202,7 @@ class RowOracle:
 
     def slope(self, r: np.ndarray, h: np.ndarray) -> float:
         """(1/S) Σ s_i ⟨r_i, h_i⟩: the mean loss's slope along margins h."""
-        if np.isscalar(self._weight):
+        if self._equal:
             return self._weight * self.products([h], r)[0]
         return dot(r * self._weight, h)
 
@@ -287,7 +288,7 @@ class RowOracle:
     def rounding(self, f: float, z: np.ndarray) -> float:
         """How far a value of f can be off: rounded margins."""
         r = self._at[1] if self._at[1].size else np.zeros_like(z)
-        if np.isscalar(self._weight):
+        if self._equal:
             residual = math.sqrt(self._weight * self.products([r], r)[0])  # no less than any class's mean
         else:
             residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
