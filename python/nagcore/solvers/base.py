@@ -411,6 +411,8 @@ class Method:
         Whether the solution of some rows, once there are many, is a start for it.
     rows : bool
         Whether its unknowns are rows of X: it needs X as CSR, and l2 > 0.
+    mixes : bool
+        Whether its float64 steps read X in float32, so that they begin where those of float32 end.
 
     Examples
     --------
@@ -435,6 +437,7 @@ class Method:
     losses: tuple[str, ...] = ()
     from_sample: bool = False
     rows: bool = False
+    mixes: bool = False
 
     def check(self, objective: Objective) -> None:
         """Raise ValueError if the objective lacks what the solver needs; the error names both."""
