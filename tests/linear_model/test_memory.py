@@ -33,6 +33,7 @@ _SCRIPT = """
         "l1": lambda: linear_model.LogisticRegression(C=0.01, l1_ratio=1.0, solver="saga"),
         "ridge": linear_model.Ridge,
         "lasso": lambda: linear_model.Lasso(alpha=0.01),
+        "few": lambda: linear_model.Lasso(alpha=0.0035, tol=1e-8),  # most columns are proven zero
         "softmax": linear_model.LogisticRegression,
     }[what]
 
@@ -50,7 +51,7 @@ _SCRIPT = """
             for i in range(0, n, 1 << 14):
                 X[i : i + (1 << 14)] = rng.standard_normal((len(X[i : i + (1 << 14)]), d))
         z = X @ rng.standard_normal(d) / 4 + rng.standard_normal(n)
-        if what in ("ridge", "lasso"):
+        if what in ("ridge", "lasso", "few"):
             return X, z
         if what == "softmax":
             return X, np.digitize(z, np.quantile(z, [0.2, 0.4, 0.6, 0.8]))
@@ -90,7 +91,9 @@ CASES = [
     *((what, layout, 200_000, 100) for what in ("plbfgs", "newton", "ridge", "lasso", "softmax")
       for layout in "CF"),
     *((what, "csr", 700_000, 200) for what in ("plbfgs", "newton", "ridge", "lasso")),
-    ("newton", "C", 1_000_000, 25), ("plbfgs", "C", 25_000, 1000),
+    *((what, "csr", 700_000, 1000) for what in ("plbfgs", "lasso", "few")),
+    *((what, "C", 1_000_000, 25) for what in ("plbfgs", "newton")),
+    *((what, "C", 25_000, 1000) for what in ("plbfgs", "softmax")), ("softmax", "csr", 800_000, 200),
 ]  # fmt: skip
 
 
