@@ -206,9 +206,8 @@ class Objective:
                 n_classes=n_classes, **how | other,
             )
 
-        numbers = np.ndim(y) == 1
         self.X, self.read_as = X, (scale, shift, dtype)
-        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"), numbers)
+        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
         self.rebuild, self.n_threads = build, n_threads
 
         def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
@@ -275,14 +274,13 @@ class Objective:
     kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
     kept: Any = None          # what a path's solver leaves from one strength to the next
 
-    def _set(self, core, penalty, sample_weight, offset, make_wide, class_numbers=False) -> None:
+    def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
         if penalty.positive and core.k > 1:
             raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
                              "for losses of one margin. Use positive=False.")
         self.reads = Reads(core.n)
         self.kept_hessian = {}
-        self.problem = Counted(core, self.reads, class_numbers)
-        self._class_numbers = class_numbers
+        self.problem = Counted(core, self.reads)
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
         self.positive = penalty.positive
         self.loss = losses.get(core.loss)
@@ -295,7 +293,7 @@ class Objective:
             self.s = s / s.sum()
         self._offset, self._make_wide = offset, make_wide
         self._wide = self.problem if core.compute == "float64" else None
-        self._null: dict[Any, tuple[float, np.ndarray]] = {}
+        self._null: dict[Any, tuple[float, Any]] = {}
 
     def sample(self, rows: np.ndarray, weight: np.ndarray | None = None) -> Objective | None:
         """The same objective over some rows, their X copied; None where the rows cannot be had.
@@ -367,7 +365,7 @@ class Objective:
     def wide(self) -> Counted | None:
         """The same problem with float64 arithmetic on the same X (not a copy), or None."""
         if self._wide is None and self._make_wide is not None:
-            self._wide = Counted(self._make_wide(), self.reads, self._class_numbers)
+            self._wide = Counted(self._make_wide(), self.reads)
         return self._wide
 
     @property
@@ -379,22 +377,28 @@ class Objective:
     @property
     def null_value(self) -> float:
         """F₀: the value at w = 0 with the best intercept. It costs no pass."""
-        return self.null_model()[0]
+        return self._null_parts(self.problem)[0]
 
     def null_model(self, problem: Counted | None = None) -> tuple[float, np.ndarray]:
         """Return F₀ and the null model's w, from the targets alone."""
-        problem = problem or self.problem
+        value, b = self._null_parts(problem or self.problem)
+        w = np.zeros(self.w_shape)
+        if self.fit_intercept:
+            w[-1] = b
+        return value, w
+
+    def _null_parts(self, problem: Counted) -> tuple[float, Any]:
+        """F₀ and the null model's intercept: w itself can be far larger than all that it takes to find them."""
         if problem.compute not in self._null:
-            z, w = self._zero_margins(problem), np.zeros(self.w_shape)
+            z, b = self._zero_margins(problem), 0.0
             if self.fit_intercept:
                 link = link_of(self.loss.name) if self._offset is None else None
                 found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)
-                w[-1], value = found.b, found.value
+                b, value = found.b, found.value
             else:
                 value = problem.loss_from_margins(z)
-            self._null[problem.compute] = value, w
-        value, w = self._null[problem.compute]
-        return value, w.copy()
+            self._null[problem.compute] = value, b
+        return self._null[problem.compute]
 
     def _zero_margins(self, problem: Counted) -> np.ndarray:
         """The margins of w = 0 without an intercept: the offset."""

@@ -51,9 +51,10 @@ def minimise(
     array([2., 0.])
     """
     C = np.ascontiguousarray(C)
-    settled = _settle(C, g, w, l1, accuracy, positive) if len(w) <= _FEW else None
-    if settled is not None:
-        return settled
+    if len(w) <= _FEW:
+        settled = _core.settle_on_gram(C, g, w, l1, accuracy, _SETTLED, positive)
+        if settled is not None:
+            return settled
     w, q = w.copy(), g.copy()
     diagonal = C.diagonal()
     for _ in range(_ROUNDS):
@@ -62,33 +63,6 @@ def minimise(
             return w
         _signed_step(C, q, w, l1)
     return w
-
-
-def _settle(C, g, w, l1, accuracy, positive) -> np.ndarray | None:
-    """From w's support: wrong signs leave, then all that offend enter. None where that does not end."""
-    b = np.einsum("ij,j->i", C, w) - g
-    A = w.nonzero()[0]
-    sign, v, q = np.sign(w[A]), w, g
-    for _ in range(_SETTLED):
-        if not A.size:
-            v, q = np.zeros_like(w), -b
-        else:
-            rows = C[A]
-            x = cholesky_solve(rows[:, A], b[A] - l1 * sign)
-            right = x * sign > 0
-            if not right.all():
-                A, sign = A[right], sign[right]
-                continue
-            v = np.zeros_like(w)
-            v[A] = x
-            q = np.einsum("i,ij->j", x, rows) - b
-        offence = violation(q, v, l1, positive)
-        if offence.max(initial=0.0) <= accuracy:
-            return v
-        enter = ((v == 0) & (offence > accuracy)).nonzero()[0]
-        A = np.concatenate([A, enter])
-        sign = np.concatenate([sign, -np.sign(q[enter])])
-    return None
 
 
 def _signed_step(C: np.ndarray, q: np.ndarray, w: np.ndarray, l1: float) -> None:
