@@ -198,7 +198,8 @@ def minimise_on_columns(
     l1: float,
     l2: float,
     slope_b: float | None = None,
-    positive: bool = False,
+    lower: npt.NDArray[np.float64] | None = None,
+    upper: npt.NDArray[np.float64] | None = None,
     accuracy: float = 0.0,
     rounds: int = 1000,
 ) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.float64], float]: ...
@@ -218,7 +219,8 @@ def sweep_on_gram_(
     l1: float,
     accuracy: float,
     sweeps: int,
-    positive: bool = False,
+    lower: npt.NDArray[np.float64] | None = None,
+    upper: npt.NDArray[np.float64] | None = None,
 ) -> float: ...
 def two_loops(pairs: Any, g: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
 def nesterov_step(

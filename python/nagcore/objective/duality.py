@@ -54,8 +54,7 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
     With −u = soft + clip (soft threshold at l1), each coordinate adds (l2 w − soft)²/(2 l2) and
     l1|w| − w·clip, both without cancellation.
 
-    Under w ≥ 0, with q = −u − l1, it adds (l2 w − q₊)²/(2 l2) and w·q₋. The sum stands there for Ω
-    without its indicator, so that F − gap is the dual value at points outside the constraint too.
+    Within bounds: `Box.fenchel`.
 
     >>> penalty_gap(np.array([1.0]), np.array([-0.5]), Penalty(l2=0.5))
     0.0
@@ -63,13 +62,8 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
     0.0
     """
     l1, l2 = penalty.l1, penalty.l2
-    if penalty.positive:
-        q = -u - l1
-        kept = dot(w, np.maximum(-q, 0))
-        if l2 == 0:
-            return kept if float(q.max(initial=0.0)) <= 4e-16 * l1 else np.inf
-        miss = l2 * w - np.maximum(q, 0)
-        return kept + dot(miss, miss) / (2 * l2)
+    if penalty.bounds is not None:
+        return penalty.bounds.fenchel(w, u, l1, l2)
     if l1 == 0:
         q = u + l2 * w
         return dot(q, q) / (2 * l2) if l2 else (0.0 if not q.any() else np.inf)
@@ -82,8 +76,8 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
 
 
 def infeasibility(u: np.ndarray, penalty: Penalty) -> float:
-    """What must be within l1 for u to be dual feasible at l2 = 0: max |u|, or max −u under w ≥ 0."""
-    return float(np.max(-u, initial=0.0) if penalty.positive else np.abs(u).max())
+    """What must be within l1 for u to be dual feasible at l2 = 0: max |u|, or over infinite sides only."""
+    return float(np.abs(u).max()) if penalty.bounds is None else penalty.bounds.excess(u)
 
 
 def _scaling_gap(problem, z, r, alpha, s, curvature, spare=None) -> float:
@@ -209,7 +203,7 @@ def certify(
             data_value = problem.loss_from_margins(z)
         best_value = data_value
     wd, ud = w[:d], u[:d]
-    scales = [1.0] if penalty.l2 else []
+    scales = [1.0] if penalty.l2 or (penalty.provable and not penalty.l1) else []
     largest = infeasibility(ud, penalty)
     if penalty.l1 and (largest > penalty.l1 or not scales):
         scales.append(min(1.0, penalty.l1 / largest) if largest else 1.0)

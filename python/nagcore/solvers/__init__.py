@@ -186,9 +186,7 @@ def run(
     check_storage(storage)
     if w0 is not None:
         w0 = np.array(check_w(w0, objective.problem, "w0"), np.float64, order="C")
-        if objective.positive:
-            d = objective.shape[1]
-            w0[:d] = np.maximum(w0[:d], 0.0)
+        w0 = objective.clipped(w0)
     this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
                max_seconds=max_seconds, callbacks=(*callbacks, *in_use()), storage=storage)
     try:

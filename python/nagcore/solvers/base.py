@@ -20,7 +20,7 @@ from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, mean_size, row_mean
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
-from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
+from nagcore.solvers.prox import best_shift, box_threshold, class_threshold, soft_threshold
 
 _PAIRS = 12           # steps remembered with their changes of gradient
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
@@ -192,7 +192,9 @@ class Oracle:
         self._eps = float(np.finfo(self.real).eps)
         self._d, self._l2 = objective.shape[1], objective.l2
         self._l1 = coordinates.thresholds if objective.l1 else None
-        self._positive = objective.positive
+        self._box: Any = None  # in these variables, in which P is diagonal then
+        if objective.bounds is not None:
+            self._box = objective.bounds.lower / coordinates.scale, objective.bounds.upper / coordinates.scale
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
         self.tol = 0.0  # what the run is to reach
@@ -274,12 +276,12 @@ class Oracle:
         return f
 
     def prox(self, v, step) -> np.ndarray:
-        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), w(u) ≥ 0 if asked for, the intercept as it is."""
-        if self._l1 is None and not self._positive:
+        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), w(u) within bounds, the intercept as it is."""
+        if self._l1 is None and self._box is None:
             return v
         out, d = v.copy(), self._d
-        if self._positive:
-            out[:d] = positive_threshold(v[:d], step * self.coordinates.thresholds)
+        if self._box is not None:
+            out[:d] = box_threshold(v[:d], step * self.coordinates.thresholds, *self._box)
             return out
         if v.ndim == 1:
             out[:d] = soft_threshold(v[:d], step * self._l1)
@@ -431,7 +433,8 @@ class Method:
                 f'"{loss.name}" has no bound. Use solver="fista", which searches its step.'
             )
         if self.smooth and not objective.penalty.smooth:
-            what = f"l1 is {objective.l1}" if objective.l1 else "positive is True"
+            what = "positive is True" if objective.positive else "w has bounds"
+            what = f"l1 is {objective.l1}" if objective.l1 else what
             raise ValueError(f"{name} needs a smooth objective; {what}. "
                              'Use solver="fista", or "auto", which chooses.')
         if self.losses and loss.name not in self.losses:

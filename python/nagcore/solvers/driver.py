@@ -278,7 +278,7 @@ class Run:
         if objective.gap_kind != "certificate":
             return 0
         averaged = self.method.averages and not objective.penalty.smooth
-        extra = objective.fit_intercept or objective.positive or self.screen is not None
+        extra = objective.fit_intercept or objective.bounds is not None or self.screen is not None
         return int(extra) + int(narrow or averaged) + int(self.method.rows)  # which makes w at the end
 
     def _close(self, it: Iterate, reserve: int, narrow: bool) -> None:
@@ -297,7 +297,8 @@ class Run:
     def _best_w(self) -> np.ndarray:
         if self.judge.best_w is not None:
             return self.judge.best_w
-        return self.oracle.coordinates.to_w(self.oracle.settled(self.judge.best_x))
+        # A bound in the solver's variables is one of w up to its rounding.
+        return self.objective.clipped(self.oracle.coordinates.to_w(self.oracle.settled(self.judge.best_x)))
 
     def _report(self, value: float, it: Iterate, oracle: Oracle) -> bool:
         judge = self.judge
@@ -308,7 +309,8 @@ class Run:
             return False
         state = State(
             self.n_iter, passes, value, gap, judge.kind, seconds, judge.null_value, self.tol,
-            self.objective.nbytes, lambda: oracle.coordinates.to_w(oracle.settled(it.x)),
+            self.objective.nbytes,
+            lambda: self.objective.clipped(oracle.coordinates.to_w(oracle.settled(it.x))),
         )
         if not self.method.rows and oracle.w.size:  # in the unknowns of rows it would cost a pass
             norm = gradient_norm(self.objective, oracle.w, oracle.u, oracle.dropped)
@@ -340,7 +342,7 @@ class Run:
     def _separated(self) -> bool:
         """Whether nothing bounds w and each residual is below a half: the right side of every row."""
         classes = self.objective.loss.name in ("logistic", "softmax")
-        if not classes or self.objective.penalty.name != "none" or self._margins is None:
+        if not classes or self.objective.penalty.provable or self._margins is None:
             return False
         r = np.empty_like(self._margins)
         self.oracle.problem.loss_from_margins(self._margins, r)

@@ -29,7 +29,7 @@ class Judge:
     def __init__(self, objective: Objective, method: Method, tol: float) -> None:
         self.objective, self.averages, self.tol = objective, method.averages, tol
         self._patience = method.patience
-        self.penalised = objective.penalty.name != "none"
+        self.penalised = objective.penalty.provable
         self.null_value = math.nan
         self.best_w: np.ndarray | None = None
         self.best_x: np.ndarray | None = None  # the best point is best_w, or where that is None this
@@ -103,9 +103,8 @@ class Judge:
             self._stale = False
         value_y = it.fy
         if self.objective.l1:
-            # Without the indicator of w ≥ 0: y may lie outside, and F(y) − bound stays the dual value.
-            w = oracle.w[: self.objective.shape[1]]
-            value_y += self.objective.l1 * float((w if self.objective.positive else np.abs(w)).sum())
+            # y may lie out of bounds, and F(y) − bound is the dual value all the same.
+            value_y += self.objective.l1 * float(np.abs(oracle.w[: self.objective.shape[1]]).sum())
         if self.penalised:
             bound, free = self._penalised_gap(oracle) if math.isnan(it.bound) else (it.bound, it.bound)
             if exact and it.proven and not self.objective.fit_intercept and oracle.dropped is None:
@@ -140,7 +139,7 @@ class Judge:
         those do not show, ‖∇f‖·(distance travelled) says more.
         """
         g = it.g
-        if self.objective.positive:  # what a step from y changes: zero at the solution, where ∇f is not
+        if self.objective.bounds is not None:  # what a step changes: zero at the solution, where ∇f is not
             g = it.L * (it.y - oracle.prox(it.y - it.g / it.L, 1 / it.L))
         slope = dot(g, g)
         if self._start is None:
@@ -197,13 +196,14 @@ class Judge:
             value = oracle.value(x, oracle.smooth(x, known["z"]))
             if value - self.best_value <= 0.5 * self.target:
                 self.best_value, self.best_x, self.best_w = value, x, None
-        if objective.positive and not objective.fit_intercept:
-            certificate = objective.certify(oracle.coordinates.to_w(x))  # y may lie outside w ≥ 0
+        if objective.bounds is not None and not objective.fit_intercept:
+            # y may lie out of bounds.
+            certificate = objective.certify(objective.clipped(oracle.coordinates.to_w(x)))
         elif oracle.dropped is not None and not objective.fit_intercept:
             certificate = objective.certify(oracle.w)  # the proof is of all columns
         elif objective.fit_intercept:
-            certificate = objective.certify(oracle.coordinates.to_w(oracle.settled(x)), **known,
-                                            spare=oracle.spare)
+            w = objective.clipped(oracle.coordinates.to_w(oracle.settled(x)))
+            certificate = objective.certify(w, **known, spare=oracle.spare)
         else:
             known = {"z": it.zy, "u": oracle.u}
             if objective.l1:
