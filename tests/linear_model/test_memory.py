@@ -95,7 +95,7 @@ CASES = [
     *((what, layout, 200_000, 100) for what in ("plbfgs", "newton", "ridge", "lasso", "softmax")
       for layout in "CF"),
     *((what, "csr", 700_000, 200) for what in ("plbfgs", "newton", "ridge", "lasso")),
-    *((what, "csr", 700_000, 1000) for what in ("plbfgs", "lasso", "few")),
+    *((what, "csr", 700_000, 1000) for what in ("plbfgs", "ridge", "lasso", "few")), ("ridge", "csr", 700_000, 500),
     *((what, "C", 1_000_000, 25) for what in ("plbfgs", "newton")),
     *((what, "C", 25_000, 1000) for what in ("plbfgs", "softmax")), ("softmax", "csr", 800_000, 200),
 ]  # fmt: skip
