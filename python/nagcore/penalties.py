@@ -55,7 +55,7 @@ def _side(name: str, given: Any) -> np.ndarray:
                          f"array of shape (d,). {_BOUNDS}")
     if np.isnan(side).any():
         raise ValueError(f"the {name} bound holds NaN; nagcore takes numbers, -np.inf and np.inf. {_BOUNDS}")
-    return side.reshape(()) if side.shape == (1,) else side
+    return side
 
 
 class Box:
@@ -86,7 +86,7 @@ class Box:
 
     def __init__(self, lower: Any, upper: Any) -> None:
         lower, upper = _side("lower", lower), _side("upper", upper)
-        if lower.ndim and upper.ndim and lower.shape != upper.shape:
+        if 1 not in (lower.size, upper.size) and lower.shape != upper.shape:
             raise ValueError(f"the lower bound has {lower.size} numbers and the upper bound {upper.size}; "
                              f"nagcore takes as many of both. {_BOUNDS}")
         lower, upper = (np.array(side) for side in np.broadcast_arrays(lower, upper))
@@ -159,11 +159,11 @@ class Box:
         ValueError
             It is of another number of coefficients.
         """
-        if self.lower.ndim and len(self.lower) != d:
+        if self.lower.shape == (d,):
+            return self
+        if self.lower.size != 1:
             raise ValueError(f"bounds has {len(self.lower)} numbers a side and X {d} columns; nagcore takes "
                              f"one number, or one for each column. {_BOUNDS}")
-        if self.lower.ndim:
-            return self
         return Box(np.full(d, self.lower), np.full(d, self.upper))
 
     def at(self, index: np.ndarray) -> Box:

@@ -331,6 +331,18 @@ def test_passes_keep_to_their_limit(passes):
             assert objective.bounds.contains(result.coef)
 
 
+@pytest.mark.parametrize("solver", ["auto", "fista"])
+@pytest.mark.parametrize("bounds", [(-0.1, 0.2), ([0.1], 0.3), (np.array([-0.3]), np.array([-0.1]))])
+def test_one_column(bounds, solver):
+    X, y, s = table("squared")
+    X = X[:, -1:]
+    best, w = oracle(X, y, s, "squared", 0.1, 0.0, bounds, True)
+    objective = nagcore.Objective(X, y, loss="squared", l1=0.1, bounds=bounds, sample_weight=s)
+    result = nagcore.minimize(objective, tol=1e-9, solver=solver)
+    check(result, objective, best)
+    assert_allclose(result.w, w, atol=1e-4)
+
+
 class _Sides:  # as scipy.optimize.Bounds, and without it
     lb, ub = np.array([-0.2]), 0.3
 

@@ -75,11 +75,11 @@ def minimise(
     return w
 
 
-def _free(w: np.ndarray, l1: float, box: Box | None) -> np.ndarray:
-    """Which coefficients may move both ways on the piece of l1|·| that they are on."""
+def _free(C: np.ndarray, w: np.ndarray, l1: float, box: Box | None) -> np.ndarray:
+    """Which coefficients may move both ways on the piece of l1|·| that they are on, and have curvature."""
     if box is None:
         return w.nonzero()[0]
-    return (((w != 0) | (l1 == 0)) & (w > box.lower) & (w < box.upper)).nonzero()[0]
+    return (((w != 0) | (l1 == 0)) & (w > box.lower) & (w < box.upper) & (C.diagonal() > 0)).nonzero()[0]
 
 
 def _pieces(A: np.ndarray, sign: np.ndarray, l1: float, box: Box | None):
@@ -95,8 +95,8 @@ def _pieces(A: np.ndarray, sign: np.ndarray, l1: float, box: Box | None):
 
 def _settle(C, g, w, l1, accuracy, box) -> np.ndarray | None:
     """From w's free set: who leaves its piece stops there, then all that offend enter. None if it cycles."""
-    b = np.einsum("ij,j->i", C, w) - g
-    A = _free(w, l1, box)
+    b, curved = np.einsum("ij,j->i", C, w) - g, C.diagonal() > 0
+    A = _free(C, w, l1, box)
     sign, v, q = np.sign(w[A]), w, g
     rest, right_side = np.zeros_like(w), b  # what is not free, and b less what that does
     if box is not None:
@@ -122,7 +122,7 @@ def _settle(C, g, w, l1, accuracy, box) -> np.ndarray | None:
                 continue
             v[A] = x
             q = np.einsum("i,ij->j", x, rows) - right_side
-        offence = violation(q, v, l1, box)
+        offence = np.where(curved, violation(q, v, l1, box), 0.0)
         if offence.max(initial=0.0) <= accuracy:
             return v
         held = np.ones(len(w), bool)
@@ -136,7 +136,7 @@ def _settle(C, g, w, l1, accuracy, box) -> np.ndarray | None:
 
 def _signed_step(C: np.ndarray, q: np.ndarray, w: np.ndarray, l1: float, box: Box | None) -> None:
     """Solve for the free coefficients with their signs, and go there until the first leaves its piece."""
-    A = _free(w, l1, box)
+    A = _free(C, w, l1, box)
     if not A.size:
         return
     sign = np.sign(w[A])
