@@ -5,6 +5,8 @@
 
 #include "bindings/array_checks.h"
 #include "bindings/bindings.h"
+#include "dispatch/dispatch.h"
+#include "engine/active_set.h"
 #include "engine/coordinates.h"
 
 namespace py = pybind11;
@@ -116,6 +118,18 @@ double on_gram(const py::object& C, const py::object& q, const py::object& w, do
   return sweep_on_gram(matrix, p, l1, low, high, accuracy, sweeps, to, slope);
 }
 
+py::object settled_on_gram(const py::object& C, const py::object& g, const py::object& w, double l1, double accuracy, int rounds, bool positive) {
+  check_strengths(l1, 0, accuracy);
+  py::array held;
+  const double* matrix = lying<double>(C, "C", "float64", 2, held);
+  const std::int64_t p = held.shape(0);
+  if (held.shape(1) != p) bad_value("C has shape " + shape_text(held) + "; a square matrix is needed.");
+  const py::array_t<double> slope = numbers<double>(g, "g", 1, p, 1), from = numbers<double>(w, "w", 1, p, 1);
+  py::array_t<double> v(p);
+  if (!settle_on_gram(active_table(), matrix, p, slope.data(), from.data(), l1, positive, accuracy, rounds, v.mutable_data())) return py::none();
+  return std::move(v);
+}
+
 }  // namespace
 
 void bind_coordinates(py::module_& m) {
@@ -130,6 +144,9 @@ void bind_coordinates(py::module_& m) {
         py::arg("lower") = py::none(), py::arg("upper") = py::none(),
         "Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1|w|, lower <= w <= upper; w and the gradient q change in place. Returns the largest violation "
         "that the last sweep met, coordinates within `accuracy` left alone.");
+  m.def("settle_on_gram", &settled_on_gram, py::arg("C"), py::arg("g"), py::arg("w"), py::arg("l1"), py::arg("accuracy"), py::arg("rounds"),
+        py::arg("positive") = false,
+        "v minimising <g, v - w> + (v - w)'C(v - w)/2 + l1|v|, by exchanging active sets from w's; None where `rounds` of them do not settle.");
 }
 
 }  // namespace nag

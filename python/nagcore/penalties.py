@@ -71,8 +71,8 @@ class Box:
     lower, upper : ndarray of shape () or (d,), float64
     nearest_zero : ndarray of shape () or (d,)
         The point of the box with the least |w_j|.
-    has_zero, finite : bool
-        Whether w = 0 lies in the box; whether every side of it is finite.
+    has_zero, finite, nonnegative : bool
+        Whether w = 0 lies in the box; whether every side of it is finite; whether it is w ≥ 0.
 
     Raises
     ------
@@ -101,6 +101,7 @@ class Box:
         self.has_zero = not self.nearest_zero.any()
         self._open_below, self._open_above = np.isneginf(lower), np.isposinf(upper)
         self.finite = not (self._open_below.any() or self._open_above.any())
+        self.nonnegative = bool(self._open_above.all()) and not lower.any()
         for array in (lower, upper):
             array.flags.writeable = False
 

@@ -121,9 +121,8 @@ class Objective:
                 n_classes=n_classes, **how | other,
             )
 
-        numbers = np.ndim(y) == 1
         self.X, self.read_as = X, (scale, shift, dtype)
-        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"), numbers)
+        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
         self.rebuild, self.n_threads = build, n_threads
 
         def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
@@ -195,15 +194,14 @@ class Objective:
     kept: Any = None          # what a path's solver leaves from one strength to the next
     _null_margins: Any = None  # where w = 0 is out of bounds
 
-    def _set(self, core, penalty, sample_weight, offset, make_wide, class_numbers=False) -> None:
+    def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
         if penalty.positive and core.k > 1:
             raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
                              "for losses of one margin. Use positive=False.")
         penalty = penalty.of_columns(core.d, core.k)
         self.reads = Reads(core.n)
         self.kept_hessian = {}
-        self.problem = Counted(core, self.reads, class_numbers)
-        self._class_numbers = class_numbers
+        self.problem = Counted(core, self.reads)
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
         self.positive, self.bounds = penalty.positive, penalty.bounds
         self.loss = losses.get(core.loss)
@@ -288,7 +286,7 @@ class Objective:
     def wide(self) -> Counted | None:
         """The same problem with float64 arithmetic on the same X (not a copy), or None."""
         if self._wide is None and self._make_wide is not None:
-            self._wide = Counted(self._make_wide(), self.reads, self._class_numbers)
+            self._wide = Counted(self._make_wide(), self.reads)
         return self._wide
 
     @property
@@ -316,8 +314,7 @@ class Objective:
         """F₀ and the null model's intercept: w can be far larger than all that it takes to find them."""
         has_zero = self.bounds is None or self.bounds.has_zero
         if problem.compute not in self._null:
-            z = self._zero_margins(problem)
-            b: Any = 0.0
+            z, b = self._zero_margins(problem), 0.0
             if self.fit_intercept:
                 link = link_of(self.loss.name) if self._offset is None and has_zero else None
                 found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)

@@ -59,11 +59,12 @@ def choose(objective: Objective) -> tuple[str, str]:
         elif p <= _FEW_COLUMNS or work <= _LITTLE_WORK:
             return "newton", f"{p} coefficients: a Hessian costs little more than reading X"
     k = objective.k
-    if 1 < k <= _MOST_CLASSES and objective.problem.has_gram:
+    if 1 < k <= _MOST_CLASSES and objective.problem.has_class_hessian:
         if work * k * (k - 1) / 2 + (k * p) ** 3 <= _LITTLE_CLASS_WORK:
             return "newton", f"{k * p} coefficients of {n} rows: a Hessian is done before a metric is"
     if _in_rows(objective):
-        return "newton_cg", "sparse, few rows for the columns: the rows are the unknowns"
+        why = "sparse, few rows for the columns: the rows are the unknowns"
+        return "newton_cg" if objective.loss.name == "squared" else "row_lbfgs", why
     if objective.X is not None and objective.loss.name == "squared" and p > _MOST_COLUMNS:
         return "cg", "least squares with many columns: conjugate gradients have exact steps at a pass each"
     if objective.X is None:

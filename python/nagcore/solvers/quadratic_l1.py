@@ -61,9 +61,11 @@ def minimise(
     array([ 1. , -0.5])
     """
     C = np.ascontiguousarray(C)
-    settled = _settle(C, g, w, l1, accuracy, box) if len(w) <= _FEW else None
-    if settled is not None:
-        return settled
+    positive = box is not None and box.nonnegative
+    if len(w) <= _FEW and (box is None or positive):
+        settled = _core.settle_on_gram(C, g, w, l1, accuracy, _SETTLED, positive)
+        if settled is not None:
+            return settled
     w, q = w.copy(), g.copy()
     diagonal = C.diagonal()
     ends = (None, None) if box is None else (box.lower, box.upper)
@@ -91,47 +93,6 @@ def _pieces(A: np.ndarray, sign: np.ndarray, l1: float, box: Box | None):
         low = np.where(sign > 0, np.maximum(low, 0.0), low)
         high = np.where(sign < 0, np.minimum(high, 0.0), high)
     return low, high
-
-
-def _settle(C, g, w, l1, accuracy, box) -> np.ndarray | None:
-    """From w's free set: who leaves its piece stops there, then all that offend enter. None if it cycles."""
-    b, curved = np.einsum("ij,j->i", C, w) - g, C.diagonal() > 0
-    A = _free(C, w, l1, box)
-    sign, v, q = np.sign(w[A]), w, g
-    rest, right_side = np.zeros_like(w), b  # what is not free, and b less what that does
-    if box is not None:
-        rest = w.copy()
-        rest[A] = 0.0
-    for _ in range(_SETTLED):
-        if box is not None:
-            right_side = b - np.einsum("ij,j->i", C, rest)
-        v = rest.copy()
-        if not A.size:
-            q = -right_side
-        else:
-            rows = C[A]
-            x = cholesky_solve(rows[:, A], right_side[A] - l1 * sign)
-            if box is None:
-                right = x * sign > 0
-            else:
-                low, high = _pieces(A, sign, l1, box)
-                right = (x > low) & (x < high)
-                rest[A[~right]] = np.clip(x, low, high)[~right]
-            if not right.all():
-                A, sign = A[right], sign[right]
-                continue
-            v[A] = x
-            q = np.einsum("i,ij->j", x, rows) - right_side
-        offence = np.where(curved, violation(q, v, l1, box), 0.0)
-        if offence.max(initial=0.0) <= accuracy:
-            return v
-        held = np.ones(len(w), bool)
-        held[A] = False
-        enter = (held & (offence > accuracy)).nonzero()[0]
-        A = np.concatenate([A, enter])
-        sign = np.concatenate([sign, np.where(v[enter] == 0, -np.sign(q[enter]), np.sign(v[enter]))])
-        rest[enter] = 0.0
-    return None
 
 
 def _signed_step(C: np.ndarray, q: np.ndarray, w: np.ndarray, l1: float, box: Box | None) -> None:

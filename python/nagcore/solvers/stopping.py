@@ -31,7 +31,7 @@ class Judge:
         self._patience = method.patience
         self.penalised = objective.penalty.provable
         self.null_value = math.nan
-        self.best_w: np.ndarray | None = np.zeros(objective.w_shape)
+        self.best_w: np.ndarray | None = None
         self.best_x: np.ndarray | None = None  # the best point is best_w, or where that is None this
         self.best_value = math.inf
         self._stale = True        # best_value is not of the arithmetic in use
@@ -64,16 +64,23 @@ class Judge:
     def target(self) -> float:
         """The gap to reach; not below the rounding of F, so that 0/0 is converged."""
         gained = max(self.null_value - self.best_value, 0.0)
-        return max(self.tol * gained, _ROUNDING * abs(self.null_value))
+        return max(self.tol * gained, self.floor)
 
-    def start(self, w0: np.ndarray | None) -> None:
-        """Take the null model as what is best so far, or w0 if that is given."""
-        self.null_value, null = self.objective.null_model()
-        self.best_w = null if w0 is None else w0
+    @property
+    def floor(self) -> float:
+        """The rounding of F."""
+        return _ROUNDING * abs(self.null_value)
+
+    def start(self, w0: np.ndarray | None, x0: np.ndarray | None = None) -> None:
+        """Take the null model as what is best so far, or w0, or x0 in the method's variables, if one is given."""
+        self.null_value = self.objective.null_value
+        self.best_x, self.best_w = x0, w0
+        if w0 is None and x0 is None:
+            self.best_w = self.objective.null_model()[1]
 
     def widen(self) -> None:
         """Distrust the narrow arithmetic's values: float64 has its own null model and best point."""
-        self.null_value = self.objective.null_model(self.objective.wide)[0]
+        self.null_value = self.objective._null_parts(self.objective.wide)[0]
         self._stale, self._record = True, (math.inf, 0)
 
     def shorten(self) -> None:
@@ -100,7 +107,7 @@ class Judge:
             value_y += self.objective.l1 * float(np.abs(oracle.w[: self.objective.shape[1]]).sum())
         if self.penalised:
             bound, free = self._penalised_gap(oracle) if math.isnan(it.bound) else (it.bound, it.bound)
-            if exact and not self.objective.fit_intercept and oracle.dropped is None:
+            if exact and it.proven and not self.objective.fit_intercept and oracle.dropped is None:
                 self.lower = max(self.lower, value_y - bound)
         else:
             free = it.decrement if it.decrement >= 0 else self._curvature_gap(it, oracle)
@@ -196,7 +203,7 @@ class Judge:
             certificate = objective.certify(oracle.w)  # the proof is of all columns
         elif objective.fit_intercept:
             w = objective.clipped(oracle.coordinates.to_w(oracle.settled(x)))
-            certificate = objective.certify(w, **known)
+            certificate = objective.certify(w, **known, spare=oracle.spare)
         else:
             known = {"z": it.zy, "u": oracle.u}
             if objective.l1:
