@@ -305,7 +305,9 @@ class Objective:
     def null_model(self, problem: Counted | None = None) -> tuple[float, np.ndarray]:
         """Return F₀ and the null model's w, from the targets alone where w = 0 is within bounds."""
         value, b = self._null_parts(problem or self.problem)
-        w = self.clipped(np.zeros(self.w_shape))
+        w = np.zeros(self.w_shape)
+        if self.bounds is not None:
+            w[: self.shape[1]] = self.bounds.nearest_zero
         if self.fit_intercept:
             w[-1] = b
         return value, w
@@ -314,7 +316,8 @@ class Objective:
         """F₀ and the null model's intercept: w can be far larger than all that it takes to find them."""
         has_zero = self.bounds is None or self.bounds.has_zero
         if problem.compute not in self._null:
-            z, b = self._zero_margins(problem), 0.0
+            z = self._zero_margins(problem)
+            b: Any = 0.0
             if self.fit_intercept:
                 link = link_of(self.loss.name) if self._offset is None and has_zero else None
                 found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)
