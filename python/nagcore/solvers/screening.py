@@ -126,6 +126,8 @@ class FewerColumns:
         self._index = np.append(columns, self.d) if objective.fit_intercept else columns
         self._rows = self.n * len(columns) // self.d
         self.loss_from_margins = part.loss_from_margins
+        self.slope_along = getattr(part, "slope_along", None)
+        self.residual_size = getattr(part, "residual_size", None)
         self.second_order, self.has_gram = part.second_order, False
         if part.second_order:
             self.curvature_from_margins = part.curvature_from_margins
