@@ -1,9 +1,12 @@
-// RowProducts: products X X'v and X'v of a CSR problem.
+// RowProducts: products X X'v and X'v of a CSR problem; and what a solver does with the vectors they give.
+#include <pybind11/stl.h>
+
 #include <cmath>
 
 #include "bindings/bindings.h"
 #include "bindings/problem.h"
 #include "engine/columns.h"
+#include "engine/combine.h"
 
 namespace py = pybind11;
 
@@ -19,27 +22,38 @@ class RowProducts {
     columns_ = std::make_unique<Columns>(view_, problem.n_threads());
   }
 
-  py::object product(const py::object& v) const { return any(v, false); }
-  py::object transposed(const py::object& v) const { return any(v, true); }
+  py::object product(const py::object& v) const { return any(v, What::product); }
+  py::object transposed(const py::object& v) const { return any(v, What::transposed); }
+  py::object square(const py::object& v) const { return any(v, What::square); }
 
   std::int64_t nbytes() const { return columns_->nbytes(); }
 
  private:
-  py::object any(const py::object& v, bool transposed) const {
+  enum class What { product, transposed, square };
+
+  py::object any(const py::object& v, What what) const {
     const py::array a = py::array(py::module_::import("numpy").attr("asarray")(v));
     if ((a.ndim() != 1 && a.ndim() != 2) || a.shape(0) != view_.n || (a.ndim() == 2 && a.shape(1) < 1))
       bad_value("v has shape " + shape_text(a) + "; (" + std::to_string(view_.n) + ",) or (" + std::to_string(view_.n) +
                 ", m) is needed: one row for each row of X.");
-    if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, transposed);
-    return typed<double>(a, transposed);
+    if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, what);
+    return typed<double>(a, what);
   }
 
   template <class T>
-  py::object typed(const py::array& a, bool transposed) const {
+  py::object typed(const py::array& a, What what) const {
     const std::int64_t k = a.ndim() == 1 ? 1 : a.shape(1);
     const py::array_t<T> v = numbers<T>(a, "v", static_cast<int>(a.ndim()), view_.n, k);
+    if (what == What::square) {
+      double sum = 0;
+      problem_->without_gil([&](const std::function<bool()>& interrupted) {
+        columns_->square(v.data(), k, &sum, problem_->n_threads(), interrupted);
+      });
+      if (!std::isfinite(sum)) problem_->explain_non_finite();
+      return py::float_(sum);
+    }
     std::vector<py::ssize_t> shape(a.shape(), a.shape() + a.ndim());
-    if (transposed) {
+    if (what == What::transposed) {
       shape[0] = view_.d;
       py::array_t<double> out(shape);
       double* const to = out.mutable_data();
@@ -63,12 +77,91 @@ class RowProducts {
   std::unique_ptr<Columns> columns_;
 };
 
+namespace {
+
+// The arrays of one call: all of one dtype and size, C-contiguous, read where they lie.
+template <class T>
+std::vector<const T*> alike(const std::vector<py::array>& arrays, const py::array& like) {
+  std::vector<const T*> out;
+  for (const py::array& a : arrays) {
+    if (!a.dtype().is(like.dtype()) || a.size() != like.size() || !(a.flags() & py::array::c_style) ||
+        reinterpret_cast<std::uintptr_t>(a.data()) % sizeof(T) != 0)
+      bad_value("an array has dtype " + dtype_name(a) + " and shape " + shape_text(a) + "; C-contiguous arrays of dtype " +
+                dtype_name(like) + " and of as many numbers as shape " + shape_text(like) + " are needed.");
+    out.push_back(static_cast<const T*>(a.data()));
+  }
+  return out;
+}
+
+bool is_single(const py::array& a) {
+  const bool single = a.dtype().is(py::dtype::of<float>());
+  if (!single && !a.dtype().is(py::dtype::of<double>()))
+    bad_value("an array has dtype " + dtype_name(a) + "; float32 or float64 is needed.");
+  return single;
+}
+
+template <class T>
+void combine_into(const std::vector<py::array>& arrays, const std::vector<double>& coefficients, py::array& out, int threads) {
+  const std::vector<const T*> from = alike<T>(arrays, out);
+  T* const to = const_cast<T*>(alike<T>({out}, out)[0]);
+  const py::gil_scoped_release release;
+  combine(from, coefficients, out.size(), to, threads);
+}
+
+void any_combine(const std::vector<py::array>& arrays, const std::vector<double>& coefficients, py::array out, const py::object& n_threads) {
+  if (arrays.size() != coefficients.size())
+    bad_value(std::to_string(arrays.size()) + " arrays come with " + std::to_string(coefficients.size()) + " coefficients; one for each is needed.");
+  if (!out.writeable()) bad_value("out is read-only. Use out=np.empty_like(out).");
+  const int threads = resolve_threads(thread_count(n_threads));
+  (is_single(out) ? combine_into<float> : combine_into<double>)(arrays, coefficients, out, threads);
+}
+
+template <class T>
+std::vector<double> inner_products_of(const std::vector<py::array>& arrays, const py::array& v, int threads) {
+  const std::vector<const T*> from = alike<T>(arrays, v);
+  const T* const with = alike<T>({v}, v)[0];
+  const py::gil_scoped_release release;
+  return inner_products(from, with, v.size(), threads);
+}
+
+std::vector<double> any_inner_products(const std::vector<py::array>& arrays, const py::array& v, const py::object& n_threads) {
+  const int threads = resolve_threads(thread_count(n_threads));
+  return (is_single(v) ? inner_products_of<float> : inner_products_of<double>)(arrays, v, threads);
+}
+
+template <class T>
+py::object transposed_of(const py::array_t<double, py::array::c_style>& a, int threads) {
+  const std::int64_t rows = a.shape(0), columns = a.ndim() == 1 ? 1 : a.shape(1);
+  py::array_t<T> out(std::vector<py::ssize_t>{columns, rows});
+  const double* const from = a.data();
+  T* const to = out.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    transposed_copy(from, rows, columns, to, threads);
+  }
+  return std::move(out);
+}
+
+py::object any_transposed(const py::array_t<double, py::array::c_style>& a, bool single, const py::object& n_threads) {
+  if (a.ndim() != 1 && a.ndim() != 2) bad_value("a has shape " + shape_text(a) + "; one or two dimensions are needed.");
+  return (single ? transposed_of<float> : transposed_of<double>)(a, resolve_threads(thread_count(n_threads)));
+}
+
+}  // namespace
+
 void bind_row_products(py::module_& m) {
+  m.def("combine", &any_combine, py::arg("arrays"), py::arg("coefficients"), py::arg("out"), py::arg("n_threads") = py::none(),
+        "out = sum_j coefficients[j] arrays[j]: C-contiguous arrays of one dtype, float32 or float64. out may be one of them.");
+  m.def("inner_products", &any_inner_products, py::arg("arrays"), py::arg("v"), py::arg("n_threads") = py::none(),
+        "The inner product of each array with v, a list of float. In float32 16 products at a time are summed so, the rest in float64.");
+  m.def("transposed_copy", &any_transposed, py::arg("a"), py::arg("single") = false, py::arg("n_threads") = py::none(),
+        "The transpose of a, float64 of shape (n,) or (n, m), as a new C-contiguous array (m, n): float32 where `single`.");
   py::class_<RowProducts>(m, "RowProducts", "Products X X'v and X'v of a Problem of CSR, from a copy of X by columns that is made once.")
       .def(py::init<const Problem&>(), py::arg("problem"), py::keep_alive<1, 2>())
       .def("product", &RowProducts::product, py::arg("v"),
            "X X'v for v of shape (n,) or (n, m), in one trip over X. float32 where v and X are, else float64.")
       .def("transposed", &RowProducts::transposed, py::arg("v"), "X'v, float64 of shape (d,) or (d, m): one trip over X.")
+      .def("square", &RowProducts::square, py::arg("v"), "The sum of the squares of X'v, a float: one trip over X.")
       .def_property_readonly("nbytes", &RowProducts::nbytes);
 }
 

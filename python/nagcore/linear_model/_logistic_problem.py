@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix, hstack, issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
 
+from nagcore import _core
 from nagcore.linear_model._base import linear_scores, solve, threads_of
 from nagcore.objective import Objective
 from nagcore.solvers import Result
@@ -59,17 +60,18 @@ def class_weighted(
 
 
 class LogisticProblem:
-    """X and class numbers with everything but the penalty: what a path over C solves again and again.
+    """X and class numbers with everything but the penalty: what a path over C solves again and again, or once.
 
     liblinear penalises the intercept, as the coefficient of one more column that holds
     `intercept_scaling` throughout. X is copied for that column, as liblinear itself does.
     """
 
-    def __init__(self, estimator: Any, X: Any, codes: np.ndarray, k: int) -> None:
+    def __init__(self, estimator: Any, X: Any, codes: np.ndarray, k: int, path: bool = True) -> None:
         self.estimator, self.k, self.d = estimator, k, X.shape[1]
         self.codes = codes  # the core makes its own copy
         self.fit_intercept = bool(estimator.fit_intercept)
         self.scaling = 0.0
+        self._path = path  # whether there are more strengths to come
         self._last: tuple[np.ndarray | None, Objective] | None = None
         if estimator.solver == "liblinear":
             if k > 2:
@@ -94,16 +96,22 @@ class LogisticProblem:
         ratio: float,
         weights: np.ndarray | None,
         start: np.ndarray | None = None,
+        *,
+        dtype: Any = np.float64,
         **options: Any,
     ) -> tuple[Result, np.ndarray, np.ndarray]:
         """Minimise Σ s_i φ_i + strength·(ρ‖w‖₁ + (1 − ρ)‖w‖²/2) from coefficients (rows, d [+ 1]).
 
-        Returns the result, coefficients (rows, d) and intercepts (rows,); rows is 1 for two classes.
+        Returns the result, coefficients (rows, d) of `dtype` and intercepts (rows,); rows is 1 for two
+        classes.
         """
         estimator = self.estimator
         total = self.X.shape[0] if weights is None else weights.sum()
-        objective = self._weighted(weights).with_penalty(
-            l2=strength * (1 - ratio) / total, l1=strength * ratio / total)
+        penalty = {"l2": strength * (1 - ratio) / total, "l1": strength * ratio / total}
+        if self._path or ratio:  # one strength of l1 profits, too: its steps share Hessians
+            objective = self._weighted(weights).with_penalty(**penalty)
+        else:
+            objective = self._objective(weights, **penalty)
         w0 = None
         if start is not None:
             w0 = start.T if not self.scaling else start.T / np.append(np.ones(self.d), self.scaling)[:, None]
@@ -112,26 +120,32 @@ class LogisticProblem:
             estimator, objective, w0, max_iter=estimator.max_iter, random_state=estimator.random_state,
             solver="auto" if estimator.solver in THEIRS else estimator.solver, **options,
         )
-        coef = np.atleast_2d(result.coef.T)
         intercept = np.atleast_1d(np.asarray(result.intercept, np.float64))
         if self.k > 2:
             # Shifted alike for every class, intercepts predict alike; unpenalised coefficients too.
             intercept = intercept - intercept.mean()
-            if strength == 0:
-                coef = coef - coef.mean(axis=0)
+        w = result.coef
+        if self.k > 2 and strength == 0:
+            w = w - w.mean(axis=1, keepdims=True)
         if self.scaling:
-            coef, intercept = coef[:, :-1], coef[:, -1] * self.scaling
-        return result, np.ascontiguousarray(coef), intercept
+            w, intercept = w[:-1], w[-1:] * self.scaling
+        # One trip from w to coef_: several times over, on text of many classes, took as long as ten passes.
+        coef = _core.transposed_copy(w, np.dtype(dtype) == np.float32, threads_of(estimator))
+        return result, coef, intercept
 
     def _weighted(self, weights: np.ndarray | None) -> Objective:
         """The objective of these weights: of the same ones again, it keeps what its strengths share."""
         if self._last is None or self._last[0] is not weights:
-            loss = {"loss": "logistic"} if self.k == 2 else {"loss": "softmax", "n_classes": self.k}
-            self._last = weights, shared(Objective(
-                self.X, self.codes, sample_weight=weights, fit_intercept=self.fit_intercept,
-                n_threads=threads_of(self.estimator), **loss,
-            ))
+            self._last = weights, shared(self._objective(weights))
         return self._last[1]
+
+    def _objective(self, weights: np.ndarray | None, **penalty: float) -> Objective:
+        two = self.k == 2
+        return Objective(
+            self.X, self.codes, loss="logistic" if two else "softmax", n_classes=None if two else self.k,
+            sample_weight=weights, fit_intercept=self.fit_intercept, n_threads=threads_of(self.estimator),
+            **penalty,
+        )
 
 
 def _with_constant(X: Any, value: float) -> Any:
