@@ -78,6 +78,7 @@ class WidePass {
 
   // w, g and the rows start at different places of a page: a load whose address ends in the same 12 bits as an earlier
   // store waits for it.
+  static constexpr std::size_t kCopiedBytes = 1792 * 1024;
   static constexpr std::ptrdiff_t kPage = 4096, kSkewG = 2048, kSkewRows = 1024;
 
   struct Owner {
@@ -85,6 +86,7 @@ class WidePass {
     std::ptrdiff_t first_column, columns;
     std::ptrdiff_t slot_bytes;
     std::ptrdiff_t tail;  // columns of a last panel that is narrower than the others
+    bool copies;          // of rows: only where they stay in the cache
     EvenBlock block;  // what stays in the cache, in one piece: coefficients, gradient, and the rows last read
     T *w, *g;
     char* rows;  // as stored, in slots of a panel; each turn of a slot reads the rows before and leaves the next ones there
@@ -97,7 +99,8 @@ class WidePass {
         : first_panel(p.panels_ * t / count), end_panel(p.panels_ * (t + 1) / count),
           first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
           columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
-          slot_bytes(p.group_ * kPanel * p.item_), tail(p.columns_of(end_panel - 1) % kPanel), block(bytes(), p.is_large(), p.v_.table->stream_read),
+          slot_bytes(p.group_ * kPanel * p.item_), tail(p.columns_of(end_panel - 1) % kPanel),
+          copies(bytes(true) <= kCopiedBytes), block(bytes(copies), p.is_large(), p.v_.table->stream_read),
           z(static_cast<std::size_t>((end_panel - first_panel) * p.group_)), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {
       char* const at = block.data();
       w = reinterpret_cast<T*>(at);
@@ -105,8 +108,8 @@ class WidePass {
       rows = at + 2 * of_columns() + kSkewG + kSkewRows;
     }
     std::ptrdiff_t of_columns() const { return pad_to(columns * static_cast<std::ptrdiff_t>(sizeof(T)), kPage); }
-    std::size_t bytes() const {
-      return static_cast<std::size_t>(2 * of_columns() + kSkewG + kSkewRows + (full() + lag() + 1) * slot_bytes);
+    std::size_t bytes(bool with_rows) const {
+      return static_cast<std::size_t>(2 * of_columns() + kSkewG + kSkewRows + (with_rows ? (full() + lag() + 1) * slot_bytes : 0));
     }
     void clear() { std::fill(g, g + columns, T(0)); }
     std::int64_t full() const { return end_panel - first_panel - (tail > 0); }
@@ -215,7 +218,12 @@ class WidePass {
     b.w = o.w + i * kPanel;
     b.z = o.z.data() + i * group_;
     if (wants_grad()) {
-      b.prev = b.copy = slot;
+      if (o.copies) {
+        b.prev = b.copy = slot;
+      } else {
+        b.prev = at(prev, o.first_panel + prev_panel);
+        b.ldp = b.ldx;
+      }
       b.prev_rows = rows_of_group(prev);
       b.r = r;
       b.g = o.g + prev_panel * kPanel;

@@ -72,6 +72,23 @@ def test_rows_swept_one_at_a_time_match_the_reference_on_any_threads(isa, d):
     np.testing.assert_allclose(results[0][1], grad, rtol=0, atol=1e-14 * np.abs(X).max())
 
 
+@pytest.mark.parametrize("isa", _core.isa_names())
+def test_rows_too_long_to_be_copied_give_the_same_bits(isa):
+    """One thread's share of w, g and a row is past the cache: read where they lie; four copy."""
+    rng = np.random.default_rng(5)
+    X, w = rng.standard_normal((5, 80_003)), rng.standard_normal(80_003) / 283
+    y = np.where(rng.random(5) > 0.5, 1.0, -1.0)
+    value, grad = reference.value_and_grad(X, y, w, loss="logistic")
+    results = []
+    for threads in (1, 4):
+        p = _core.Problem(X, y, loss="logistic", n_threads=threads, isa=isa)
+        results.append(p.value_and_grad(w))
+    assert results[0][0] == pytest.approx(value, rel=1e-12)
+    np.testing.assert_allclose(results[0][1], grad, rtol=1e-12, atol=1e-14)
+    assert results[0][0] == results[1][0]
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
 def test_wide_rows_name_a_nan():
     X = np.ones((5, D), np.float32)
     X[3, 40_000] = np.nan
