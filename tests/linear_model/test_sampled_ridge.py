@@ -33,7 +33,7 @@ def solution(X, y, alpha, s=None, fit_intercept=True):
 @pytest.fixture
 def always(monkeypatch):
     """Every table is worth sampling."""
-    monkeypatch.setattr(_ridge, "plan", lambda n, p, item: _sampled.Plan(min(60 * p, n // 2), 6, 40.0))
+    monkeypatch.setattr(_ridge, "plan", lambda n, p, *_: _sampled.Plan(min(60 * p, n // 2), 6, 40.0))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -179,6 +179,8 @@ def test_the_plan_weighs_reads_against_products():
     assert _sampled.plan(1_000_000, 1000, 8) is not None
     for n, p, item in ((1_000_000, 30, 4), (17_379, 62, 4), (1_000_000, 100, 8), (5_000, 500, 4)):
         assert _sampled.plan(n, p, item) is None
+    assert _sampled.plan(1_000_000, 100, 4, True) is None  # drawing by weight costs what it would save
+    assert _sampled.plan(1_000_000, 200, 4, True) is not None
     assert _sampled.plan(10**7, 3000, 4) is None  # a matrix of the columns is too large to have
     wide, narrow = _sampled.plan(1_000_000, 500, 4), _sampled.plan(1_000_000, 100, 4)
     assert wide.reads > narrow.reads
@@ -209,6 +211,7 @@ def test_what_is_not_sampled(always):
         (Ridge(solver="svd"), X, y),
         (Ridge(), X, np.column_stack([y, y])),
         (Ridge(), sp.csr_matrix(X), y),
+        (Ridge(), np.repeat(X, 2, axis=1)[:, ::2], y),
         (Ridge(), np.abs(X * 20).astype(np.uint8), y),
     ):
         assert model.fit(data, target).solver_ == "cholesky"

@@ -69,10 +69,11 @@ class RidgeBase(LinearRegressor):
 
     def _by_sample(self, X: Any, y: np.ndarray, s: np.ndarray | None, alpha: np.ndarray) -> bool:
         """Fit in a few reads of X where those cost less than its Gram matrix; whether that went well."""
-        plain = isinstance(X, np.ndarray) and X.dtype.kind == "f"
+        # Gradients of rows that do not lie together cost as much as their products.
+        plain = isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.itemsize in X.strides
         if not (self.solver == "auto" and plain and len(alpha) == 1 and alpha[0] > 0) or self.positive:
             return False
-        planned = plan(X.shape[0], X.shape[1] + self.fit_intercept, X.dtype.itemsize)
+        planned = plan(X.shape[0], X.shape[1] + self.fit_intercept, X.itemsize, s is not None)
         if planned is None:
             return False
         found = sampled_ridge(X, np.ascontiguousarray(y.reshape(-1)), s, float(alpha[0]), planned,

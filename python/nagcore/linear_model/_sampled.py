@@ -37,6 +37,7 @@ __all__ = ["Plan", "Sampled", "plan", "sampled_ridge"]
 _PASS = {4: 1.2, 8: 2.2}         # of one number of X, by its bytes
 _PRODUCTS = {4: 20.0, 8: 13.5}   # multiply-adds of a Gram matrix in float32 and float64
 _FIXED = 2e7                     # 2.5 ms: the sample's factor, and what Python does
+_WEIGHED = 200.0                 # for each row: what drawing rows by weight takes
 _WORTH = 0.85                    # of the time of the full Gram matrix
 _MOST_COLUMNS = 2048
 _FEWEST = 8                      # rows per column of a sample
@@ -69,7 +70,7 @@ class Sampled(NamedTuple):
     reads: int
 
 
-def plan(n: int, p: int, item: int) -> Plan | None:
+def plan(n: int, p: int, item: int, weighted: bool = False) -> Plan | None:
     """The cheapest sample for n rows of p columns of `item` bytes; None where a full Gram matrix is cheaper.
 
     With ρ = √(p/m), k reads leave ρᵏ⁺¹.
@@ -85,7 +86,7 @@ def plan(n: int, p: int, item: int) -> Plan | None:
     least, found = _WORTH * full, None
     for reads in range(2, _MOST_READS):
         rows = max(int(_SPARE * p / _ACCURACY[item] ** (2 / (reads + 1))), _FEWEST * p)
-        cost = rows * p * p / _PRODUCTS[item] + reads * one + _FIXED
+        cost = rows * p * p / _PRODUCTS[item] + reads * one + _FIXED + weighted * _WEIGHED * n
         if 2 * rows <= n and cost < least:
             least, found = cost, Plan(rows, reads, full / one)
     return found
