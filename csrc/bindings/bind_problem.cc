@@ -78,6 +78,19 @@ py::tuple Problem::shifted_loss(const py::object& z, const py::object& b, const 
   return py::make_tuple(found.value, numbers(found.mean), *std::max_element(found.size.begin(), found.size.end()));
 }
 
+double Problem::slope_along(const py::object& z, const py::object& z_end, double t) {
+  const py::array from = row_vectors(z, "z", false), to = row_vectors(z_end, "z_end", false);
+  const py::gil_scoped_release release;
+  return nag::slope_along(view_, from.data(), to.data(), t, resolve_threads(threads_));
+}
+
+double Problem::residual_size(const py::object& z) {
+  needs_one_column("residual_size");
+  const py::array from = row_vectors(z, "z", false);
+  const py::gil_scoped_release release;
+  return nag::residual_size(view_, from.data(), resolve_threads(threads_));
+}
+
 py::object Problem::rmatvec(const py::object& v, const py::object& out) {
   const py::array typed = row_vectors(v, "v", true);
   py::object g = out.is_none() ? new_weights() : out;
@@ -110,6 +123,9 @@ void bind_problem(py::module_& m) {
            py::arg("residuals") = py::none(),
            "(data term at margins z + b, the mean residual, the mean size of residuals, the largest over classes): O(n), no pass. b is a number, "
            "or one a class, None for zero; the mean residual likewise. The margins go to moved, where that is given.")
+      .def("slope_along", &Problem::slope_along, py::arg("z"), py::arg("z_end"), py::arg("t"),
+           "The derivative in t of the data term at margins z + t (z_end - z): O(n), no pass.")
+      .def("residual_size", &Problem::residual_size, py::arg("z"), "(1/S) sum s |phi'(z, y)| from margins alone: O(n), no pass.")
       .def("rmatvec", &Problem::rmatvec, py::arg("v"), py::arg("out") = py::none(),
            "(1/S) X'(s*v) in one pass; with an intercept, (1/S) sum s*v is the last row.")
       .def_property_readonly("n", &Problem::n)

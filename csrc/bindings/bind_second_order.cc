@@ -32,31 +32,63 @@ std::vector<std::int64_t> row_numbers(const py::object& rows, std::int64_t n) {
 
 }  // namespace
 
-py::object Problem::gram(const py::object& weights, const py::object& rows, const py::object& out) {
-  SecondRequest q;
-  py::array v;
+void Problem::second_request(const py::object& weights, const py::object& rows, SecondRequest& q, py::array& keep,
+                             std::vector<std::int64_t>& at) const {
   if (!weights.is_none()) {
-    v = row_vector(weights, "weights");
-    q.v = v.data();
+    keep = row_vector(weights, "weights");
+    q.v = keep.data();
   }
-  std::vector<std::int64_t> at;
   if (!rows.is_none()) {
     at = row_numbers(rows, view_.n);
     q.rows = at.data();
     q.count = static_cast<std::int64_t>(at.size());
   }
+}
+
+SecondResult Problem::run_second(SecondRequest& q) const {
+  q.n_threads = resolve_threads(threads_);
+  SecondResult result;
+  without_gil([&](const std::function<bool()>& interrupted) {
+    q.interrupted = interrupted;
+    result = nag::run_second(view_, q);
+  });
+  if (!result.finite) explain_non_finite();
+  return result;
+}
+
+py::object Problem::gram(const py::object& weights, const py::object& rows, const py::object& out, const py::object& factors) {
+  SecondRequest q;
+  py::array v, each;
+  std::vector<std::int64_t> at;
+  second_request(weights, rows, q, v, at);
+  if (!factors.is_none()) {
+    if (rows.is_none()) bad_value("factors are one for each of rows, and there are no rows. Use weights.");
+    each = view_.compute == Compute::f64 ? py::array(numbers<double>(factors, "factors", 1, q.count, 1))
+                                         : py::array(numbers<float>(factors, "factors", 1, q.count, 1));
+    q.factors = each.data();
+  }
   const py::object H = out.is_none() ? new_square() : out;
   const std::int64_t p = view_.w_rows();
   q.out = output<double>(H, "out", p, p, false);
-  check_apart({{"weights", weights}, {"out", H}});
-  SecondResult result;
-  q.n_threads = resolve_threads(threads_);
-  without_gil([&](const std::function<bool()>& interrupted) {
-    q.interrupted = interrupted;
-    result = run_second(view_, q);
-  });
-  if (!result.finite) explain_non_finite();
+  check_apart({{"weights", weights}, {"factors", factors}, {"out", H}});
+  run_second(q);
   return H;
+}
+
+py::tuple Problem::moments(const py::object& weights, const py::object& rows, double origin) {
+  needs_one_column("moments");
+  if (!std::isfinite(origin)) bad_value("origin is " + std::to_string(origin) + "; a finite number is needed.");
+  SecondRequest q;
+  py::array v;
+  std::vector<std::int64_t> at;
+  second_request(weights, rows, q, v, at);
+  py::array_t<double> G = new_square(), c = new_weights();
+  q.targets = true;
+  q.origin = origin;
+  q.out = G.mutable_data();
+  q.grad = c.mutable_data();
+  const double value = run_second(q).value;
+  return py::make_tuple(value, c, G);
 }
 
 py::tuple Problem::hessian(const py::object& w, const py::object& out, const py::object& grad, const py::object& margins,
@@ -72,13 +104,7 @@ py::tuple Problem::hessian(const py::object& w, const py::object& out, const py:
   q.z = optional_output(margins, "margins");
   q.r = optional_output(residuals, "residuals");
   check_apart({{"w", w}, {"out", H}, {"grad", g}, {"margins", margins}, {"residuals", residuals}});
-  q.n_threads = resolve_threads(threads_);
-  SecondResult result;
-  without_gil([&](const std::function<bool()>& interrupted) {
-    q.interrupted = interrupted;
-    result = run_second(view_, q);
-  });
-  if (!result.finite) explain_non_finite();
+  const SecondResult result = run_second(q);
   return py::make_tuple(result.value, g, H);
 }
 
@@ -158,8 +184,11 @@ py::object Problem::hessian_vector(const py::object& v, const py::object& weight
 void bind_second_order(py::class_<Problem>& problem) {
   problem
       .def("gram", &Problem::gram, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("out") = py::none(),
+           py::arg("factors") = py::none(),
            "(1/S) sum_i s_i v_i x_i x_i' in one pass, (p, p) float64, x ending in 1 where there is an intercept; over the rows named, or all. "
-           "S is the sum of all sample weights, whichever rows are named.")
+           "factors, one for each of rows, multiply what those count. S is the sum of all sample weights, whichever rows are named.")
+      .def("moments", &Problem::moments, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("origin") = 0.0,
+           "((1/S) sum s v t^2, (1/S) sum s v t x, gram) in one pass, where t = y - origin; arguments as of gram.")
       .def("hessian", &Problem::hessian, py::arg("w"), py::arg("out") = py::none(), py::arg("grad") = py::none(),
            py::arg("margins") = py::none(), py::arg("residuals") = py::none(),
            "(value, gradient, Hessian) of the data term in one pass; margins and residuals where asked.")

@@ -5,6 +5,7 @@
 namespace nag {
 class Problem;
 void bind_coordinates(pybind11::module_& m);
+void bind_draw(pybind11::module_& m);
 void bind_info(pybind11::module_& m);
 void bind_linalg(pybind11::module_& m);
 void bind_problem(pybind11::module_& m);

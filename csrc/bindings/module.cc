@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     throw py::import_error(e.what());
   }
   nag::bind_coordinates(m);
+  nag::bind_draw(m);
   nag::bind_info(m);
   nag::bind_linalg(m);
   nag::bind_problem(m);

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "bindings/kept_array.h"
 #include "dispatch/dispatch.h"
 
 namespace py = pybind11;
@@ -208,8 +209,8 @@ py::object Problem::new_weights() const {
 
 py::object Problem::new_rows() const {
   const std::vector<py::ssize_t> shape = flat() ? std::vector<py::ssize_t>{view_.n} : std::vector<py::ssize_t>{view_.n, view_.k};
-  if (view_.compute == Compute::f64) return py::array_t<double>(shape);
-  return py::array_t<float>(shape);
+  if (view_.compute == Compute::f64) return new_array<double>(shape);
+  return new_array<float>(shape);
 }
 
 py::object Problem::new_square() const { return py::array_t<double>(std::vector<py::ssize_t>{view_.w_rows(), view_.w_rows()}); }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/array_checks.h"
+#include "engine/gram.h"
 #include "engine/problem.h"
 #include "engine/threads.h"
 
@@ -33,9 +34,12 @@ class Problem {
   object margins(const object& w, const object& out);
   double loss_from_margins(const object& z, const object& residuals);
   pybind11::tuple shifted_loss(const object& z, const object& b, const object& moved, const object& residuals);
+  double slope_along(const object& z, const object& z_end, double t);
+  double residual_size(const object& z);
   object rmatvec(const object& v, const object& out);
 
-  object gram(const object& weights, const object& rows, const object& out);
+  object gram(const object& weights, const object& rows, const object& out, const object& factors);
+  pybind11::tuple moments(const object& weights, const object& rows, double origin);
   pybind11::tuple hessian(const object& w, const object& out, const object& grad, const object& margins, const object& residuals);
   pybind11::tuple class_hessian(const object& w, const object& margins);
   object curvature_from_margins(const object& z, const object& out);
@@ -80,6 +84,10 @@ class Problem {
   // n numbers of the compute type, finite.
   pybind11::array row_vector(const object& x, const char* name) const;
   void needs_one_column(const char* what) const;
+  // A request for what `weights` and `rows` name, which `keep` and `at` hold.
+  void second_request(const object& weights, const object& rows, SecondRequest& q, pybind11::array& keep,
+                      std::vector<std::int64_t>& at) const;
+  SecondResult run_second(SecondRequest& q) const;
   // No output may share memory with an input or with another output.
   void check_apart(const std::vector<std::pair<const char*, object>>& arrays) const;
   bool rows_are_finite(const void* z) const;

@@ -141,7 +141,7 @@ class DensePass {
     const std::int64_t begin = first_leaf * cut_.leaf, end = std::min(v_.n, end_leaf * cut_.leaf);
     PipeBlock<T> b{};
     b.d = static_cast<std::ptrdiff_t>(v_.d);
-    b.ldx = in_place_ ? ldx_ : dpad_;
+    b.ldx = b.ldp = in_place_ ? ldx_ : dpad_;
     b.group = 4;
     b.far = v_.d * item_ <= kFixedAheadRowBytes ? kFixedAhead : kRowAhead;
     b.ask_ahead = direct_ && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;

@@ -1,5 +1,6 @@
 // X' diag(c) X from blocks of rows that are packed once (kernels/panels.h) and multiplied while they are in cache. The
 // gradient rides along as one more row of the product: with s*r where a column of c*x would stand, it gathers sum s r x.
+// So do the targets, with c*(y - origin) there.
 // Few columns: a thread takes whole leaves, which add up in the fixed tree. Many: all threads pack one block together and
 // share the tiles of one matrix of totals, to which blocks are added in order. Either way the bits do not depend on how
 // many threads there are. Memory beyond X: (few) some 8 MB of nodes, (many) one matrix and a packed block.
@@ -28,10 +29,10 @@ class SecondPass {
       : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), panel_(kernels_.panel), vectors_(v), lanes_(kernels_.lanes) {
     m_ = q.rows ? q.count : v.n;
     hessian_ = q.w != nullptr;
-    weighted_ = hessian_ || q.v != nullptr || v.s != nullptr;
+    weighted_ = hessian_ || q.v != nullptr || v.s != nullptr || q.factors != nullptr;
     ones_ = v.fit_intercept || v.shift != 0.0;
     columns_ = static_cast<std::ptrdiff_t>(v.d) + (ones_ ? 1 : 0);
-    rows_ = columns_ + (hessian_ ? 1 : 0);
+    rows_ = columns_ + (hessian_ || q.targets ? 1 : 0);
     col_vectors_ = (columns_ + lanes_ - 1) / lanes_;
     row_vectors_ = (rows_ + lanes_ - 1) / lanes_;
     total_ = static_cast<std::size_t>(lanes_ * lanes_ * row_vectors_ * (row_vectors_ + 1) / 2);
@@ -78,7 +79,7 @@ class SecondPass {
   double fill(std::int64_t row, std::ptrdiff_t rows, Block& b, std::ptrdiff_t at) const {
     T* P = b.P.data() + at * lanes_;
     pack(row, rows, P);
-    if (!weighted_) return 0.0;
+    if (!weighted_) return q_.targets ? put_targets(row, rows, nullptr, P) : 0.0;
     alignas(64) T c[kPackRows + 16], z[kPackRows + 16], sr[kPackRows + 16];
     double value = 0;
     if (hessian_) {
@@ -86,10 +87,11 @@ class SecondPass {
       panel_.dot(P, ld_, rows, col_vectors_, w_.data(), z);
       value = vectors_.apply(row, rows, z, ld_, &no_bias, true, static_cast<T*>(q_.z), static_cast<T*>(q_.r), sr, c);
     } else {
-      const T *v = static_cast<const T*>(q_.v), *s = vectors_.s;
+      const T *v = static_cast<const T*>(q_.v), *s = vectors_.s, *factors = static_cast<const T*>(q_.factors);
       for (std::ptrdiff_t i = 0; i < rows; ++i) {
         const std::int64_t from = q_.rows ? q_.rows[row + i] : row + i;
-        c[i] = v && s ? v[from] * s[from] : v ? v[from] : s[from];
+        c[i] = v && s ? v[from] * s[from] : v ? v[from] : s ? s[from] : T(1);
+        if (factors) c[i] *= factors[row + i];
         if (c[i] == 0)  // nothing of a row that does not count: zero times NaN would be NaN
           for (std::ptrdiff_t u = 0; u < col_vectors_; ++u) std::fill_n(P + (u * ld_ + i) * lanes_, lanes_, T(0));
       }
@@ -97,10 +99,26 @@ class SecondPass {
     T* Q = b.Q.data() + at * lanes_;
     panel_.scale(P, ld_, rows, col_vectors_, c, Q);
     if (hessian_) {
-      T* g = Q + columns_ / lanes_ * ld_ * lanes_ + columns_ % lanes_;
+      T* g = beyond_columns(Q);
       for (std::ptrdiff_t i = 0; i < rows; ++i) g[i * lanes_] = sr[i];
     }
-    return value;
+    return q_.targets ? put_targets(row, rows, c, Q) : value;
+  }
+
+  T* beyond_columns(T* Q) const { return Q + columns_ / lanes_ * ld_ * lanes_ + columns_ % lanes_; }
+
+  // c*(y - origin) beside the columns; returns the sum of c*(y - origin)^2. Null c: ones.
+  double put_targets(std::int64_t row, std::ptrdiff_t rows, const T* c, T* Q) const {
+    const T* y = vectors_.y;
+    T* to = beyond_columns(Q);
+    double squares = 0;
+    for (std::ptrdiff_t i = 0; i < rows; ++i) {
+      const double t = static_cast<double>(y[q_.rows ? q_.rows[row + i] : row + i]) - q_.origin;
+      const double ct = c ? static_cast<double>(c[i]) * t : t;
+      to[i * lanes_] = static_cast<T>(ct);
+      squares += ct * t;
+    }
+    return squares;
   }
 
   void pack(std::int64_t row, std::ptrdiff_t rows, T* P) const {
@@ -289,7 +307,8 @@ class SecondPass {
 }  // namespace
 
 SecondResult run_second(const ProblemView& problem, const SecondRequest& request) {
-  if (problem.sparse && has_few_entries(problem, request)) return run_second_sparse(problem, request);
+  // Targets ride along in panels alone.
+  if (problem.sparse && !request.targets && has_few_entries(problem, request)) return run_second_sparse(problem, request);
   if (problem.compute == Compute::f64) return SecondPass<double>(problem, request).run();
   return SecondPass<float>(problem, request).run();
 }

@@ -87,10 +87,10 @@ class SparseSecond {
       kernels_.csr_dot[static_cast<int>(v_.storage)][v_.wide_index](v_.data, v_.indices, v_.indptr + row, rows, w_.data(), 1, z, kBlockRows);
       return vectors_.apply(row, rows, z, kBlockRows, &bias_, true, static_cast<T*>(q_.z), static_cast<T*>(q_.r), r, c);
     }
-    const T *v = static_cast<const T*>(q_.v), *s = vectors_.s;
+    const T *v = static_cast<const T*>(q_.v), *s = vectors_.s, *factors = static_cast<const T*>(q_.factors);
     for (std::ptrdiff_t i = 0; i < rows; ++i) {
       const std::int64_t from = q_.rows ? q_.rows[row + i] : row + i;
-      c[i] = (v ? v[from] : T(1)) * (s ? s[from] : T(1));
+      c[i] = (v ? v[from] : T(1)) * (s ? s[from] : T(1)) * (factors ? factors[row + i] : T(1));
     }
     return 0.0;
   }

@@ -67,6 +67,12 @@ PassResult run_pass(const ProblemView& problem, const PassRequest& request);
 // (1/S) sum s phi(z, y) from margins alone, and the residuals when wanted: O(n), X stays where it is.
 double loss_from_margins(const ProblemView& problem, const void* z, void* r, int n_threads);
 
+// The derivative of that in t along z + t (z_end - z), at t: O(n), and nothing of the size of the margins is made.
+double slope_along(const ProblemView& problem, const void* z, const void* z_end, double t, int n_threads);
+
+// (1/S) sum s |phi'(z, y)| from margins alone (k = 1).
+double residual_size(const ProblemView& problem, const void* z, int n_threads);
+
 // phi''(z, y) from margins alone (k = 1).
 void curvature_from_margins(const ProblemView& problem, const void* z, void* h, int n_threads);
 

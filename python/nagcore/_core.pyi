@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,34 @@ def openmp_enabled() -> bool: ...
 def default_threads() -> int: ...
 def loss_names() -> tuple[str, ...]: ...
 def loss_info(name: str) -> dict[str, Any]: ...
+def draw_rows(
+    n: int,
+    m: int,
+    start: float,
+    weights: npt.NDArray[Any] | None = None,
+    shares: npt.NDArray[np.float64] | None = None,
+    apart: Any = None,
+    lift: float = 0.0,
+    n_threads: int | None = None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], float]: ...
+def row_mean(
+    x: npt.NDArray[Any],
+    shares: npt.NDArray[np.float64] | None = None,
+    n_threads: int | None = None,
+) -> float: ...
+def mean_size(
+    x: npt.NDArray[Any],
+    shares: npt.NDArray[np.float64] | None = None,
+    minus: npt.NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> float: ...
+def rows_unlike(
+    z: npt.NDArray[Any], value: float, n_threads: int | None = None
+) -> npt.NDArray[np.int64]: ...
+def off_usual(
+    X: npt.NDArray[Any], rows: npt.NDArray[np.int64], n_threads: int | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]: ...
+def empty_rows(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]: ...
 def narrow_copy(
     x: npt.NDArray[np.float64],
     out: npt.NDArray[Any],
@@ -33,7 +62,6 @@ class Newton:
         margins: npt.NDArray[Any],
         other: npt.NDArray[Any],
         l2: float = 0.0,
-        weights: Any = None,
         origin: Any = None,
     ) -> None: ...
     def run(
@@ -48,6 +76,19 @@ class Newton:
     def current(self) -> int: ...
     @property
     def sizes(self) -> npt.NDArray[np.float64]: ...
+
+def combine(
+    arrays: Sequence[npt.NDArray[Any]],
+    coefficients: Sequence[float],
+    out: npt.NDArray[Any],
+    n_threads: int | None = None,
+) -> None: ...
+def inner_products(
+    arrays: Sequence[npt.NDArray[Any]], v: npt.NDArray[Any], n_threads: int | None = None
+) -> list[float]: ...
+def transposed_copy(
+    a: npt.NDArray[np.float64], single: bool = False, n_threads: int | None = None
+) -> npt.NDArray[Any]: ...
 
 class RowProducts:
     def __init__(self, problem: Problem) -> None: ...
@@ -83,10 +124,15 @@ class Problem:
     def shifted_loss(
         self, z: Any, b: Any = None, moved: Any = None, residuals: Any = None
     ) -> tuple[float, Any, float]: ...
+    def slope_along(self, z: Any, z_end: Any, t: float) -> float: ...
+    def residual_size(self, z: Any) -> float: ...
     def rmatvec(self, v: Any, out: Any = None) -> npt.NDArray[np.float64]: ...
     def gram(
-        self, weights: Any = None, rows: Any = None, out: Any = None
+        self, weights: Any = None, rows: Any = None, out: Any = None, factors: Any = None
     ) -> npt.NDArray[np.float64]: ...
+    def moments(
+        self, weights: Any = None, rows: Any = None, origin: float = 0.0
+    ) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
     def hessian(
         self,
         w: Any,
@@ -154,7 +200,8 @@ def minimise_on_columns(
     l1: float,
     l2: float,
     slope_b: float | None = None,
-    positive: bool = False,
+    lower: npt.NDArray[np.float64] | None = None,
+    upper: npt.NDArray[np.float64] | None = None,
     accuracy: float = 0.0,
     rounds: int = 1000,
 ) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.float64], float]: ...
@@ -174,7 +221,8 @@ def sweep_on_gram_(
     l1: float,
     accuracy: float,
     sweeps: int,
-    positive: bool = False,
+    lower: npt.NDArray[np.float64] | None = None,
+    upper: npt.NDArray[np.float64] | None = None,
 ) -> float: ...
 def two_loops(pairs: Any, g: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
 def nesterov_step(
@@ -235,7 +283,8 @@ def advise_large_pages(address: int, bytes: int) -> None: ...
 class TensorPlan:
     def __init__(self, exchange: Any, describe: Any) -> None: ...
     def gather(
-        self, groups: Any, state: Any, momentum: Any, lookahead: Any, ema: bool, master: bool
+        self, groups: Any, state: Any, momentum: Any, lookahead: Any, ema: bool, master: bool,
+        remember: bool,
     ) -> list[tuple[int, str]]: ...
     def norm(self, grad_scale: Any, n_threads: Any) -> float: ...
     def step(

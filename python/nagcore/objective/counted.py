@@ -49,6 +49,11 @@ class Counted:
         self.loss_from_margins: Callable[..., float] = core.loss_from_margins
         # The same at margins that are all shifted, with means over the residuals, where the core has it.
         self.shifted_loss: Callable[..., tuple] | None = getattr(core, "shifted_loss", None)
+        # What margins alone give, where the core has it: the derivative of the data term along a segment of
+        # them, and the mean size of the residuals.
+        self.slope_along: Callable[..., float] | None = getattr(core, "slope_along", None)
+        self.residual_size: Callable[..., float] | None = getattr(core, "residual_size", None)
+        self.n_threads: int | None = getattr(core, "n_threads", None)
         self.second_order = hasattr(core, "hessian") and core.k == 1
         self.has_gram = hasattr(core, "gram")
         self.has_class_hessian = hasattr(core, "class_hessian")
@@ -68,13 +73,16 @@ class Counted:
         self._reads.passes += self.share
         return self.core.rmatvec(v)
 
-    def gram(self, weights=None, rows=None):
-        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows (one pass), or over `rows` (their share of one)."""
+    def gram(self, weights=None, rows=None, factors=None):
+        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows (one pass), or over `rows` (their share of one).
+
+        `factors`, one for each of `rows`, multiply what those count.
+        """
         if rows is None:
             self._reads.passes += self.share
         else:
             self._reads.rows += self.share * len(rows)
-        return self.core.gram(weights, rows)
+        return self.core.gram(weights, rows, None, factors)
 
     def hessian(self, w, margins=None, residuals=None):
         """`value_and_grad` and (1/S) Σ s φ''(z) x̃x̃ᵀ, fused. One pass."""
@@ -100,6 +108,6 @@ class Counted:
         self._reads.passes += self.share
         return self.core.hessian_vector(v, weights)
 
-    def curvature_from_margins(self, z):
+    def curvature_from_margins(self, z, out=None):
         """φ''(z) of each row. No pass."""
-        return self.core.curvature_from_margins(z)
+        return self.core.curvature_from_margins(z, out)

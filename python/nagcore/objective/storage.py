@@ -220,6 +220,8 @@ class ShiftedProblem:
         self.loss_from_margins = core.loss_from_margins
         self.shifted_loss = core.shifted_loss
         self.curvature_from_margins = core.curvature_from_margins
+        self.slope_along, self.residual_size = core.slope_along, core.residual_size
+        self.n_threads = core.n_threads
 
     def _to_copy(self, w: np.ndarray) -> np.ndarray:
         v = np.empty((self.d + 1, *w.shape[1:]))
@@ -264,9 +266,9 @@ class ShiftedProblem:
         """(1/S) X̃ᵀ(s∘v). One pass over the copy."""
         return self._pull_back(self.core.rmatvec(v))
 
-    def gram(self, weights=None, rows=None):
-        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows, one pass over the copy, or over `rows`."""
-        return self._pull_back_twice(self.core.gram(weights, rows))
+    def gram(self, weights=None, rows=None, out=None, factors=None):
+        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows, one pass over the copy, or over `rows`; `out` is not used."""
+        return self._pull_back_twice(self.core.gram(weights, rows, None, factors))
 
     def hessian(self, w, out=None, grad=None, margins=None, residuals=None):
         """`value_and_grad` and the Hessian. One pass over the copy; `out` and `grad` are not used."""

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, mean_size, row_mean
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
-from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
+from nagcore.solvers.prox import best_shift, box_threshold, class_threshold, soft_threshold
 
 _PAIRS = 12           # steps remembered with their changes of gradient
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
@@ -110,8 +111,9 @@ class Iterate(NamedTuple):
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
     ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
     ‖∇_w f‖²/(2·l2) where the method knows it without that gradient. `at` is when the pass ended, on
-    the clock of `time.perf_counter`, where that was not just now. `trail` holds the steps since the last
-    iterate, where a method went on by itself (`Horizon`).
+    the clock of `time.perf_counter`, where that was not just now. `proven` says whether `bound` was
+    computed in the oracle's arithmetic. `trail` holds the steps since the last iterate, where a method
+    went on by itself (`Horizon`).
     """
 
     x: np.ndarray
@@ -127,6 +129,7 @@ class Iterate(NamedTuple):
     decrement: float = math.nan
     bound: float = math.nan
     at: float = math.nan
+    proven: bool = True
     trail: Sequence[Step] = ()
 
 
@@ -201,7 +204,9 @@ class Oracle:
         self._eps = float(np.finfo(self.real).eps)
         self._d, self._l2 = objective.shape[1], objective.l2
         self._l1 = coordinates.thresholds if objective.l1 else None
-        self._positive = objective.positive
+        self._box: Any = None  # in these variables, in which P is diagonal then
+        if objective.bounds is not None:
+            self._box = objective.bounds.lower / coordinates.scale, objective.bounds.upper / coordinates.scale
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
         self.tol = 0.0  # what the run is to reach
@@ -209,13 +214,14 @@ class Oracle:
         self.dropped: np.ndarray | None = None  # columns that are zero in the solution, and not read
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
+        self.spare: np.ndarray | None = None  # margins that the method will not read again
         self._residual, self._residual_age = 0.0, 0
         self._known = known
         self._memory = Pairs() if memory is None else memory
 
     def new_margins(self) -> np.ndarray:
         """A buffer for margins, shape (n,) or (n, k), of the compute dtype."""
-        return np.empty((self.problem.n, *self.objective.w_shape[1:]), self.real)
+        return _core.empty_rows((self.problem.n, *self.objective.w_shape[1:]), self.real)
 
     def gradient(self, v, z, r=None) -> tuple[float, np.ndarray]:
         """f(v) and ∇f(v); margins and residuals are written. The one pass of an iteration."""
@@ -282,12 +288,12 @@ class Oracle:
         return f
 
     def prox(self, v, step) -> np.ndarray:
-        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), w(u) ≥ 0 if asked for, the intercept as it is."""
-        if self._l1 is None and not self._positive:
+        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), w(u) within bounds, the intercept as it is."""
+        if self._l1 is None and self._box is None:
             return v
         out, d = v.copy(), self._d
-        if self._positive:
-            out[:d] = positive_threshold(v[:d], step * self.coordinates.thresholds)
+        if self._box is not None:
+            out[:d] = box_threshold(v[:d], step * self.coordinates.thresholds, *self._box)
             return out
         if v.ndim == 1:
             out[:d] = soft_threshold(v[:d], step * self._l1)
@@ -348,12 +354,18 @@ class Oracle:
             value += 0.5 * self._l2 * dot(change, change)
         return value
 
+    def _residual_size(self, z) -> float:
+        """(1/S) Σ s |φ'(z)|, the largest over classes."""
+        if z.ndim == 1 and self.problem.residual_size is not None:
+            return self.problem.residual_size(z)
+        r = np.empty_like(z)
+        self.problem.loss_from_margins(z, r)
+        return mean_size(r, self.objective.s)
+
     def rounding(self, f, z) -> float:
         """How far a value of f can be off: rounded margins, as large as their terms |x_ij w_j|."""
         if self._residual_age == 0:
-            r = np.empty_like(z)
-            self.problem.loss_from_margins(z, r)
-            self._residual = mean_size(r, self.objective.s)
+            self._residual = self._residual_size(z)
         self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
         terms, d, origin = np.abs(self.w), self._d, self.problem.origin
         if terms.ndim == 1:
@@ -433,7 +445,8 @@ class Method:
                 f'"{loss.name}" has no bound. Use solver="fista", which searches its step.'
             )
         if self.smooth and not objective.penalty.smooth:
-            what = f"l1 is {objective.l1}" if objective.l1 else "positive is True"
+            what = "positive is True" if objective.positive else "w has bounds"
+            what = f"l1 is {objective.l1}" if objective.l1 else what
             raise ValueError(f"{name} needs a smooth objective; {what}. "
                              'Use solver="fista", or "auto", which chooses.')
         if self.losses and loss.name not in self.losses:

@@ -15,6 +15,7 @@ clipping, with one threshold per coordinate. Otherwise T comes from a Cholesky f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -49,14 +50,14 @@ class Columns(NamedTuple):
     def of_gram(cls, G: np.ndarray, d: int, curvature: float) -> Columns:
         """From (1/S) Σ s v x̃x̃ᵀ over all rows, or an estimate of it, `curvature` the mean of v."""
         weight = float(G[d, d]) if len(G) > d else curvature
-        mean, scatter = np.zeros(d), G[:d, :d] / weight
+        mean, scatter = np.zeros(d), G[:d, :d]
         if len(G) > d:
             mean = G[d, :d] / weight
-            scatter -= np.outer(mean, mean)
-        spread = np.maximum(scatter.diagonal(), 0.0)
+            scatter = scatter - mean[:, None] * G[d, :d]
+        spread = np.maximum(scatter.diagonal() / weight, 0.0)
         inverse = np.divide(1, np.sqrt(spread), out=np.zeros(d), where=spread > 0)
-        scatter *= inverse
-        scatter *= inverse[:, None]
+        scatter = scatter * inverse
+        scatter *= (inverse / weight)[:, None]
         return cls(mean, spread, scatter, weight)
 
     @classmethod
@@ -81,25 +82,37 @@ class Columns(NamedTuple):
         return cls(*moments, curvature)
 
 
-def curvature_rows(objective: Objective, problem: Any, z: np.ndarray) -> np.ndarray:
+def curvature_rows(
+    objective: Objective, problem: Any, z: np.ndarray, spare: np.ndarray | None = None
+) -> np.ndarray:
     """φ'' of each row, by a difference of residuals: O(n), no pass.
 
     For classes it is ⟨e, φ'' e⟩/k along one e of alternating signs, about the mean of the diagonal.
+    `spare` is a buffer like z that may be written.
     """
     bound = objective.loss.curvature_bound
     if problem.second_order:
         rows = problem.curvature_from_margins(z)
-        if np.isfinite(rows).all() and rows.any():
+        mean = _core.row_mean(rows, n_threads=problem.n_threads)
+        if math.isfinite(mean) and mean > 0:  # of numbers from zero on: all of them are finite
             return rows
         return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
     signs = 1.0 if z.ndim == 1 else np.where(np.arange(z.shape[1]) % 2, -1.0, 1.0)
-    ahead, behind = np.empty_like(z), np.empty_like(z)
+    moved, r = np.empty_like(z) if spare is None else spare, np.empty_like(z)
     hop = (_HOP * np.asarray(signs)).astype(z.dtype)
-    problem.loss_from_margins(z + hop, ahead)
-    problem.loss_from_margins(z - hop, behind)
-    ahead -= behind
-    rows = ahead if z.ndim == 1 else np.einsum("ij,j->i", ahead, signs / z.shape[1])
-    rows = np.clip(rows.astype(np.float64) / (2 * _HOP), 0, bound)
+
+    def residuals(change) -> np.ndarray:
+        """Of each row, along e."""
+        np.add(z, change, out=moved)
+        problem.loss_from_margins(moved, r)
+        if z.ndim == 1:
+            return r.astype(np.float64)
+        return np.einsum("ij,j->i", r, signs / z.shape[1], dtype=np.float64)
+
+    rows = residuals(hop)
+    rows -= residuals(-hop)
+    rows /= 2 * _HOP
+    np.clip(rows, 0, bound, out=rows)
     if np.isfinite(rows).all() and rows.any():
         return rows
     return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
@@ -140,10 +153,17 @@ class Coordinates:
             share = np.sqrt(curvature * spread / P)  # of the data in P's diagonal
             # A little towards the identity: directions that the sample shows as collinear are not
             # stretched without limit.
-            K = correlation * share
-            K *= ((1 - max(64 * eps, 1e-7)) * share)[:, None]
-            np.fill_diagonal(K, 1.0)
-            self._L, _ = cholesky(K, 0.0)
+            left = ((1 - max(64 * eps, 1e-7)) * share)[:, None]
+
+            def scaled() -> np.ndarray:
+                K = correlation * share
+                K *= left
+                K.reshape(-1)[:: d + 1] = 1.0
+                return K
+
+            self._L = scaled()
+            if _core.cholesky_(self._L) >= 0:  # which has written on it
+                self._L, _ = cholesky(scaled(), 0.0)
         shape = (d,) if one_class or objective.k == 1 else (d, 1)
         self.scale = (1 / np.sqrt(P)).reshape(shape)
         self._mean = mean.reshape(shape) if objective.fit_intercept else None

@@ -69,6 +69,7 @@ class _Equilibrated:
             self.scale[constant] = 1 / np.sqrt(l2) if l2 else 0.0
         K.reshape(-1)[:: len(K) + 1] = 1.0
         self._L, self.ridge = cholesky(K, ridge)
+        self.least = float(self._L.diagonal().min()) ** 2
 
     def half(self, head: np.ndarray) -> np.ndarray:
         """L⁻¹S·head, whose square is headᵀC⁻¹head."""
@@ -97,6 +98,8 @@ class EquilibratedHessian:
     ----------
     ridge : float
         What was added in the end.
+    least : float
+        The least pivot: about the reciprocal condition of the scaled matrix.
     centre : ndarray of shape (d,) or None
         The columns' means, weighted by curvature: eliminating the intercept subtracts them.
     """
@@ -105,7 +108,7 @@ class EquilibratedHessian:
         d = self._d = len(H) - fit_intercept
         C, self.centre, self._pivot = eliminate(H, fit_intercept)
         self._part = _Equilibrated(C, H.diagonal()[:d], ridge, l2)
-        self.ridge = self._part.ridge
+        self.ridge, self.least = self._part.ridge, self._part.least
 
     def _half(self, g: np.ndarray) -> np.ndarray:
         d = self._d

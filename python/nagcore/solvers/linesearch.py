@@ -22,19 +22,14 @@ def best_step(oracle: Oracle, x, z, p, z_end, slope: float) -> float:
     the secant rule inside a bracket that shrinks. `slope` is its value at t = 0, negative.
     """
     objective, problem = oracle.objective, oracle.problem
-    d, s, l2 = objective.shape[1], objective.s, objective.l2
-    h = z_end - z
-    trial, r = np.empty_like(z), np.empty_like(z)
+    d, l2 = objective.shape[1], objective.l2
+    slope_along = problem.slope_along or _Slopes(oracle, z, z_end)
     w = oracle.coordinates.to_w(x)[:d]
     delta = oracle.coordinates.to_w(x + p)[:d] - w
     linear, square = (l2 * dot(w, delta), l2 * dot(delta, delta)) if l2 else (0.0, 0.0)
 
     def slope_at(t: float) -> float:
-        np.multiply(h, oracle.real.type(t), out=trial)
-        np.add(trial, z, out=trial)
-        problem.loss_from_margins(trial, r)
-        np.multiply(r, h, out=r)
-        value = float(np.sum(row_mean(r, s))) + linear + t * square
+        value = slope_along(z, z_end, t) + linear + t * square
         return value if not math.isnan(value) else math.inf
 
     low, high, at_low, at_high = 0.0, 1.0, slope, slope_at(1.0)
@@ -52,3 +47,17 @@ def best_step(oracle: Oracle, x, z, p, z_end, slope: float) -> float:
         else:
             high, at_high = t, here
     return t
+
+
+class _Slopes:
+    """`slope_along` of a problem that has residuals alone."""
+
+    def __init__(self, oracle: Oracle, z: np.ndarray, z_end: np.ndarray) -> None:
+        self._oracle, self._h, self._r = oracle, z_end - z, np.empty_like(z)
+
+    def __call__(self, z: np.ndarray, z_end: np.ndarray, t: float) -> float:
+        trial = self._h * self._oracle.real.type(t)
+        trial += z
+        self._oracle.problem.loss_from_margins(trial, self._r)
+        self._r *= self._h
+        return float(np.sum(row_mean(self._r, self._oracle.objective.s)))

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.objective import Objective
-from nagcore.objective.duality import row_mean
 from nagcore.solvers.coordinates import (
     CURVATURE_FLOOR,
     DENSE_LIMIT,
@@ -45,6 +45,7 @@ class Metric:
         if problem.has_gram and objective.X is not None and objective.penalty.smooth and d <= DENSE_LIMIT:
             self.sampler = Sampler(objective, seed)
         self.rows = np.zeros(0)
+        self._bent: tuple[Any, Any] = None, None  # margins that `bent` looked at last, and what it saw
         self.by_class = objective.k > 1 and objective.k * d * d <= _CLASS_ENTRIES
         self.n_metrics = objective.k if self.by_class else 1
 
@@ -56,7 +57,8 @@ class Metric:
         """
         if self.sampler is not None:
             self.sampler.m = self.sampler.rows_for(passes, self.n_metrics)
-        self.rows = curvature_rows(self.objective, problem, z)
+        (seen, rows), self._bent = self._bent, (None, None)
+        self.rows = rows if seen is z else curvature_rows(self.objective, problem, z)
         if self.sampler is not None:
             if self.by_class:
                 rows = class_curvature_rows(problem, z)
@@ -75,39 +77,51 @@ class Metric:
                 return columns
         return Columns.of(self.objective, self.seed, self.rows)
 
-    def look(self, problem: Any, z: np.ndarray) -> None:
+    def look(self, problem: Any, z: np.ndarray, spare: np.ndarray | None = None) -> None:
         """Take the curvature at z as that which the columns, made elsewhere, are for."""
         if not self.rows.size:
-            self.rows = curvature_rows(self.objective, problem, z)
+            self.rows = curvature_rows(self.objective, problem, z, spare)
 
-    def bent(self, problem: Any, z: np.ndarray, passes: float = 0.0) -> bool:
+    def bent(
+        self, problem: Any, z: np.ndarray, passes: float = 0.0, spare: np.ndarray | None = None
+    ) -> bool:
         """Whether the curvature at margins z is no longer what the columns were made for.
 
         Or whether twice as many rows could be sampled for them by now.
         """
-        if self.objective.X is None:
+        objective = self.objective
+        if objective.X is None:
             return False
         if self.sampler is not None and self.sampler.rows_for(passes, self.n_metrics) >= 2 * self.sampler.m:
             return True
-        change = float(np.abs(curvature_rows(self.objective, problem, z) - self.rows).mean())
-        return change > _BENT * float(self.rows.mean())
+        rows, threads = curvature_rows(objective, problem, z, spare), objective.problem.n_threads
+        if rows.dtype != self.rows.dtype:
+            change = float(np.abs(rows - self.rows).mean())
+        else:
+            change = _core.mean_size(rows, minus=self.rows, n_threads=threads)
+        if change <= _BENT * _core.row_mean(self.rows, n_threads=threads):
+            return False
+        self._bent = z, rows
+        return True
 
     def _of_gram(self, sampler: Sampler, curvature: np.ndarray) -> Columns | None:
         objective, d = self.objective, self.objective.shape[1]
-        mean = float(row_mean(curvature, objective.s))
-        weights = curvature.astype(np.float64) + CURVATURE_FLOOR * mean
-        rows, factor = sampler.draw(weights, self._turn)
+        curvature = np.ascontiguousarray(curvature)
+        mean = _core.row_mean(curvature, objective.s, objective.problem.n_threads)
+        rows, factors = sampler.draw(curvature, self._turn, CURVATURE_FLOOR)
         self._turn += 1
-        if rows is not None:
-            chosen = weights[rows] * factor
-            weights = np.zeros_like(weights)
-            weights[rows] = chosen
+        weights = curvature + curvature.dtype.type(CURVATURE_FLOOR * mean) if rows is None else None
         columns = None
         for problem in (objective.problem, objective.wide):
             if problem is None:
                 break
-            G = problem.gram(weights.astype(problem.compute), rows)
-            if not (np.isfinite(G).all() and G.any()):
+            if rows is None:
+                G = problem.gram(weights.astype(problem.compute, copy=False))
+            else:
+                G = problem.gram(None, rows, factors)
+            # What overflows does so on the diagonal first, by Cauchy and Schwarz.
+            diagonal = G.diagonal()
+            if not (np.isfinite(diagonal).all() and diagonal.any()):
                 return None
             columns = Columns.of_gram(G, d, (1 + CURVATURE_FLOOR) * mean)
             square, spread = columns.mean**2, columns.spread

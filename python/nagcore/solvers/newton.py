@@ -39,7 +39,7 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     """Yield an iterate after each call, from x. L is not used: Newton's step has a length of its own."""
     objective, problem = oracle.objective, oracle.problem
     margins = oracle.new_margins(), oracle.new_margins()
-    loop = _core.Newton(problem.core, x, *margins, objective.l2, objective.s, problem.origin)
+    loop = _core.Newton(problem.core, x, *margins, objective.l2, problem.origin)
     cost = problem.newton_passes
     f = 0.0
     while True:
@@ -65,7 +65,7 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         elif trail:
             x, f = points[-2], records[-2][1]
         yield Iterate(x, f, z, y, f_y, z if moved else z_other, gradients[-1], L, moved, resolved,
-                      decrement, bound, begun + seconds, trail[::-1])
+                      decrement, bound, at=begun + seconds, trail=trail[::-1])
 
 
 def minimum_of_sample(objective: Objective, tol: float, passes: int = 30) -> np.ndarray:
@@ -80,7 +80,7 @@ def minimum_of_sample(objective: Objective, tol: float, passes: int = 30) -> np.
     null_value, w = objective.null_model()
     shape = (problem.n, *w.shape[1:])
     margins = np.empty(shape, problem.compute), np.empty(shape, problem.compute)
-    loop = _core.Newton(problem.core, w, *margins, objective.l2, objective.s, problem.origin)
+    loop = _core.Newton(problem.core, w, *margins, objective.l2, problem.origin)
     for _ in range(passes):
         [(_, f, decrement, _, _, _, moved, resolved)], points, _, _ = loop.run()
         problem.count(problem.newton_passes)

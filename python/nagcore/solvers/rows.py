@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.objective import Objective
 
 __all__ = ["Sampler", "strata"]
@@ -54,8 +55,10 @@ class Sampler:
         m = max(_FEWEST * p, min(affordable, _MOST * p))
         return m if 2 * m <= n else n
 
-    def draw(self, curvature: np.ndarray | None, turn: int) -> tuple[np.ndarray | None, Any]:
-        """Rows (None for all), and factors by which each of them counts.
+    def draw(
+        self, curvature: np.ndarray | None, turn: int, lift: float = 0.0
+    ) -> tuple[np.ndarray | None, Any]:
+        """Rows (None for all), and what each of them stands for: v_i over how often it is drawn.
 
         Parameters
         ----------
@@ -63,6 +66,8 @@ class Sampler:
             φ'' of each row, or what shall weigh it; None where all are equal.
         turn : int
             How many draws there were: each takes other rows.
+        lift : float
+            v_i = curvature_i + lift·(the mean of the curvature), or 1 without it.
         """
         n, m = self.objective.shape[0], self.m
         if m == n:
@@ -70,51 +75,43 @@ class Sampler:
         if self._rare is None:
             self._rare = self._look_for_rare()
         rng = np.random.default_rng([self.seed, turn])
-        rare = self._rare
-        if curvature is None and not rare.size and self.objective.s is None:
+        rare, s = self._rare, self.objective.s
+        if curvature is None and not rare.size and s is None:
             return strata(rng, m, n), n / m
         if len(rare) > m // 2:
-            rare = np.sort(rng.choice(rare, m // 2, replace=False))
-        share = np.full(len(rare), len(self._rare) / max(len(rare), 1))
-        importance = np.ones(n) if curvature is None else curvature.astype(np.float64)
-        if self.objective.s is not None:
-            importance *= self.objective.s
-        importance *= 0.9 / importance.sum()
-        importance += 0.1 / n
-        importance[self._rare] = 0.0
-        sums = np.cumsum(importance)
-        total = float(sums[-1])
-        # Systematic sampling: one uniform number, equal steps along the sums of the probabilities.
-        left = m - len(rare)
-        points = (np.arange(left) + rng.random()) * (total / left)
-        rows = np.minimum(np.searchsorted(sums, points), n - 1)
-        factor = total / (left * np.maximum(importance[rows], 1e-300))
-        return np.concatenate([rare, rows]), np.concatenate([share, factor])
+            rare = rare[strata(rng, m // 2, len(rare))]
+        rows, factors, mean = _core.draw_rows(
+            n, m - len(rare), rng.random(), curvature, s, self._rare, lift, self.objective.problem.n_threads)
+        if not rare.size:
+            return rows, factors
+        share = np.full(len(rare), len(self._rare) / len(rare))
+        if curvature is not None:
+            share *= curvature[rare] + lift * mean
+        return np.concatenate([rare, rows]), np.concatenate([share, factors])
 
     def _look_for_rare(self) -> np.ndarray:
         """Rows in which some rare column leaves its usual value. At most one pass."""
         objective = self.objective
         X, (n, d) = objective.X, objective.shape
         rows = strata(np.random.default_rng(self.seed), min(n, _LOOKED_AT), n)
-        block = X[rows]
         objective.reads.rows += len(rows)
-        if isinstance(block, np.ndarray):
-            usual = np.sort(block[:3], axis=0)[1]
-            off = np.count_nonzero(block != usual, axis=0)
+        threads = objective.problem.n_threads
+        if isinstance(X, np.ndarray):
+            off, usual = _core.off_usual(X, rows, threads)
             # A constant column other than zero is seen by every sample: as all that there is to
             # see, unless an intercept takes the constant away.
             if not objective.fit_intercept:
                 off[(off == 0) & (usual != 0)] = _FEW
         else:
-            off = np.bincount(block.indices, minlength=d)
+            off = np.bincount(X[rows].indices, minlength=d)
         rare = np.flatnonzero(off < _FEW)
         if not rare.size:
             return rare
         probe = np.zeros(objective.w_shape)
         probe[rare] = np.random.default_rng(self.seed).uniform(1, 2, (len(rare), *probe.shape[1:]))
         z = objective.problem.margins(probe)
-        z = z if z.ndim == 1 else z[:, 0]
-        return np.flatnonzero(z != np.median(z[rows]))
+        z = z if z.ndim == 1 else np.ascontiguousarray(z[:, 0])
+        return _core.rows_unlike(z, float(np.sort(z[rows])[len(rows) // 2]), threads)
 
 
 def strata(rng: np.random.Generator, m: int, n: int) -> np.ndarray:
