@@ -53,6 +53,19 @@ double Problem::loss_from_margins(const py::object& z, const py::object& residua
   return nag::loss_from_margins(view_, typed.data(), r, resolve_threads(threads_));
 }
 
+double Problem::slope_along(const py::object& z, const py::object& z_end, double t) {
+  const py::array from = row_vectors(z, "z", false), to = row_vectors(z_end, "z_end", false);
+  const py::gil_scoped_release release;
+  return nag::slope_along(view_, from.data(), to.data(), t, resolve_threads(threads_));
+}
+
+double Problem::residual_size(const py::object& z) {
+  needs_one_column("residual_size");
+  const py::array from = row_vectors(z, "z", false);
+  const py::gil_scoped_release release;
+  return nag::residual_size(view_, from.data(), resolve_threads(threads_));
+}
+
 py::tuple Problem::shifted_loss(const py::object& z, const py::object& b, const py::object& moved, const py::object& residuals) {
   const py::array typed = row_vectors(z, "z", false);
   void *to = optional_output(moved, "moved"), *r = optional_output(residuals, "residuals");
@@ -76,19 +89,6 @@ py::tuple Problem::shifted_loss(const py::object& z, const py::object& b, const 
   if (flat()) return py::make_tuple(found.value, found.mean[0], found.size[0]);
   const auto numbers = [](const std::vector<double>& x) { return py::array_t<double>(static_cast<py::ssize_t>(x.size()), x.data()); };
   return py::make_tuple(found.value, numbers(found.mean), *std::max_element(found.size.begin(), found.size.end()));
-}
-
-double Problem::slope_along(const py::object& z, const py::object& z_end, double t) {
-  const py::array from = row_vectors(z, "z", false), to = row_vectors(z_end, "z_end", false);
-  const py::gil_scoped_release release;
-  return nag::slope_along(view_, from.data(), to.data(), t, resolve_threads(threads_));
-}
-
-double Problem::residual_size(const py::object& z) {
-  needs_one_column("residual_size");
-  const py::array from = row_vectors(z, "z", false);
-  const py::gil_scoped_release release;
-  return nag::residual_size(view_, from.data(), resolve_threads(threads_));
 }
 
 py::object Problem::rmatvec(const py::object& v, const py::object& out) {
@@ -119,13 +119,13 @@ void bind_problem(py::module_& m) {
       .def("margins", &Problem::margins, py::arg("w"), py::arg("out") = py::none(), "z = Xw + b + offset in one pass.")
       .def("loss_from_margins", &Problem::loss_from_margins, py::arg("z"), py::arg("residuals") = py::none(),
            "The data term from margins alone: O(n), no pass.")
+      .def("slope_along", &Problem::slope_along, py::arg("z"), py::arg("z_end"), py::arg("t"),
+           "The derivative in t of the data term at margins z + t (z_end - z): O(n), no pass.")
+      .def("residual_size", &Problem::residual_size, py::arg("z"), "(1/S) sum s |phi'(z, y)| from margins alone: O(n), no pass.")
       .def("shifted_loss", &Problem::shifted_loss, py::arg("z"), py::arg("b") = py::none(), py::arg("moved") = py::none(),
            py::arg("residuals") = py::none(),
            "(data term at margins z + b, the mean residual, the mean size of residuals, the largest over classes): O(n), no pass. b is a number, "
            "or one a class, None for zero; the mean residual likewise. The margins go to moved, where that is given.")
-      .def("slope_along", &Problem::slope_along, py::arg("z"), py::arg("z_end"), py::arg("t"),
-           "The derivative in t of the data term at margins z + t (z_end - z): O(n), no pass.")
-      .def("residual_size", &Problem::residual_size, py::arg("z"), "(1/S) sum s |phi'(z, y)| from margins alone: O(n), no pass.")
       .def("rmatvec", &Problem::rmatvec, py::arg("v"), py::arg("out") = py::none(),
            "(1/S) X'(s*v) in one pass; with an intercept, (1/S) sum s*v is the last row.")
       .def_property_readonly("n", &Problem::n)

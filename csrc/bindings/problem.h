@@ -33,9 +33,9 @@ class Problem {
   pybind11::tuple value_and_grad(const object& w, const object& grad, const object& margins, const object& residuals);
   object margins(const object& w, const object& out);
   double loss_from_margins(const object& z, const object& residuals);
-  pybind11::tuple shifted_loss(const object& z, const object& b, const object& moved, const object& residuals);
   double slope_along(const object& z, const object& z_end, double t);
   double residual_size(const object& z);
+  pybind11::tuple shifted_loss(const object& z, const object& b, const object& moved, const object& residuals);
   object rmatvec(const object& v, const object& out);
 
   object gram(const object& weights, const object& rows, const object& out, const object& factors);

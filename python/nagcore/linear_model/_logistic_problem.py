@@ -102,7 +102,8 @@ class LogisticProblem:
     ) -> tuple[Result, np.ndarray, np.ndarray]:
         """Minimise Σ s_i φ_i + strength·(ρ‖w‖₁ + (1 − ρ)‖w‖²/2) from coefficients (rows, d [+ 1]).
 
-        Returns the result, coefficients (rows, d) of the dtype and intercepts (rows,); rows is 1 for two classes.
+        Returns the result, coefficients (rows, d) of `dtype` and intercepts (rows,); rows is 1 for two
+        classes.
         """
         estimator = self.estimator
         total = self.X.shape[0] if weights is None else weights.sum()

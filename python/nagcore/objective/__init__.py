@@ -314,7 +314,8 @@ class Objective:
         """F₀ and the null model's intercept: w can be far larger than all that it takes to find them."""
         has_zero = self.bounds is None or self.bounds.has_zero
         if problem.compute not in self._null:
-            z, b = self._zero_margins(problem), 0.0  # type: tuple[np.ndarray, Any]
+            z = self._zero_margins(problem)
+            b: Any = 0.0
             if self.fit_intercept:
                 link = link_of(self.loss.name) if self._offset is None and has_zero else None
                 found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)

@@ -81,7 +81,7 @@ def infeasibility(u: np.ndarray, penalty: Penalty) -> float:
     return float(np.abs(u).max()) if penalty.bounds is None else penalty.bounds.excess(u)
 
 
-def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
+def _scaling_gap(problem, z, r, alpha, s, curvature, spare=None) -> float:
     """A bound on (1/S) Σ s_i [φ(z_i) + φ*(α_i r_i) − α_i z_i r_i], of second order in 1 − α_i.
 
     The bracket is the divergence between z and the margins z' with φ'(z') = α φ'(z). It is at most
@@ -109,7 +109,7 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
     np.maximum(step, _TAIL, out=step)
     step *= (1 - alpha) * (1 + 1e-6)
-    moved, residual = np.empty_like(z), np.empty_like(z)
+    moved, residual = np.empty_like(z) if spare is None else spare, np.empty_like(z)
     for _ in range(40):
         if z.ndim == 1:
             np.add(z, step, out=moved, where=~down)
@@ -213,7 +213,8 @@ def certify(
     for alpha in scales:
         fenchel = penalty_gap(wd, alpha * ud, penalty) + alpha * unbalanced
         if fenchel < gap:
-            shrunk = _scaling_gap(problem, z, r, kept if alpha == 1 else alpha * kept, s, curvature)
+            shrunk = _scaling_gap(problem, z, r, kept if alpha == 1 else alpha * kept, s, curvature,
+                                  None if z is spare else spare)
             if fenchel + shrunk < gap:
                 gap, slope = fenchel + shrunk, alpha * ud
     extra = penalty.l1 * float(np.abs(wd).sum()) + 0.5 * penalty.l2 * dot(wd, wd)

@@ -111,9 +111,9 @@ class Iterate(NamedTuple):
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
     ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
     ‖∇_w f‖²/(2·l2) where the method knows it without that gradient. `at` is when the pass ended, on
-    the clock of `time.perf_counter`, where that was not just now. `proven` says whether `bound` was
-    computed in the oracle's arithmetic. `trail` holds the steps since the last iterate, where a method
-    went on by itself (`Horizon`).
+    the clock of `time.perf_counter`, where that was not just now, and `proven` says whether `bound`
+    was computed in the oracle's arithmetic. `trail` holds the steps since the last iterate, where a
+    method went on by itself (`Horizon`).
     """
 
     x: np.ndarray
@@ -411,6 +411,8 @@ class Method:
         Whether the solution of some rows, once there are many, is a start for it.
     rows : bool
         Whether its unknowns are rows of X: it needs X as CSR, and l2 > 0.
+    mixes : bool
+        Whether its float64 steps read X in float32, so that they begin where those of float32 end.
 
     Examples
     --------
@@ -435,6 +437,7 @@ class Method:
     losses: tuple[str, ...] = ()
     from_sample: bool = False
     rows: bool = False
+    mixes: bool = False
 
     def check(self, objective: Objective) -> None:
         """Raise ValueError if the objective lacks what the solver needs; the error names both."""

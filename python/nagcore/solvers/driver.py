@@ -93,6 +93,7 @@ class Run:
             seldom = objective.nbytes <= _SMALL and objective.storage is None
             seldom = seldom or objective.shape[1] > self.method.wide_beyond
             seldom = seldom or (objective.kept is not None and not objective.penalty.smooth)
+            seldom = seldom and not self.method.mixes
             narrow = narrow and not (seldom and objective.wide is not None)
             if w0 is None and self.method.from_sample:
                 null, judge.best_w = judge.best_w, start_of_sample(self, seed, judge.best_w)
@@ -365,6 +366,12 @@ class Run:
         r = np.empty_like(self._margins)
         self.oracle.problem.loss_from_margins(self._margins, r)
         return bool(np.abs(r).max() < 0.5)
+
+    def release(self) -> None:
+        """Let go of arrays at once: what refers to itself waits until Python looks for cycles."""
+        if self._rows is not None:
+            self._rows.memory = None
+        self.oracle = self._rows = self.metric = self._last = None
 
     def result(self, why: str = "asked for") -> Result:
         judge, objective = self.judge, self.objective

@@ -65,7 +65,7 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         elif trail:
             x, f = points[-2], records[-2][1]
         yield Iterate(x, f, z, y, f_y, z if moved else z_other, gradients[-1], L, moved, resolved,
-                      decrement, bound, at=begun + seconds, trail=trail[::-1])
+                      decrement, bound, begun + seconds, trail=trail[::-1])
 
 
 def minimum_of_sample(objective: Objective, tol: float, passes: int = 30) -> np.ndarray:

@@ -72,7 +72,7 @@ class Judge:
         return _ROUNDING * abs(self.null_value)
 
     def start(self, w0: np.ndarray | None, x0: np.ndarray | None = None) -> None:
-        """Take the null model as what is best so far, or w0, or x0 in the method's variables, if one is given."""
+        """Take the null model as what is best so far, or w0, or x0 in the method's own variables."""
         self.null_value = self.objective.null_value
         self.best_x, self.best_w = x0, w0
         if w0 is None and x0 is None:
