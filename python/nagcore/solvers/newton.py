@@ -74,7 +74,7 @@ def minimum_of_sample(objective: Objective, tol: float, passes: int = 30) -> np.
     >>> import numpy as np
     >>> X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 0, 1, 1])
     >>> minimum_of_sample(Objective(X, y, loss="logistic", l2=0.1), 1e-9).round(4)
-    array([ 1.1815, -1.7722])
+    array([ 1.5077, -2.2615])
     """
     problem = objective.problem
     null_value, w = objective.null_model()
