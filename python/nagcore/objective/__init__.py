@@ -305,7 +305,9 @@ class Objective:
     def null_model(self, problem: Counted | None = None) -> tuple[float, np.ndarray]:
         """Return F₀ and the null model's w, from the targets alone where w = 0 is within bounds."""
         value, b = self._null_parts(problem or self.problem)
-        w = self.clipped(np.zeros(self.w_shape))
+        w = np.zeros(self.w_shape)
+        if self.bounds is not None:
+            w[: self.shape[1]] = self.bounds.nearest_zero
         if self.fit_intercept:
             w[-1] = b
         return value, w

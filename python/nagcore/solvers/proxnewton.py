@@ -12,6 +12,7 @@ Source: Lee, Sun & Saunders 2014.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,14 +49,27 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
     d, z_new, hessians = objective.shape[1], oracle.new_margins(), _Hessians(oracle)
     x, f, g, H = hessians.start(x, z)
     F = oracle.value(x, f)
+    if not math.isfinite(F):
+        raise ValueError("the objective is infinite at the starting point; start elsewhere, or use "
+                         "w0=None to start at the null model, or bounds nearer to zero.")
     offence = _offence(objective, g, x)
+
+    def ahead() -> tuple[np.ndarray, float]:
+        p = direction(objective, H, g, x, max(1e-3 * offence, 1e-15 * (objective.l1 + offence)),
+                      float(np.finfo(oracle.real).eps))
+        return p, objective.l1 * float(np.abs(x[:d] + p[:d]).sum() - np.abs(x[:d]).sum()) + dot(g, p)
+
+    def iterate(resolved: bool) -> Iterate:
+        it = Iterate(x, f, z, x, f, z, g, 1.0, resolved=resolved)
+        # Where nothing is proven, what the model has left to gain is the estimate of the gap.
+        return it if step is None else it._replace(decrement=max(-step[1] - 0.5 * _bend(H, step[0]), 0.0))
+
+    step = None if objective.penalty.provable else ahead()
     oracle.spare = z_new
     try:
-        yield Iterate(x, f, z, x, f, z, g, 1.0)
+        yield iterate(True)
         while True:
-            p = direction(objective, H, g, x, max(1e-3 * offence, 1e-15 * (objective.l1 + offence)),
-                          float(np.finfo(oracle.real).eps))
-            least = objective.l1 * float(np.abs(x[:d] + p[:d]).sum() - np.abs(x[:d]).sum()) + dot(g, p)
+            p, least = step or ahead()
             t, before = 1.0, offence
             while True:
                 x_new = moved(objective, x, t * p)
@@ -74,9 +88,14 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
             offence = _offence(objective, g, x)
             hessians.judge(1.0 if t < 1 else offence / before if before else 0.0)
             oracle.spare = z_new
-            yield Iterate(x, f, z, x, f, z, g, 1.0, resolved=resolved)
+            step = None if objective.penalty.provable else ahead()
+            yield iterate(resolved)
     finally:
         hessians.keep(x, z)
+
+
+def _bend(H: np.ndarray, p: np.ndarray) -> float:
+    return float(np.einsum("i,ij,j->", p, H, p))
 
 
 def _offence(objective: Objective, g: np.ndarray, x: np.ndarray) -> float:
