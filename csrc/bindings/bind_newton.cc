@@ -1,10 +1,12 @@
 // Newton: the damped Newton iteration on a Problem, or on whatever has its passes.
+#include <algorithm>
 #include <cmath>
 
 #include "bindings/bindings.h"
 #include "bindings/problem.h"
 #include "engine/class_hessian.h"
 #include "engine/newton.h"
+#include "engine/shifted.h"
 
 namespace py = pybind11;
 
@@ -13,7 +15,7 @@ namespace nag {
 class NewtonLoop {
  public:
   NewtonLoop(const py::object& problem, const py::object& w, const py::object& margins, const py::object& other, double l2,
-             const py::object& weights, const py::object& origin)
+             const py::object& origin)
       : source_(problem), margins_{margins, other} {
     if (!(l2 >= 0) || !std::isfinite(l2)) bad_value("l2 is " + std::to_string(l2) + "; a finite number >= 0 is needed.");
     NewtonProblem q;
@@ -21,10 +23,6 @@ class NewtonLoop {
     const bool compiled = py::isinstance<Problem>(problem);
     if (compiled) take(problem.cast<const Problem&>(), q);
     else take(problem, q);
-    if (!weights.is_none()) {
-      s_ = numbers<double>(weights, "weights", 1, q.n, 1);
-      q.s = s_.data();
-    }
     if (!origin.is_none()) {
       origin_ = numbers<double>(origin, "origin", 1, q.d, 1);
       q.origin = origin_.data();
@@ -87,7 +85,11 @@ class NewtonLoop {
     q.n = view.n, q.d = view.d, q.k = view.k;
     q.fit_intercept = view.fit_intercept;
     q.n_threads = problem.n_threads();
-    q.loss = [&view, threads = q.n_threads](const void* z, void* r) { return loss_from_margins(view, z, r, threads); };
+    q.slope = [&view, threads = q.n_threads](const void* z, const void* z_end, double t) { return slope_along(view, z, z_end, t, threads); };
+    q.residual_size = [&view, threads = q.n_threads](const void* z) {
+      const std::vector<double> sizes = shifted_loss(view, z, nullptr, nullptr, nullptr, threads).size;
+      return *std::max_element(sizes.begin(), sizes.end());
+    };
     q.pass = [this, &view, threads = q.n_threads](const double* w, double* grad, double* H, void* z) {
       const auto interrupted = [this] {
         const py::gil_scoped_acquire acquire;
@@ -120,7 +122,8 @@ class NewtonLoop {
     };
   }
 
-  // Any object with Problem's sizes, `loss_from_margins` and `hessian`, or `class_hessian` where it has classes.
+  // Any object with Problem's sizes, `value_and_grad`, `slope_along`, `shifted_loss` and `hessian`, or `class_hessian` where
+  // it has classes.
   void take(const py::object& problem, NewtonProblem& q) {
     q.table = &table_named(std::nullopt);
     q.n = problem.attr("n").cast<std::int64_t>();
@@ -138,9 +141,13 @@ class NewtonLoop {
       if (compute == Compute::f64) return py::array_t<double>(rows, static_cast<double*>(to), py::none());
       return py::array_t<float>(rows, static_cast<float*>(to), py::none());
     };
-    q.loss = [this, over](const void* z, void* r) {
+    q.slope = [this, over](const void* z, const void* z_end, double t) {
       const py::gil_scoped_acquire acquire;
-      return source_.attr("loss_from_margins")(over(z), over(r)).cast<double>();
+      return source_.attr("slope_along")(over(z), over(z_end), t).cast<double>();
+    };
+    q.residual_size = [this, over](const void* z) {
+      const py::gil_scoped_acquire acquire;
+      return py::tuple(source_.attr("shifted_loss")(over(z)))[2].cast<double>();
     };
     q.pass = [this, over, p, k](const double* w, double* grad, double* H, void* z) {
       const py::gil_scoped_acquire acquire;
@@ -167,7 +174,7 @@ class NewtonLoop {
   }
 
   py::object source_, margins_[2];
-  py::array_t<double> s_, origin_;
+  py::array_t<double> origin_;
   const Problem* compiled_ = nullptr;
   std::vector<py::ssize_t> shape_;
   std::unique_ptr<Newton> loop_;
@@ -176,11 +183,11 @@ class NewtonLoop {
 
 void bind_newton(py::module_& m) {
   py::class_<NewtonLoop>(m, "Newton", "Newton's method on a problem with l2, from w: a Hessian a pass, Cholesky, line search on margins.")
-      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, double, const py::object&, const py::object&>(),
-           py::arg("problem"), py::arg("w"), py::arg("margins"), py::arg("other"), py::arg("l2") = 0.0, py::arg("weights") = py::none(),
+      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, double, const py::object&>(),
+           py::arg("problem"), py::arg("w"), py::arg("margins"), py::arg("other"), py::arg("l2") = 0.0,
            py::arg("origin") = py::none(),
-           "problem is a Problem, or an object with its sizes, loss_from_margins, value_and_grad, and hessian or class_hessian. margins and other are written: "
-           "arrays for the margins of two points. weights sum to one; origin is the point about which X is stored.")
+           "problem is a Problem, or an object with its sizes, value_and_grad, slope_along, shifted_loss, and hessian or class_hessian. margins and other are written: "
+           "arrays for the margins of two points; origin is the point about which X is stored.")
       .def("run", &NewtonLoop::run, py::arg("steps") = 1, py::arg("tol") = 0.0, py::arg("null_value") = 0.0, py::arg("floor") = 0.0,
            "At most `steps` passes; fewer where a step is cut short or changes f by rounding alone, where the gap is about "
            "max(tol (null_value - f), floor), and after 20 ms. Returns ([(data value, f, decrement, bound, seconds, hessian, moved, resolved)], w, "

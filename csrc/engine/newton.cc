@@ -7,8 +7,6 @@
 #include <stdexcept>
 
 #include "engine/linalg.h"
-#include "engine/threads.h"
-#include "engine/tree.h"
 
 namespace nag {
 namespace {
@@ -20,7 +18,6 @@ constexpr double kShort = 0.1;         // a step cut below this says that the mo
 constexpr int kTrials = 12, kResidualSteps = 16;
 constexpr double kSurely = 0.1;        // of the gap to reach, what a step must promise to be taken for the last
 constexpr double kSeconds = 0.02;      // of a call, after which signals and deadlines are looked at
-constexpr std::int64_t kLeaf = 4096;   // rows of a sum's leaf
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -30,20 +27,6 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
   double sum = 0;
   for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
   return sum;
-}
-
-// Sums of `width` numbers over n rows, in a fixed tree: body(begin, end, sums) adds those rows to zeros.
-template <class Body>
-std::vector<double> sum_rows(std::int64_t n, std::size_t width, int n_threads, Body&& body) {
-  const std::int64_t leaves = (n + kLeaf - 1) / kLeaf;
-  std::vector<double> sums(static_cast<std::size_t>(leaves) * width);
-  std::atomic<std::int64_t> next{0};
-  parallel_run(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
-    for (std::int64_t leaf; (leaf = next++) < leaves;)
-      body(leaf * kLeaf, std::min(n, (leaf + 1) * kLeaf), sums.data() + static_cast<std::size_t>(leaf) * width);
-  });
-  combine_nodes(sums.data(), static_cast<std::size_t>(leaves), width);
-  return sums;
 }
 
 }  // namespace
@@ -326,27 +309,12 @@ NewtonRecord Newton::step(double target) {
   return record(here_, hessian, true, resolved);
 }
 
-// ---- sums over rows
-
-template <class T>
-double Newton::mean_residual(const T* z) {
-  const std::int64_t n = problem_.n, k = k_;
-  if (r_.data() == nullptr) r_ = Aligned<unsigned char>(static_cast<std::size_t>(n * k) * sizeof(T), Unset{});
-  const T* const r = reinterpret_cast<const T*>(r_.data());
-  problem_.loss(z, r_.data());
-  const std::vector<double> sums = sum_rows(n, static_cast<std::size_t>(k), problem_.n_threads, [&](std::int64_t begin, std::int64_t end, double* to) {
-    for (std::int64_t i = begin; i < end; ++i)
-      for (std::int64_t c = 0; c < k; ++c)
-        to[c] += (problem_.s ? problem_.s[i] : 1.0) * static_cast<double>(std::fabs(r[i * k + c]));
-  });
-  const double most = *std::max_element(sums.begin(), sums.begin() + k);
-  return problem_.s ? most : most / static_cast<double>(n);
-}
+// ---- rounding and line search
 
 // How far a value of f can be off: rounded margins, as large as their terms |x_ij w_j|.
 double Newton::rounding(double f, const void* z, const std::vector<double>& w) {
   if (residual_age_ == 0)
-    residual_ = problem_.compute == Compute::f64 ? mean_residual(static_cast<const double*>(z)) : mean_residual(static_cast<const float*>(z));
+    residual_ = problem_.residual_size(z);
   residual_age_ = (residual_age_ + 1) % kResidualSteps;
   double size = 0;
   for (std::int64_t e = 0; e < d_ * k_; ++e) size += rms_[static_cast<std::size_t>(e / k_)] * std::fabs(w[static_cast<std::size_t>(e)]);
@@ -356,31 +324,6 @@ double Newton::rounding(double f, const void* z, const std::vector<double>& w) {
     size += std::fabs(b);
   }
   return 4 * eps_ * (std::fabs(f) + residual_ * size);
-}
-
-// (1/S) sum s_i phi'(z_i + t h_i) h_i, h from the margins of `here_` to those of `there_`.
-template <class T>
-double Newton::slope_on_margins(double t) {
-  const std::int64_t n = problem_.n, k = k_;
-  const std::size_t bytes = static_cast<std::size_t>(n * k) * sizeof(T);
-  if (r_.data() == nullptr) r_ = Aligned<unsigned char>(bytes, Unset{});
-  if (trial_.data() == nullptr) trial_ = Aligned<unsigned char>(bytes, Unset{});
-  const T *const z = static_cast<const T*>(z_[current_]), *const end_z = static_cast<const T*>(z_[1 - current_]);
-  T* const trial = reinterpret_cast<T*>(trial_.data());
-  const T* const r = reinterpret_cast<const T*>(r_.data());
-  const T along = static_cast<T>(t);
-  sum_rows(n, 1, problem_.n_threads, [&](std::int64_t begin, std::int64_t end, double*) {
-    for (std::int64_t e = begin * k; e < end * k; ++e) trial[e] = z[e] + along * (end_z[e] - z[e]);
-  });
-  problem_.loss(trial, r_.data());
-  const double sum = sum_rows(n, 1, problem_.n_threads, [&](std::int64_t begin, std::int64_t end, double* to) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      double row = 0;
-      for (std::int64_t e = i * k; e < (i + 1) * k; ++e) row += static_cast<double>(r[e]) * static_cast<double>(end_z[e] - z[e]);
-      *to += problem_.s ? problem_.s[i] * row : row;
-    }
-  })[0];
-  return problem_.s ? sum : sum / static_cast<double>(n);
 }
 
 // A part of the step in (0, 1) near the minimum of f along it: the root of its slope by the secant rule inside a bracket
@@ -393,8 +336,7 @@ double Newton::best_step(double t_end, double slope) {
     square += problem_.l2 * delta * delta;
   }
   const auto slope_at = [&](double t) {
-    const double data = problem_.compute == Compute::f64 ? slope_on_margins<double>(t) : slope_on_margins<float>(t);
-    const double value = data + linear + t * square;
+    const double value = problem_.slope(z_[current_], z_[1 - current_], t) + linear + t * square;
     return std::isnan(value) ? std::numeric_limits<double>::infinity() : value;
   };
   double low = 0.0, high = 1.0, at_low = slope, at_high = slope_at(1.0), t = 1.0;

@@ -19,14 +19,15 @@ struct NewtonProblem {
   std::int64_t n = 0, d = 0, k = 1;
   bool fit_intercept = false;
   double l2 = 0.0;
-  const double* s = nullptr;       // n weights that sum to one; null where all are equal
   const double* origin = nullptr;  // d numbers about which X is stored; null for zero
   int n_threads = 1;
   // The data term at w: returns its value, writes gradient, margins (n x k, of the compute type) and, where that is not null,
   // the Hessian [a][i][b][j].
   std::function<double(const double* w, double* grad, double* H, void* z)> pass;
-  // The data term from margins, and the residuals.
-  std::function<double(const void* z, void* r)> loss;
+  // The derivative in t of the data term at margins z + t (z_end - z), and the mean size of the residuals at z, the largest
+  // over classes.
+  std::function<double(const void* z, const void* z_end, double t)> slope;
+  std::function<double(const void* z)> residual_size;
   std::function<bool()> interrupted;  // asked by long factorisations; `pass` sees to itself
 
   std::int64_t p() const { return d + (fit_intercept ? 1 : 0); }
@@ -107,9 +108,7 @@ class Newton {
   NewtonRecord record(const Point& point, bool hessian, bool moved, bool resolved) const;
   double gap() const { return problem_.l2 > 0 ? bound_ : 0.5 * size_; }
   double rounding(double f, const void* z, const std::vector<double>& w);
-  template <class T> double mean_residual(const T* z);
   double best_step(double t, double slope);
-  template <class T> double slope_on_margins(double t);
 
   NewtonProblem problem_;
   std::int64_t d_, k_, p_;
@@ -127,7 +126,6 @@ class Newton {
   int residual_age_ = 0;
   Aligned<double> H_;
   NewtonFactor factor_;
-  Aligned<unsigned char> trial_, r_;  // n x k of the compute type, once they are needed
 };
 
 }  // namespace nag

@@ -62,7 +62,6 @@ class Newton:
         margins: npt.NDArray[Any],
         other: npt.NDArray[Any],
         l2: float = 0.0,
-        weights: Any = None,
         origin: Any = None,
     ) -> None: ...
     def run(

@@ -22,7 +22,7 @@ def loop_of(objective, w=None):
     w = objective.null_model()[1] if w is None else w
     problem, shape = objective.problem, (objective.shape[0], *objective.w_shape[1:])
     margins = np.empty(shape, problem.compute), np.empty(shape, problem.compute)
-    return _core.Newton(problem.core, w, *margins, objective.l2, objective.s), margins
+    return _core.Newton(problem.core, w, *margins, objective.l2), margins
 
 
 def hessian_of(objective, w):
@@ -181,7 +181,7 @@ def test_loop_names_what_it_does_not_take():
         ((core, np.zeros(7), z, np.empty(119)), "other has dtype"),
         ((core, np.zeros(7), z.astype(np.float32), other), "margins has dtype"),
         ((core, np.zeros(7), z, other, -1.0), "l2 is -1"),
-        ((core, np.zeros(7), z, other, 0.0, np.ones(3)), "weights has shape"),
+        ((core, np.zeros(7), z, other, 0.0, np.ones(3)), "origin has shape"),
     ):
         with pytest.raises(ValueError, match=message):
             _core.Newton(*wrong)

@@ -139,7 +139,7 @@ class LogisticProblem:
             self._last = weights, shared(self._objective(weights))
         return self._last[1]
 
-    def _objective(self, weights: np.ndarray | None, **penalty: float) -> Objective:
+    def _objective(self, weights: np.ndarray | None, **penalty: Any) -> Objective:
         two = self.k == 2
         return Objective(
             self.X, self.codes, loss="logistic" if two else "softmax", n_classes=None if two else self.k,

@@ -94,7 +94,8 @@ class _Shifted:
         self._eps = 2 * float(np.finfo(z.dtype).eps)
         self._in_core = getattr(problem, "shifted_loss", None)
         self.b: Any = None
-        self.z, self.value, self.mean, self.size = z, math.nan, math.nan, math.nan
+        self.z, self.value, self.size = z, math.nan, math.nan
+        self.mean: Any = math.nan
 
     def at(self, b: Any) -> Any:
         """The mean residual at b, one number or one per class; at None, where the margins are."""

@@ -39,7 +39,7 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     """Yield an iterate after each call, from x. L is not used: Newton's step has a length of its own."""
     objective, problem = oracle.objective, oracle.problem
     margins = oracle.new_margins(), oracle.new_margins()
-    loop = _core.Newton(problem.core, x, *margins, objective.l2, objective.s, problem.origin)
+    loop = _core.Newton(problem.core, x, *margins, objective.l2, problem.origin)
     cost = problem.newton_passes
     f = 0.0
     while True:
@@ -74,13 +74,13 @@ def minimum_of_sample(objective: Objective, tol: float, passes: int = 30) -> np.
     >>> import numpy as np
     >>> X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 0, 1, 1])
     >>> minimum_of_sample(Objective(X, y, loss="logistic", l2=0.1), 1e-9).round(4)
-    array([ 1.1815, -1.7722])
+    array([ 1.5077, -2.2615])
     """
     problem = objective.problem
     null_value, w = objective.null_model()
     shape = (problem.n, *w.shape[1:])
     margins = np.empty(shape, problem.compute), np.empty(shape, problem.compute)
-    loop = _core.Newton(problem.core, w, *margins, objective.l2, objective.s, problem.origin)
+    loop = _core.Newton(problem.core, w, *margins, objective.l2, problem.origin)
     for _ in range(passes):
         [(_, f, decrement, _, _, _, moved, resolved)], points, _, _ = loop.run()
         problem.count(problem.newton_passes)

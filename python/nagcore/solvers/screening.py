@@ -146,6 +146,7 @@ class FewerColumns:
         self.loss_from_margins = part.loss_from_margins
         self.slope_along = getattr(part, "slope_along", None)
         self.residual_size = getattr(part, "residual_size", None)
+        self.n_threads = getattr(part, "n_threads", None)
         self.second_order, self.has_gram = part.second_order, False
         if part.second_order:
             self.curvature_from_margins = part.curvature_from_margins
