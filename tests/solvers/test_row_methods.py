@@ -160,6 +160,23 @@ def test_bits_do_not_depend_on_the_threads(solver):
         assert len({(r.value, r.gap, r.n_passes) for r in results}) == 1
 
 
+def test_a_narrower_copy_is_not_what_is_minimised(solver):
+    case = wide_case("logistic")
+    plain = minimize(sparse(case), solver=solver, tol=1e-10)
+    stored = minimize(sparse(case), solver=solver, tol=1e-10, storage="float32")
+    assert "no copy in float32" in stored.why
+    np.testing.assert_array_equal(stored.w, plain.w)
+
+
+def test_arithmetic_that_is_asked_for_is_used_throughout(solver):
+    case = wide_case("softmax")
+    case["X"] = case["X"].astype(np.float32).astype(np.float64)
+    wide = minimize(sparse(case), solver=solver, tol=1e-8)
+    asked = minimize(sparse(case, "float32", compute="float64"), solver=solver, tol=1e-8)
+    np.testing.assert_allclose(asked.w, wide.w, rtol=1e-11, atol=1e-12)
+    assert asked.n_iter == wide.n_iter
+
+
 @pytest.mark.parametrize("fit_intercept", [False, True])
 def test_a_start_near_the_minimum_is_used(fit_intercept, solver):
     case = wide_case("logistic", fit_intercept)

@@ -78,13 +78,14 @@ class Run:
     def go(self, w0: np.ndarray | None, seed: int) -> None:
         """Run to an end; afterwards `message` says which and `judge` holds the best point."""
         judge = self.judge
-        if self.method.rows and w0 is None:  # w may be far larger than all that the run needs
-            self._rows = RowCoordinates(self.objective)
-            judge.start(None, self._rows.null(self.objective))
-        else:
-            judge.start(w0)
+        judge.start(w0)
         if self.storage is not None:
             self._store(self.storage)
+        if self.method.rows and w0 is None:  # w may be far larger than all that a run needs
+            self._rows = RowCoordinates(self.objective)
+            judge.best_x = self._rows.null(self.objective)
+        elif w0 is None:
+            judge.best_w = self.objective.null_model()[1]
         objective = self.objective
         narrow = objective.problem.compute != np.float64
         columns: Columns | list[Columns] | Coordinates | None = None
@@ -138,6 +139,8 @@ class Run:
         """Have a narrower copy of X for all passes but the last, where that can pay."""
         if self.method.name == "normal":
             self.stored = f'no copy in {storage}: "normal" reads X as often as a copy would'
+        elif self.method.rows:  # whose products are of one copy, in all arithmetic
+            self.stored = f'no copy in {storage}: "{self.method.name}" has one by columns'
         elif self.max_passes < _FEW_PASSES:
             self.stored = f"no copy in {storage}: it takes more than max_passes={self.max_passes} to pay"
         else:
@@ -316,6 +319,8 @@ class Run:
     def _best_w(self) -> np.ndarray:
         if self.judge.best_w is not None:
             return self.judge.best_w
+        if self.oracle is None:  # interrupted before there was any
+            return self.objective.null_model()[1]
         # A bound in the solver's variables is one of w up to its rounding.
         return self.objective.clipped(self.oracle.coordinates.to_w(self.oracle.settled(self.judge.best_x)))
 
@@ -375,7 +380,8 @@ class Run:
 
     def result(self, why: str = "asked for") -> Result:
         judge, objective = self.judge, self.objective
-        w, d = self._best_w(), objective.shape[1]
+        w = judge.best_w = self._best_w()
+        d = objective.shape[1]
         if not self.method.rows and self.oracle is not None:
             self.oracle.horizon = Horizon  # nothing of this run, so that all of it goes with it
         why = "; ".join(filter(None, (why, self.stored)))

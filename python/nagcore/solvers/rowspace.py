@@ -55,8 +55,8 @@ class RowCoordinates:
         self._shape = n + objective.fit_intercept, *objective.w_shape[1:]
         self.begun = False   # whether a start has been looked at
         self.memory: Any = None  # what a method leaves for its next run in other arithmetic
-        # Products can be had in this arithmetic at the cost of X's own dtype, whatever the margins are in.
-        self.real = np.dtype(np.float32 if objective.X.dtype == np.float32 else np.float64)
+        # Products can be had in this arithmetic, whatever the margins are in.
+        self.real = np.dtype(objective.problem.compute)
 
     def _transposed(self, v: np.ndarray) -> np.ndarray:
         self.objective.reads.passes += 1

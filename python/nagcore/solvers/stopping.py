@@ -71,12 +71,10 @@ class Judge:
         """The rounding of F."""
         return _ROUNDING * abs(self.null_value)
 
-    def start(self, w0: np.ndarray | None, x0: np.ndarray | None = None) -> None:
-        """Take the null model as what is best so far, or w0, or x0 in the method's own variables."""
+    def start(self, w0: np.ndarray | None) -> None:
+        """Know the null model's value, and take w0, if that is given, as what is best so far."""
         self.null_value = self.objective.null_value
-        self.best_x, self.best_w = x0, w0
-        if w0 is None and x0 is None:
-            self.best_w = self.objective.null_model()[1]
+        self.best_w = w0
 
     def widen(self) -> None:
         """Distrust the narrow arithmetic's values: float64 has its own null model and best point."""
