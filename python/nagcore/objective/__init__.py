@@ -121,6 +121,15 @@ def value_and_grad(
     return value, out
 
 
+def _rows_of(X: Any, rows: np.ndarray, n_threads: int | None) -> Any:
+    """X[rows]. Of contiguous rows several are on their way from memory at a time."""
+    from nagcore import _core
+
+    if isinstance(X, np.ndarray) and X.strides[1] == X.itemsize and len(rows):
+        return _core.take_rows(X, rows, n_threads)
+    return X[rows]
+
+
 class Objective:
     """A data set, a loss and penalties as one function of w, which counts its passes over X.
 
@@ -219,7 +228,7 @@ class Objective:
             if weight is not None:
                 given = weight if given is None else np.asarray(given, np.float64) * weight
             return Objective(
-                X[rows] if columns is None else X[:, columns], of(y), loss=loss, l2=penalty.l2,
+                _rows_of(X, rows, n_threads) if columns is None else X[:, columns], of(y), loss=loss, l2=penalty.l2,
                 l1=penalty.l1, positive=penalty.positive, fit_intercept=fit_intercept,
                 sample_weight=given, offset=of(offset), delta=delta, scale=scale, shift=shift,
                 compute=compute, n_threads=n_threads, dtype=dtype,
