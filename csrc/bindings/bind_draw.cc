@@ -116,7 +116,7 @@ py::array taken(const py::array& X, const py::array_t<std::int64_t, py::array::c
   if (X.ndim() != 2 || (X.shape(1) > 1 && X.strides(1) != X.itemsize()) || X.dtype().attr("hasobject").cast<bool>())
     bad_value("X has shape " + shape_text(X) + "; a 2-D array of numbers whose rows are contiguous is needed. Use X[rows].");
   check_rows(rows, X.shape(0));
-  py::array out(X.dtype(), std::vector<py::ssize_t>{rows.size(), X.shape(1)});
+  py::array out = new_array(X.dtype(), std::vector<py::ssize_t>{rows.size(), X.shape(1)});
   void* const to = out.mutable_data();
   const std::size_t bytes = static_cast<std::size_t>(X.shape(1) * X.itemsize());
   const int threads = resolve_threads(n_threads.is_none() ? 0 : n_threads.cast<int>());

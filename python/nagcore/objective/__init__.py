@@ -407,7 +407,10 @@ class Objective:
 
     def _zero_margins(self, problem: Counted) -> np.ndarray:
         """The margins of w = 0 without an intercept: the offset."""
-        z = np.zeros((problem.n, *self.w_shape[1:]), problem.compute)
+        from nagcore import _core
+
+        z = _core.empty_rows((problem.n, *self.w_shape[1:]), problem.compute)
+        z.fill(0)
         if self._offset is not None:
             offset = np.asarray(self._offset, problem.compute)
             z += offset if offset.ndim == z.ndim else offset[:, None]

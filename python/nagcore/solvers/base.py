@@ -127,7 +127,7 @@ class Known(NamedTuple):
 
 
 class Pairs:
-    """The last steps s and changes of gradient y of a run, through all its changes of variables.
+    """The last steps s and changes of gradient y of a run, and the residuals' size, through all its variables.
 
     They lie in the variables of the oracle that used them last, or `rest` in the problem's own: ⟨s, y⟩
     is the same in all.
@@ -136,6 +136,7 @@ class Pairs:
     def __init__(self) -> None:
         self._pairs: deque = deque(maxlen=_PAIRS)
         self._coordinates: Any = None
+        self.residual, self.residual_age = 0.0, 0  # of `Oracle.rounding`: the same in all variables
 
     def seen_in(self, coordinates: Any) -> deque:
         """The pairs in the variables of `coordinates`, which are theirs from now on."""
@@ -183,7 +184,6 @@ class Oracle:
         self.dropped: np.ndarray | None = None  # columns that are zero in the solution, and not read
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
-        self._residual, self._residual_age = 0.0, 0
         self._known = known
         self._memory = Pairs() if memory is None else memory
 
@@ -336,9 +336,10 @@ class Oracle:
 
     def rounding(self, f, z) -> float:
         """How far a value of f can be off: rounded margins, as large as their terms |x_ij w_j|."""
-        if self._residual_age == 0:
-            self._residual = self._residual_size(z)
-        self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
+        seen = self._memory
+        if seen.residual_age == 0:
+            seen.residual = self._residual_size(z)
+        seen.residual_age = (seen.residual_age + 1) % _RESIDUAL_STEPS
         terms, d, origin = np.abs(self.w), self._d, self.problem.origin
         if terms.ndim == 1:
             size = dot(self.coordinates.rms, terms[:d])
@@ -348,7 +349,7 @@ class Oracle:
             size += float(np.abs(self.w[d:] + np.einsum("i,i...->...", origin, self.w[:d])).sum())
         elif len(terms) > d:
             size += float(terms[d:].sum())
-        return 4 * self._eps * (abs(f) + self._residual * size)
+        return 4 * self._eps * (abs(f) + seen.residual * size)
 
 
 @dataclass(frozen=True)
