@@ -5,6 +5,8 @@
 
 #include "bindings/array_checks.h"
 #include "bindings/bindings.h"
+#include "dispatch/dispatch.h"
+#include "engine/active_set.h"
 #include "engine/coordinates.h"
 
 namespace py = pybind11;
@@ -37,8 +39,26 @@ void check_strengths(double l1, double l2, double accuracy) {
     bad_value("l1, l2 and accuracy must be finite numbers >= 0.");
 }
 
+// Bounds of p coefficients, perhaps infinite, where they lie; null for None.
+const double* bounds_of(const py::object& a, const char* name, std::int64_t p, py::array& held) {
+  if (a.is_none()) return nullptr;
+  const double* bounds = lying<double>(a, name, "float64", 1, held);
+  if (held.shape(0) != p) bad_value(std::string(name) + " has shape " + shape_text(held) + "; one number for each of " + std::to_string(p) + " coefficients is needed.");
+  return bounds;
+}
+
+void check_box(const double* lower, const double* upper, std::int64_t p) {
+  for (std::int64_t j = 0; j < p; ++j) {
+    const double low = lower == nullptr ? -INFINITY : lower[j], high = upper == nullptr ? INFINITY : upper[j];
+    if (!(low <= high) || low == INFINITY || high == -INFINITY)
+      bad_value("lower is " + std::to_string(low) + " and upper " + std::to_string(high) + " at " + std::to_string(j) +
+                "; numbers with lower <= upper are needed, -inf and inf for no bound.");
+  }
+}
+
 py::tuple on_columns(const py::object& values, const py::object& rows, const py::object& starts, const py::object& v, const py::object& g,
-                     const py::object& w, double l1, double l2, const std::optional<double>& slope_b, bool positive, double accuracy, std::int64_t rounds) {
+                     const py::object& w, double l1, double l2, const std::optional<double>& slope_b, const py::object& lower,
+                     const py::object& upper, double accuracy, std::int64_t rounds) {
   check_strengths(l1, l2, accuracy);
   const py::array_t<double> weights = numbers<double>(v, "v", 1, py::array(v).shape(0), 1);
   ColumnsView A;
@@ -62,7 +82,11 @@ py::tuple on_columns(const py::object& values, const py::object& rows, const py:
   const double* curvatures = weights.data();
   for (std::int64_t i = 0; i < A.n; ++i)
     if (curvatures[i] < 0) bad_value("v holds " + std::to_string(curvatures[i]) + "; numbers >= 0 are needed.");
-  const QuadraticL1 how{l1, l2, slope_b.has_value(), slope_b.value_or(0.0), positive, accuracy, rounds};
+  py::array held_lower, held_upper;
+  const double* low = bounds_of(lower, "lower", A.p, held_lower);
+  const double* high = bounds_of(upper, "upper", A.p, held_upper);
+  check_box(low, high, A.p);
+  const QuadraticL1 how{l1, l2, slope_b.has_value(), slope_b.value_or(0.0), low, high, accuracy, rounds};
   double *to = out.mutable_data(), *margins = t.mutable_data(), b = 0, left = 0;
   const double* from = slope.data();
   {
@@ -76,7 +100,8 @@ py::tuple on_columns(const py::object& values, const py::object& rows, const py:
   return py::make_tuple(out, b, t, left);
 }
 
-double on_gram(const py::object& C, const py::object& q, const py::object& w, double l1, double accuracy, std::int64_t sweeps, bool positive) {
+double on_gram(const py::object& C, const py::object& q, const py::object& w, double l1, double accuracy, std::int64_t sweeps, const py::object& lower,
+               const py::object& upper) {
   check_strengths(l1, 0, accuracy);
   py::array held;
   const double* matrix = lying<double>(C, "C", "float64", 2, held);
@@ -85,22 +110,43 @@ double on_gram(const py::object& C, const py::object& q, const py::object& w, do
   if (overlap(q, w) || overlap(q, C) || overlap(w, C)) bad_value("C, q and w overlap; q and w are written. Use copies.");
   double* slope = output<double>(q, "q", p, 1, true);
   double* to = output<double>(w, "w", p, 1, true);
+  py::array held_lower, held_upper;
+  const double* low = bounds_of(lower, "lower", p, held_lower);
+  const double* high = bounds_of(upper, "upper", p, held_upper);
+  check_box(low, high, p);
   const py::gil_scoped_release release;
-  return sweep_on_gram(matrix, p, l1, positive, accuracy, sweeps, to, slope);
+  return sweep_on_gram(matrix, p, l1, low, high, accuracy, sweeps, to, slope);
+}
+
+py::object settled_on_gram(const py::object& C, const py::object& g, const py::object& w, double l1, double accuracy, int rounds, bool positive) {
+  check_strengths(l1, 0, accuracy);
+  py::array held;
+  const double* matrix = lying<double>(C, "C", "float64", 2, held);
+  const std::int64_t p = held.shape(0);
+  if (held.shape(1) != p) bad_value("C has shape " + shape_text(held) + "; a square matrix is needed.");
+  const py::array_t<double> slope = numbers<double>(g, "g", 1, p, 1), from = numbers<double>(w, "w", 1, p, 1);
+  py::array_t<double> v(p);
+  if (!settle_on_gram(active_table(), matrix, p, slope.data(), from.data(), l1, positive, accuracy, rounds, v.mutable_data())) return py::none();
+  return std::move(v);
 }
 
 }  // namespace
 
 void bind_coordinates(py::module_& m) {
   m.def("minimise_on_columns", &on_columns, py::arg("values"), py::arg("rows"), py::arg("starts"), py::arg("v"), py::arg("g"), py::arg("w"),
-        py::arg("l1"), py::arg("l2"), py::arg("slope_b") = py::none(), py::arg("positive") = false, py::arg("accuracy") = 0.0, py::arg("rounds") = 1000,
+        py::arg("l1"), py::arg("l2"), py::arg("slope_b") = py::none(), py::arg("lower") = py::none(), py::arg("upper") = py::none(), py::arg("accuracy") = 0.0,
+        py::arg("rounds") = 1000,
         "w minimising <g, w - w0> + (w - w0)'H(w - w0)/2 + l1|w|, H = A diag(v) A' + l2 I, from w0: returns it, b, A'(w - w0) + b and the "
         "largest violation of the optimality conditions that is left. values is (p, n), columns of X one a row, with rows and starts None, "
-        "or the data, indices and indptr of a CSC array. With slope_b, the gradient in an intercept, b is its best change; else 0.");
+        "or the data, indices and indptr of a CSC array. With slope_b, the gradient in an intercept, b is its best change; else 0. lower and upper, "
+        "of p numbers each, bound w; None does not.");
   m.def("sweep_on_gram_", &on_gram, py::arg("C"), py::arg("q"), py::arg("w"), py::arg("l1"), py::arg("accuracy"), py::arg("sweeps"),
-        py::arg("positive") = false,
-        "Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1|w|; w and the gradient q change in place. Returns the largest violation "
+        py::arg("lower") = py::none(), py::arg("upper") = py::none(),
+        "Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1|w|, lower <= w <= upper; w and the gradient q change in place. Returns the largest violation "
         "that the last sweep met, coordinates within `accuracy` left alone.");
+  m.def("settle_on_gram", &settled_on_gram, py::arg("C"), py::arg("g"), py::arg("w"), py::arg("l1"), py::arg("accuracy"), py::arg("rounds"),
+        py::arg("positive") = false,
+        "v minimising <g, v - w> + (v - w)'C(v - w)/2 + l1|v|, by exchanging active sets from w's; None where `rounds` of them do not settle.");
 }
 
 }  // namespace nag

@@ -1,9 +1,12 @@
-// RowProducts: products X X'v and X'v of a CSR problem.
+// RowProducts: products X X'v and X'v of a CSR problem; and what a solver does with the vectors they give.
+#include <pybind11/stl.h>
+
 #include <cmath>
 
 #include "bindings/bindings.h"
 #include "bindings/problem.h"
 #include "engine/columns.h"
+#include "engine/combine.h"
 
 namespace py = pybind11;
 
@@ -63,7 +66,85 @@ class RowProducts {
   std::unique_ptr<Columns> columns_;
 };
 
+namespace {
+
+// The arrays of one call: all of one dtype and size, C-contiguous, read where they lie.
+template <class T>
+std::vector<const T*> alike(const std::vector<py::array>& arrays, const py::array& like) {
+  std::vector<const T*> out;
+  for (const py::array& a : arrays) {
+    if (!a.dtype().is(like.dtype()) || a.size() != like.size() || !(a.flags() & py::array::c_style) ||
+        reinterpret_cast<std::uintptr_t>(a.data()) % sizeof(T) != 0)
+      bad_value("an array has dtype " + dtype_name(a) + " and shape " + shape_text(a) + "; C-contiguous arrays of dtype " +
+                dtype_name(like) + " and of as many numbers as shape " + shape_text(like) + " are needed.");
+    out.push_back(static_cast<const T*>(a.data()));
+  }
+  return out;
+}
+
+bool is_single(const py::array& a) {
+  const bool single = a.dtype().is(py::dtype::of<float>());
+  if (!single && !a.dtype().is(py::dtype::of<double>()))
+    bad_value("an array has dtype " + dtype_name(a) + "; float32 or float64 is needed.");
+  return single;
+}
+
+template <class T>
+void combine_into(const std::vector<py::array>& arrays, const std::vector<double>& coefficients, py::array& out, int threads) {
+  const std::vector<const T*> from = alike<T>(arrays, out);
+  T* const to = const_cast<T*>(alike<T>({out}, out)[0]);
+  const py::gil_scoped_release release;
+  combine(from, coefficients, out.size(), to, threads);
+}
+
+void any_combine(const std::vector<py::array>& arrays, const std::vector<double>& coefficients, py::array out, const py::object& n_threads) {
+  if (arrays.size() != coefficients.size())
+    bad_value(std::to_string(arrays.size()) + " arrays come with " + std::to_string(coefficients.size()) + " coefficients; one for each is needed.");
+  if (!out.writeable()) bad_value("out is read-only. Use out=np.empty_like(out).");
+  const int threads = resolve_threads(thread_count(n_threads));
+  (is_single(out) ? combine_into<float> : combine_into<double>)(arrays, coefficients, out, threads);
+}
+
+template <class T>
+std::vector<double> inner_products_of(const std::vector<py::array>& arrays, const py::array& v, int threads) {
+  const std::vector<const T*> from = alike<T>(arrays, v);
+  const T* const with = alike<T>({v}, v)[0];
+  const py::gil_scoped_release release;
+  return inner_products(from, with, v.size(), threads);
+}
+
+std::vector<double> any_inner_products(const std::vector<py::array>& arrays, const py::array& v, const py::object& n_threads) {
+  const int threads = resolve_threads(thread_count(n_threads));
+  return (is_single(v) ? inner_products_of<float> : inner_products_of<double>)(arrays, v, threads);
+}
+
+template <class T>
+py::object transposed_of(const py::array_t<double, py::array::c_style>& a, int threads) {
+  const std::int64_t rows = a.shape(0), columns = a.ndim() == 1 ? 1 : a.shape(1);
+  py::array_t<T> out(std::vector<py::ssize_t>{columns, rows});
+  const double* const from = a.data();
+  T* const to = out.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    transposed_copy(from, rows, columns, to, threads);
+  }
+  return std::move(out);
+}
+
+py::object any_transposed(const py::array_t<double, py::array::c_style>& a, bool single, const py::object& n_threads) {
+  if (a.ndim() != 1 && a.ndim() != 2) bad_value("a has shape " + shape_text(a) + "; one or two dimensions are needed.");
+  return (single ? transposed_of<float> : transposed_of<double>)(a, resolve_threads(thread_count(n_threads)));
+}
+
+}  // namespace
+
 void bind_row_products(py::module_& m) {
+  m.def("combine", &any_combine, py::arg("arrays"), py::arg("coefficients"), py::arg("out"), py::arg("n_threads") = py::none(),
+        "out = sum_j coefficients[j] arrays[j]: C-contiguous arrays of one dtype, float32 or float64. out may be one of them.");
+  m.def("inner_products", &any_inner_products, py::arg("arrays"), py::arg("v"), py::arg("n_threads") = py::none(),
+        "The inner product of each array with v, a list of float. In float32 16 products at a time are summed so, the rest in float64.");
+  m.def("transposed_copy", &any_transposed, py::arg("a"), py::arg("single") = false, py::arg("n_threads") = py::none(),
+        "The transpose of a, float64 of shape (n,) or (n, m), as a new C-contiguous array (m, n): float32 where `single`.");
   py::class_<RowProducts>(m, "RowProducts", "Products X X'v and X'v of a Problem of CSR, from a copy of X by columns that is made once.")
       .def(py::init<const Problem&>(), py::arg("problem"), py::keep_alive<1, 2>())
       .def("product", &RowProducts::product, py::arg("v"),

@@ -5,6 +5,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/problem.h"
+#include "engine/class_hessian.h"
 #include "engine/gram.h"
 
 namespace py = pybind11;
@@ -31,20 +32,35 @@ std::vector<std::int64_t> row_numbers(const py::object& rows, std::int64_t n) {
 
 }  // namespace
 
-py::object Problem::gram(const py::object& weights, const py::object& rows, const py::object& out, const py::object& factors) {
-  SecondRequest q;
-  py::array v;
+void Problem::second_request(const py::object& weights, const py::object& rows, SecondRequest& q, py::array& keep,
+                             std::vector<std::int64_t>& at) const {
   if (!weights.is_none()) {
-    v = row_vector(weights, "weights");
-    q.v = v.data();
+    keep = row_vector(weights, "weights");
+    q.v = keep.data();
   }
-  std::vector<std::int64_t> at;
   if (!rows.is_none()) {
     at = row_numbers(rows, view_.n);
     q.rows = at.data();
     q.count = static_cast<std::int64_t>(at.size());
   }
-  py::array each;
+}
+
+SecondResult Problem::run_second(SecondRequest& q) const {
+  q.n_threads = resolve_threads(threads_);
+  SecondResult result;
+  without_gil([&](const std::function<bool()>& interrupted) {
+    q.interrupted = interrupted;
+    result = nag::run_second(view_, q);
+  });
+  if (!result.finite) explain_non_finite();
+  return result;
+}
+
+py::object Problem::gram(const py::object& weights, const py::object& rows, const py::object& out, const py::object& factors) {
+  SecondRequest q;
+  py::array v, each;
+  std::vector<std::int64_t> at;
+  second_request(weights, rows, q, v, at);
   if (!factors.is_none()) {
     if (rows.is_none()) bad_value("factors are one for each of rows, and there are no rows. Use weights.");
     each = view_.compute == Compute::f64 ? py::array(numbers<double>(factors, "factors", 1, q.count, 1))
@@ -55,14 +71,24 @@ py::object Problem::gram(const py::object& weights, const py::object& rows, cons
   const std::int64_t p = view_.w_rows();
   q.out = output<double>(H, "out", p, p, false);
   check_apart({{"weights", weights}, {"factors", factors}, {"out", H}});
-  SecondResult result;
-  q.n_threads = resolve_threads(threads_);
-  without_gil([&](const std::function<bool()>& interrupted) {
-    q.interrupted = interrupted;
-    result = run_second(view_, q);
-  });
-  if (!result.finite) explain_non_finite();
+  run_second(q);
   return H;
+}
+
+py::tuple Problem::moments(const py::object& weights, const py::object& rows, double origin) {
+  needs_one_column("moments");
+  if (!std::isfinite(origin)) bad_value("origin is " + std::to_string(origin) + "; a finite number is needed.");
+  SecondRequest q;
+  py::array v;
+  std::vector<std::int64_t> at;
+  second_request(weights, rows, q, v, at);
+  py::array_t<double> G = new_square(), c = new_weights();
+  q.targets = true;
+  q.origin = origin;
+  q.out = G.mutable_data();
+  q.grad = c.mutable_data();
+  const double value = run_second(q).value;
+  return py::make_tuple(value, c, G);
 }
 
 py::tuple Problem::hessian(const py::object& w, const py::object& out, const py::object& grad, const py::object& margins,
@@ -78,13 +104,30 @@ py::tuple Problem::hessian(const py::object& w, const py::object& out, const py:
   q.z = optional_output(margins, "margins");
   q.r = optional_output(residuals, "residuals");
   check_apart({{"w", w}, {"out", H}, {"grad", g}, {"margins", margins}, {"residuals", residuals}});
+  const SecondResult result = run_second(q);
+  return py::make_tuple(result.value, g, H);
+}
+
+py::tuple Problem::class_hessian(const py::object& w, const py::object& margins) {
+  if (!is_softmax()) bad_value(std::string("class_hessian is for the softmax loss; this problem's is ") + loss() + ". Use hessian.");
+  const py::array_t<double> weights = check_w(w);
+  const std::int64_t p = view_.w_rows(), k = view_.k;
+  py::array_t<double> H(std::vector<py::ssize_t>{k, p, k, p});
+  const py::object g = new_weights();
+  SecondRequest q;
+  q.out = H.mutable_data();
+  q.grad = output<double>(g, "grad", p, k, false);
+  q.w = weights.data();
+  q.z = optional_output(margins, "margins");
+  if (q.z == nullptr) bad_type("margins is None; an array of shape (n, k) for them is needed.");
+  check_apart({{"w", w}, {"margins", margins}});
   q.n_threads = resolve_threads(threads_);
   SecondResult result;
   without_gil([&](const std::function<bool()>& interrupted) {
     q.interrupted = interrupted;
-    result = run_second(view_, q);
+    result = nag::class_hessian(view_, q);
   });
-  if (!result.finite) explain_non_finite();
+  if (!result.finite || !std::isfinite(result.value)) explain_non_finite();
   return py::make_tuple(result.value, g, H);
 }
 
@@ -144,9 +187,13 @@ void bind_second_order(py::class_<Problem>& problem) {
            py::arg("factors") = py::none(),
            "(1/S) sum_i s_i v_i x_i x_i' in one pass, (p, p) float64, x ending in 1 where there is an intercept; over the rows named, or all. "
            "factors, one for each of rows, multiply what those count. S is the sum of all sample weights, whichever rows are named.")
+      .def("moments", &Problem::moments, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("origin") = 0.0,
+           "((1/S) sum s v t^2, (1/S) sum s v t x, gram) in one pass, where t = y - origin; arguments as of gram.")
       .def("hessian", &Problem::hessian, py::arg("w"), py::arg("out") = py::none(), py::arg("grad") = py::none(),
            py::arg("margins") = py::none(), py::arg("residuals") = py::none(),
            "(value, gradient, Hessian) of the data term in one pass; margins and residuals where asked.")
+      .def("class_hessian", &Problem::class_hessian, py::arg("w"), py::arg("margins"),
+           "(value, gradient, Hessian) of softmax, the last (k, p, k, p), in k(k-1)/2 + 1 passes; margins are written.")
       .def("curvature_from_margins", &Problem::curvature_from_margins, py::arg("z"), py::arg("out") = py::none(),
            "phi''(z, y) for each sample: O(n), no pass.")
       .def("hessian_vector", &Problem::hessian_vector, py::arg("v"), py::arg("weights"),

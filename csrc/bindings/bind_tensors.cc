@@ -42,8 +42,10 @@ class TensorPlan {
   TensorPlan(py::handle capsule, py::object describe) : tensors_(capsule, std::move(describe)) {}
 
   // Reads groups and tensors; [] when a step may follow.
-  py::list gather(const py::list& groups, const py::dict& state, py::handle momentum, py::handle lookahead, bool ema, bool master) {
+  py::list gather(const py::list& groups, const py::dict& state, py::handle momentum, py::handle lookahead, bool ema, bool master,
+                  bool remember) {
     const Turn turn(busy_);
+    tensors_.remember(remember);
     read_rules(groups, momentum, lookahead);
     return tensors_.gather(groups, state, buffered_, {ema, master});
   }
@@ -167,8 +169,9 @@ void bind_tensors(py::module_& m) {
   py::class_<TensorPlan>(m, "TensorPlan", "The tensors and rules of an optimizer's step; behind nagcore.torch.SGD.")
       .def(py::init<py::handle, py::object>(), py::arg("exchange"), py::arg("describe"))
       .def("gather", &TensorPlan::gather, py::arg("groups"), py::arg("state"), py::arg("momentum"), py::arg("lookahead"),
-           py::arg("ema"), py::arg("master"),
-           "Reads every tensor. Returns (place, reason) for those that need a look; [] when step may follow.")
+           py::arg("ema"), py::arg("master"), py::arg("remember"),
+           "Reads every tensor. Returns (place, reason) for those that need a look; [] when step may follow. remember keeps "
+           "weak references to the gradients.")
       .def("norm", &TensorPlan::norm, py::arg("grad_scale"), py::arg("n_threads"),
            "The gradients' norm in one read of them; NaN where one is not finite.")
       .def("step", &TensorPlan::step, py::arg("first"), py::arg("max_norm"), py::arg("ema_decay"), py::arg("grad_scale"),

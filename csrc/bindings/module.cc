@@ -16,6 +16,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   nag::bind_info(m);
   nag::bind_linalg(m);
   nag::bind_problem(m);
+  nag::bind_newton(m);
   nag::bind_row_products(m);
   nag::bind_narrow(m);
   nag::bind_stream(m);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/array_checks.h"
+#include "engine/gram.h"
 #include "engine/problem.h"
 #include "engine/threads.h"
 
@@ -37,7 +38,9 @@ class Problem {
   object rmatvec(const object& v, const object& out);
 
   object gram(const object& weights, const object& rows, const object& out, const object& factors);
+  pybind11::tuple moments(const object& weights, const object& rows, double origin);
   pybind11::tuple hessian(const object& w, const object& out, const object& grad, const object& margins, const object& residuals);
+  pybind11::tuple class_hessian(const object& w, const object& margins);
   object curvature_from_margins(const object& z, const object& out);
   object hessian_vector(const object& v, const object& weights);
 
@@ -57,6 +60,7 @@ class Problem {
 
  private:
   friend class RowProducts;
+  friend class NewtonLoop;
 
   std::ptrdiff_t item_size() const { return static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(view_.storage)]); }
   bool is_softmax() const { return kLosses[view_.loss].targets == Domain::classes; }
@@ -79,6 +83,10 @@ class Problem {
   // n numbers of the compute type, finite.
   pybind11::array row_vector(const object& x, const char* name) const;
   void needs_one_column(const char* what) const;
+  // A request for what `weights` and `rows` name, which `keep` and `at` hold.
+  void second_request(const object& weights, const object& rows, SecondRequest& q, pybind11::array& keep,
+                      std::vector<std::int64_t>& at) const;
+  SecondResult run_second(SecondRequest& q) const;
   // No output may share memory with an input or with another output.
   void check_apart(const std::vector<std::pair<const char*, object>>& arrays) const;
   bool rows_are_finite(const void* z) const;

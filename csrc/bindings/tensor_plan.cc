@@ -111,6 +111,13 @@ void TensorList::release() {
   held_.clear();
 }
 
+void TensorList::remember(bool wanted) {
+  if (remembers_ && !wanted) {
+    for (Record& record : records_) record.asked = py::object();
+  }
+  remembers_ = wanted;
+}
+
 // False where the tensor has no memory here to be read: another device, sparse, no storage.
 bool TensorList::read(PyObject* object, exchange::Tensor* out) {
   if (reader_ != nullptr) {
@@ -205,8 +212,10 @@ const char* TensorList::visit(Record& record, PyObject* grad, PyObject* state, b
   // a strong one would keep the memory of gradients that zero_grad has let go.
   if (!record.asked || PyWeakref_GET_OBJECT(record.asked.ptr()) != grad) {
     if (holds_a_lazy_bit(grad, record.readings[kGrad].code)) return "lazy";
-    record.asked = py::reinterpret_steal<py::object>(PyWeakref_NewRef(grad, nullptr));
-    if (!record.asked) throw py::error_already_set();
+    if (remembers_) {
+      record.asked = py::reinterpret_steal<py::object>(PyWeakref_NewRef(grad, nullptr));
+      if (!record.asked) throw py::error_already_set();
+    }
   }
   const bool wanted[kUpdateRoles] = {false, false, buffered, roles.ema, roles.master && record.readings[kParam].bits == 16};
   PyObject* own = nullptr;
@@ -372,12 +381,17 @@ void TensorList::lay_out_all(py::list& troubles) {
 }
 
 void TensorList::mark_first(py::handle places) {
-  for (std::size_t i = 0; i < list_.size(); ++i) list_.tensor(i).whole.first = false;
+  for (const std::size_t listed : first_) {
+    if (listed < list_.size()) list_.tensor(listed).whole.first = false;
+  }
+  first_.clear();
   if (places.is_none()) return;
   for (const py::handle place : places) {
     const auto at = place.cast<std::size_t>();
     if (at < records_.size() && records_[at].listed >= 0) {
-      list_.tensor(static_cast<std::size_t>(records_[at].listed)).whole.first = true;
+      const auto listed = static_cast<std::size_t>(records_[at].listed);
+      list_.tensor(listed).whole.first = true;
+      first_.push_back(listed);
     }
   }
 }

@@ -36,6 +36,8 @@ class TensorList {
   // From now on the parameter at this place is somebody else's.
   void hand_over(std::size_t place);
   void release();  // the references that gather took
+  // Whether gradients that were asked for lazy marks are remembered, by weak references.
+  void remember(bool wanted);
 
   UpdateList& list() { return list_; }
   const pybind11::list& active() const { return active_; }
@@ -79,10 +81,12 @@ class TensorList {
   std::vector<std::int64_t> described_;
   std::vector<Record> records_;
   std::vector<PyObject*> held_;  // gradients, until the step is done
+  std::vector<std::size_t> first_;  // what mark_first marked last
   UpdateList list_;
   pybind11::list active_;
   std::size_t layouts_ = 0;
   bool stale_ = true;
+  bool remembers_ = true;
 };
 
 }  // namespace nag

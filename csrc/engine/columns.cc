@@ -9,105 +9,166 @@
 namespace nag {
 namespace {
 
-constexpr std::int64_t kGroupEntries = 1 << 17;  // about; a group's sums are n x k numbers, so there are few groups
+// About how many entries a group has. With several numbers a row a group's sums are as large as a cache, so there are few.
+constexpr std::int64_t kGroupEntries = 1 << 16, kPanelGroupEntries = 1 << 17;
 constexpr std::int64_t kMostGroups = 16;
+constexpr std::int64_t kColumnCost = 6;    // of a column beside its entries, in entries
+constexpr std::int64_t kSmallWork = 16384;  // entries times numbers a row that one thread does
+constexpr int kMostShares = 16;
 constexpr std::int64_t kRowsAtOnce = 4096;
+constexpr std::int64_t kSumRows = 64;
+constexpr std::int64_t kColumnsAtOnce = 64;
 
-template <class I>
-const I* indices_of(const ProblemView& v) { return static_cast<const I*>(v.indices); }
-
-// Counts the entries of each column into count[j + 1].
-template <class I>
-void count_columns(const ProblemView& v, std::int64_t* count) {
-  const I* idx = indices_of<I>(v);
-  for (std::int64_t e = v.indptr[0]; e < v.indptr[v.n]; ++e) ++count[idx[e] + 1];
-}
-
-// Hands the entries of the columns of one owner out to their places, in the order of the rows.
-template <class I, class S>
-void turn(const ProblemView& v, const std::int64_t* cuts, int owners, int owner, std::int64_t row, std::ptrdiff_t rows,
-          std::int64_t* next, std::int32_t* to_rows, S* to) {
-  const I* idx = indices_of<I>(v);
-  const S* data = static_cast<const S*>(v.data);
-  for (std::ptrdiff_t i = 0; i < rows; ++i) {
-    const std::int64_t* cut = cuts + i * (owners + 1) + owner;
-    for (std::int64_t e = cut[0]; e < cut[1]; ++e) {
-      const std::int64_t at = next[idx[e]]++;
-      to_rows[at] = static_cast<std::int32_t>(row + i);
-      to[at] = data[e];
-    }
-  }
-}
-
-template <class S>
-void turn_any(const ProblemView& v, const std::int64_t* cuts, int owners, int owner, std::int64_t row, std::ptrdiff_t rows,
-              std::int64_t* next, std::int32_t* to_rows, void* to) {
-  S* typed = static_cast<S*>(to);
-  if (v.wide_index) turn<std::int64_t>(v, cuts, owners, owner, row, rows, next, to_rows, typed);
-  else turn<std::int32_t>(v, cuts, owners, owner, row, rows, next, to_rows, typed);
-}
-
-// Boundaries of `parts` ranges of columns with about the same number of entries.
-std::vector<std::int64_t> even_parts(const std::int64_t* ptr, std::int64_t d, std::int64_t parts) {
-  std::vector<std::int64_t> bounds{0};
-  for (std::int64_t t = 1; t < parts; ++t)
-    bounds.push_back(std::lower_bound(ptr + bounds.back(), ptr + d, ptr[d] * t / parts) - ptr);
-  bounds.push_back(d);
-  return bounds;
+// Classes of length: 0 for lengths from 2^20 on, falling to that of 9 to 15, then one for each length from 8 down to 0.
+constexpr int kClasses = 18 + 9;
+int length_class(std::int64_t length) {
+  if (length <= 8) return kClasses - 1 - static_cast<int>(length);
+  int at = 17;
+  for (std::int64_t most = 15; length > most && at > 0; most = 2 * most + 1) --at;
+  return at;
 }
 
 }  // namespace
 
-Columns::Columns(const ProblemView& v, int n_threads)
-    : table_(v.table), storage_(v.storage), n_(v.n), d_(v.d), ptr_(static_cast<std::size_t>(v.d + 1)) {
-  const std::int64_t nnz = v.indptr[v.n] - v.indptr[0];
-  rows_ = Aligned<std::int32_t>(static_cast<std::size_t>(nnz), Unset{});
-  data_ = Aligned<unsigned char>(static_cast<std::size_t>(nnz) * kStorageBytes[static_cast<int>(v.storage)], Unset{});
-  if (v.wide_index) count_columns<std::int64_t>(v, ptr_.data());
-  else count_columns<std::int32_t>(v, ptr_.data());
-  for (std::int64_t j = 0; j < d_; ++j) ptr_[static_cast<std::size_t>(j + 1)] += ptr_[static_cast<std::size_t>(j)];
-  std::int64_t groups = 1;
-  while (groups < kMostGroups && 2 * groups * kGroupEntries <= nnz) groups *= 2;
-  groups_ = even_parts(ptr_.data(), d_, groups);
+template <class S, class I>
+void Columns::fill_from(const ProblemView& v, int n_threads) {
+  const I* idx = static_cast<const I*>(v.indices);
+  const S* data = static_cast<const S*>(v.data);
+  const std::size_t d = static_cast<std::size_t>(d_);
+  const int threads = nnz_ < 65536 ? 1 : n_threads;
 
-  // Each owner writes the columns of its range; it finds their entries in each row by a search.
-  const int owners = nnz < 65536 ? 1 : n_threads;
-  const std::vector<std::int64_t> bounds = even_parts(ptr_.data(), d_, owners);
-  Aligned<std::int64_t> next(static_cast<std::size_t>(d_), Unset{});
-  std::copy(ptr_.data(), ptr_.data() + d_, next.data());
+  // Each thread counts the entries of its own share; shares are few where columns are many.
+  const std::int64_t worth = nnz_ / (2 * std::max<std::int64_t>(d_, 1));
+  const int shares = static_cast<int>(std::clamp<std::int64_t>(worth, 1, std::min(threads, kMostShares)));
+  Aligned<std::int32_t> counts(static_cast<std::size_t>(shares) * d);
+  parallel_run(shares, [&](int thread, int of) {
+    for (int share = thread; share < shares; share += of) {
+      std::int32_t* const count = counts.data() + static_cast<std::size_t>(share) * d;
+      for (std::int64_t e = v.indptr[0] + nnz_ * share / shares, end = v.indptr[0] + nnz_ * (share + 1) / shares; e < end; ++e) ++count[idx[e]];
+    }
+  });
+
+  // A counting sort of the columns by class of length; `at` is where each class goes on.
+  std::int64_t at[kClasses + 1] = {};
+  for (std::size_t j = 0; j < d; ++j) {
+    for (int share = 1; share < shares; ++share) counts[j] += counts[static_cast<std::size_t>(share) * d + j];
+    ++at[length_class(counts[j]) + 1];
+  }
+  for (int c = 0; c < kClasses; ++c) at[c + 1] += at[c];
+  shared_ = at[kClasses - 2];
+  used_ = at[kClasses - 1];
+  for (std::size_t j = 0; j < d; ++j) column_[static_cast<std::size_t>(at[length_class(counts[j])]++)] = static_cast<std::int32_t>(j);
+  Aligned<std::int64_t> next(d, Unset{});
+  ptr_[0] = 0;
+  for (std::size_t p = 0; p < d; ++p) {
+    const std::size_t j = static_cast<std::size_t>(column_[p]);
+    next[j] = ptr_[p];
+    ptr_[p + 1] = ptr_[p] + counts[j];
+  }
+
+  // Each owner moves the entries of a range of columns, which it finds in each row by a search: the places that it goes on
+  // writing at are then few enough for a cache.
+  std::vector<std::int64_t> bounds{0};
+  for (std::int64_t j = 0, passed = 0; j < d_; ++j) {
+    if (passed >= nnz_ / threads * static_cast<std::int64_t>(bounds.size()) && static_cast<int>(bounds.size()) < threads) bounds.push_back(j);
+    passed += counts[static_cast<std::size_t>(j)];
+  }
+  const int owners = static_cast<int>(bounds.size());
+  bounds.push_back(d_);
   std::vector<std::int64_t> cuts(static_cast<std::size_t>(std::min(n_, kRowsAtOnce) * (owners + 1)));
   const auto& split = table_->f64.csr_split[v.wide_index];
-  parallel_run(owners, [&](int thread, int count) {
+  S* const to = reinterpret_cast<S*>(data_.data());
+  const std::int64_t alone = ptr_[static_cast<std::size_t>(shared_)];
+  std::fill_n(alone_.data(), n_, 0.0);
+  parallel_run(owners, [&](int thread, int of) {
     for (std::int64_t row = 0; row < n_; row += kRowsAtOnce) {
       const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min(kRowsAtOnce, n_ - row));
-      const std::ptrdiff_t begin = rows * thread / count, end = rows * (thread + 1) / count;
+      const std::ptrdiff_t begin = rows * thread / of, end = rows * (thread + 1) / of;
       split(v.indices, v.indptr + row + begin, end - begin, bounds.data(), owners, cuts.data() + begin * (owners + 1));
       parallel_barrier();
-      for (int owner = thread; owner < owners; owner += count)
-        (storage_ == Storage::f64 ? turn_any<double> : turn_any<float>)(v, cuts.data(), owners, owner, row, rows, next.data(),
-                                                                         rows_.data(), data_.data());
+      for (int owner = thread; owner < owners; owner += of)
+        for (std::ptrdiff_t i = 0; i < rows; ++i) {
+          const std::int64_t* const cut = cuts.data() + i * (owners + 1) + owner;
+          for (std::int64_t e = cut[0]; e < cut[1]; ++e) {
+            const std::int64_t place = next[static_cast<std::size_t>(idx[e])]++;
+            rows_[static_cast<std::size_t>(place)] = static_cast<std::int32_t>(row + i);
+            to[place] = data[e];
+          }
+        }
       parallel_barrier();
     }
   });
+  for (std::int64_t e = alone; e < nnz_; ++e) alone_[static_cast<std::size_t>(rows_[static_cast<std::size_t>(e)])] += value(e) * value(e);
+}
+
+template <class S>
+void Columns::fill(const ProblemView& v, int n_threads) {
+  if (v.wide_index) fill_from<S, std::int64_t>(v, n_threads);
+  else fill_from<S, std::int32_t>(v, n_threads);
+}
+
+Columns::Columns(const ProblemView& v, int n_threads)
+    : table_(v.table), storage_(v.storage), n_(v.n), d_(v.d), nnz_(v.indptr[v.n] - v.indptr[0]) {
+  column_ = Aligned<std::int32_t>(static_cast<std::size_t>(d_), Unset{});
+  ptr_ = Aligned<std::int64_t>(static_cast<std::size_t>(d_ + 1), Unset{});
+  rows_ = Aligned<std::int32_t>(static_cast<std::size_t>(nnz_), Unset{});
+  data_ = Aligned<unsigned char>(static_cast<std::size_t>(nnz_) * kStorageBytes[static_cast<int>(v.storage)], Unset{});
+  alone_ = Aligned<double>(static_cast<std::size_t>(n_), Unset{});
+  if (storage_ == Storage::f64) fill<double>(v, n_threads);
+  else fill<float>(v, n_threads);
+}
+
+// Boundaries of ranges of the columns with more than one entry, of about the same cost each.
+std::vector<std::int64_t> Columns::even_parts(std::int64_t parts) const {
+  const auto cost = [&](std::int64_t j) { return ptr_[static_cast<std::size_t>(j)] + kColumnCost * j; };
+  std::vector<std::int64_t> bounds{0};
+  for (std::int64_t t = 1; t < parts; ++t) {
+    std::int64_t low = bounds.back(), high = shared_;
+    while (low < high) {
+      const std::int64_t middle = (low + high) / 2;
+      if (cost(middle) * parts < cost(shared_) * t) low = middle + 1;
+      else high = middle;
+    }
+    bounds.push_back(low);
+  }
+  bounds.push_back(shared_);
+  return bounds;
+}
+
+double Columns::value(std::int64_t entry) const {
+  if (storage_ == Storage::f64) return reinterpret_cast<const double*>(data_.data())[entry];
+  return static_cast<double>(reinterpret_cast<const float*>(data_.data())[entry]);
 }
 
 std::int64_t Columns::nbytes() const {
-  const std::int64_t nnz = ptr_[static_cast<std::size_t>(d_)];
-  return nnz * (4 + static_cast<std::int64_t>(kStorageBytes[static_cast<int>(storage_)])) + 8 * (d_ + 1);
+  return nnz_ * (4 + static_cast<std::int64_t>(kStorageBytes[static_cast<int>(storage_)])) + 8 * (d_ + 1) + 4 * d_ + 8 * n_;
 }
 
 template <class T>
 bool Columns::transposed(const T* v, std::int64_t k, double* u, int n_threads,
                          const std::function<bool()>& interrupted) const {
-  const std::int64_t parts = 64;
-  const std::vector<std::int64_t> bounds = even_parts(ptr_.data(), d_, parts);
   InterruptCheck check(interrupted);
   std::atomic<std::int64_t> next{0};
-  parallel_run(ptr_[static_cast<std::size_t>(d_)] * k < 16384 ? 1 : n_threads, [&](int thread, int) {
-    for (std::int64_t g; (g = next++) < parts && !check.due(thread);)
-      rows_of<T>(*table_).columns[static_cast<int>(storage_)](ColumnsBlock<T>{
-          data_.data(), rows_.data(), ptr_.data(), bounds[static_cast<std::size_t>(g)], bounds[static_cast<std::size_t>(g + 1)],
-          static_cast<std::ptrdiff_t>(k), v, nullptr, u});
+  parallel_run(nnz_ * k < kSmallWork ? 1 : n_threads, [&](int thread, int) {
+    std::vector<double> found(static_cast<std::size_t>(kColumnsAtOnce * k));
+    for (std::int64_t begin; (begin = kColumnsAtOnce * next++) < d_ && !check.due(thread);) {
+      const std::int64_t end = std::min(d_, begin + kColumnsAtOnce);
+      const auto u_of = [&](std::int64_t j) { return u + column_[static_cast<std::size_t>(j)] * k; };
+      const std::int64_t together = std::min(end, shared_);
+      if (begin < together) {
+        rows_of<T>(*table_).columns[static_cast<int>(storage_)](ColumnsBlock<T>{
+            data_.data(), rows_.data(), ptr_.data() + begin, 0, together - begin, static_cast<std::ptrdiff_t>(k), v, nullptr, found.data()});
+        for (std::int64_t j = begin; j < together; ++j) std::copy_n(found.data() + (j - begin) * k, k, u_of(j));
+      }
+      for (std::int64_t j = std::max(begin, shared_); j < std::min(end, used_); ++j) {
+        const std::int64_t entry = ptr_[static_cast<std::size_t>(j)];
+        const T* from = v + rows_[static_cast<std::size_t>(entry)] * k;
+        const double x = value(entry);
+        double* to = u_of(j);
+        for (std::int64_t c = 0; c < k; ++c) to[c] = x * static_cast<double>(from[c]);
+      }
+      for (std::int64_t j = std::max(begin, used_); j < end; ++j) std::fill_n(u_of(j), k, 0.0);
+    }
   });
   return !check.stopped();
 }
@@ -115,32 +176,56 @@ bool Columns::transposed(const T* v, std::int64_t k, double* u, int n_threads,
 template <class T>
 bool Columns::product(const T* v, std::int64_t k, T* out, int n_threads,
                       const std::function<bool()>& interrupted) const {
-  const std::int64_t groups = static_cast<std::int64_t>(groups_.size()) - 1, count = n_ * k;
-  // The first group sums into `out`, the others beside each other.
-  Aligned<T> others(static_cast<std::size_t>((groups - 1) * count), Unset{});
-  const auto part = [&](std::int64_t g) { return g == 0 ? out : others.data() + (g - 1) * count; };
-  const int threads = ptr_[static_cast<std::size_t>(d_)] * k < 16384 ? 1 : n_threads;
+  // Kernels want whole fours of numbers a row. Three fours are as soon done as four, which fill a vector.
+  const std::int64_t wide = k == 1 ? 1 : k % 16 > 8 ? (k + 15) / 16 * 16 : (k + 3) / 4 * 4;
+  const std::int64_t count = n_ * wide, each = wide == 1 ? kGroupEntries : kPanelGroupEntries;
+  std::int64_t groups = 1;
+  while (groups < kMostGroups && 2 * groups * each <= nnz_) groups *= 2;
+  const std::vector<std::int64_t> bounds = even_parts(groups);
+  // The first group sums into `out` where that has its shape, the others beside each other.
+  const bool padded = wide != k;
+  Aligned<T> others(static_cast<std::size_t>((groups - 1 + 2 * padded) * count), Unset{});
+  T* const first = padded ? others.data() + groups * count : out;
+  const auto part = [&](std::int64_t g) { return g == 0 ? first : others.data() + (g - 1) * count; };
+  T* const filled = padded ? others.data() + (groups - 1) * count : nullptr;
+  const T* const from = padded ? filled : v;
   InterruptCheck check(interrupted);
   std::atomic<std::int64_t> next{0};
-  parallel_run(threads, [&](int thread, int of) {
+  parallel_run(nnz_ * k < kSmallWork ? 1 : n_threads, [&](int thread, int of) {
+    const std::int64_t begin = n_ * thread / of, end = n_ * (thread + 1) / of;
+    if (padded) {
+      for (std::int64_t i = begin; i < end; ++i) std::fill(std::copy_n(v + i * k, k, filled + i * wide), filled + (i + 1) * wide, T(0));
+      parallel_barrier();
+    }
     for (std::int64_t g; (g = next++) < groups;) {
-      std::fill(part(g), part(g) + count, T(0));
-      const std::int64_t begin = groups_[static_cast<std::size_t>(g)], end = groups_[static_cast<std::size_t>(g + 1)];
-      const std::int64_t step = std::max<std::int64_t>(1, (end - begin + 15) / 16);
-      for (std::int64_t j = begin; j < end && !check.due(thread); j += step) {
-        const ColumnsBlock<T> b{data_.data(), rows_.data(), ptr_.data(), j, std::min(end, j + step), static_cast<std::ptrdiff_t>(k),
-                                v, part(g), nullptr};
-        rows_of<T>(*table_).columns[static_cast<int>(storage_)](b);
+      T* const to = part(g);
+      if (g == 0) {
+        for (std::int64_t i = 0; i < n_; ++i) {
+          const T square = static_cast<T>(alone_[static_cast<std::size_t>(i)]);
+          for (std::int64_t c = i * wide; c < (i + 1) * wide; ++c) to[c] = square * from[c];
+        }
+      } else {
+        std::fill(to, to + count, T(0));
       }
+      const std::int64_t stop = bounds[static_cast<std::size_t>(g) + 1];
+      const std::int64_t step = std::max<std::int64_t>(1, (stop - bounds[static_cast<std::size_t>(g)] + 15) / 16);
+      for (std::int64_t j = bounds[static_cast<std::size_t>(g)]; j < stop && !check.due(thread); j += step)
+        rows_of<T>(*table_).columns[static_cast<int>(storage_)](ColumnsBlock<T>{
+            data_.data(), rows_.data(), ptr_.data(), j, std::min(stop, j + step), static_cast<std::ptrdiff_t>(wide), from, to, nullptr});
     }
     parallel_barrier();
     if (check.stopped()) return;
-    const std::int64_t begin = count * thread / of, end = count * (thread + 1) / of;
-    for (std::int64_t left = 1; left < groups; left *= 2)
-      for (std::int64_t g = 0; g + left < groups; g += 2 * left) {
-        T *to = part(g), *from = part(g + left);
-        for (std::int64_t i = begin; i < end; ++i) to[i] += from[i];
-      }
+    // The tree over the groups, a few lines of all of them at a time.
+    for (std::int64_t row = begin; row < end; row += kSumRows) {
+      const std::int64_t low = row * wide, high = std::min(end, row + kSumRows) * wide;
+      for (std::int64_t left = 1; left < groups; left *= 2)
+        for (std::int64_t g = 0; g + left < groups; g += 2 * left) {
+          T *to = part(g), *more = part(g + left);
+          for (std::int64_t i = low; i < high; ++i) to[i] += more[i];
+        }
+      if (padded)
+        for (std::int64_t i = row; i < std::min(end, row + kSumRows); ++i) std::copy_n(first + i * wide, k, out + i * k);
+    }
   });
   return !check.stopped();
 }

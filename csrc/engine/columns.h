@@ -11,7 +11,7 @@ namespace nag {
 
 class Columns {
  public:
-  // Reads the view's CSR once; the copy takes the bytes of its data, four for each entry and eight for each column.
+  // Reads the view's CSR; the copy takes the bytes of its data, four for each entry, twelve for each column, eight for each row.
   Columns(const ProblemView& view, int n_threads);
 
   std::int64_t nbytes() const;
@@ -26,13 +26,24 @@ class Columns {
   bool transposed(const T* v, std::int64_t k, double* u, int n_threads, const std::function<bool()>& interrupted) const;
 
  private:
+  template <class S>
+  void fill(const ProblemView& view, int threads);
+  template <class S, class I>
+  void fill_from(const ProblemView& view, int threads);
+  std::vector<std::int64_t> even_parts(std::int64_t parts) const;
+  double value(std::int64_t entry) const;
+
   const KernelTable* table_;
   Storage storage_;
-  std::int64_t n_, d_;
+  std::int64_t n_, d_, nnz_;
+  // Columns stand by classes of length, the longest first, then those of one entry from `shared_` on, then the empty ones from
+  // `used_` on; in a class they keep their order. Place j holds column column_[j], with the entries ptr_[j] to ptr_[j + 1].
+  std::int64_t shared_ = 0, used_ = 0;
+  Aligned<std::int32_t> column_;
   Aligned<std::int64_t> ptr_;
   Aligned<std::int32_t> rows_;
   Aligned<unsigned char> data_;
-  std::vector<std::int64_t> groups_;  // where each group of columns begins, and d
+  Aligned<double> alone_;  // of each row: the squares of its entries in columns of one entry, which add a diagonal to X X'
 };
 
 }  // namespace nag

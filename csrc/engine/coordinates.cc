@@ -21,15 +21,31 @@ double dot(const double* a, const double* b, std::int64_t m) {
   return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
 }
 
-double violation_at(double q, double w, double l1, bool positive) {
-  if (w != 0) return std::fabs(q + std::copysign(l1, w));
-  return std::max((positive ? -q : std::fabs(q)) - l1, 0.0);
+struct Interval {
+  double lower = -INFINITY, upper = INFINITY;
+};
+
+// How far zero is from q + l1 d|w| + the normal cone of the interval at w.
+double violation_at(double q, double w, double l1, Interval box) {
+  const double down = w <= box.lower ? -INFINITY : (w > 0 ? q + l1 : q - l1);  // what a step down gains, up:
+  const double up = w >= box.upper ? -INFINITY : (w < 0 ? l1 - q : -q - l1);
+  return std::max(std::max(down, up), 0.0);
 }
 
-double minimiser(double target, double threshold, bool positive) {
-  if (target > threshold) return target - threshold;
-  return target < -threshold && !positive ? target + threshold : 0.0;
+double minimiser(double target, double threshold, Interval box) {
+  const double soft = target > threshold ? target - threshold : (target < -threshold ? target + threshold : 0.0);
+  return std::min(std::max(soft, box.lower), box.upper);
 }
+
+// The piece of the interval about w on which l1 |.| is linear.
+Interval piece_about(double w, double l1, Interval box) {
+  if (l1 > 0 && w > 0) return {std::max(box.lower, 0.0), box.upper};
+  if (l1 > 0 && w < 0) return {box.lower, std::min(box.upper, 0.0)};
+  return box;
+}
+
+// Whether w may move both ways on its piece.
+bool is_free(double w, double l1, Interval box) { return (w != 0 || l1 == 0) && w > box.lower && w < box.upper; }
 
 class Columns {
  public:
@@ -114,7 +130,7 @@ class Solver {
       if (interrupted()) return -1;
       support_.clear();
       for (std::int64_t j = 0; j < p_; ++j)
-        if (w_[j] != 0) support_.push_back(j);
+        if (is_free(w_[j], how_.l1, box(j))) support_.push_back(j);
       for (int sweep = 0; sweep < kShortSweeps; ++sweep) {
         double met = 0;
         for (const std::int64_t j : support_) met = std::max(met, move(j));
@@ -143,6 +159,9 @@ class Solver {
   static constexpr double kConstant = 1e-13;
 
   static std::size_t at(std::int64_t j) { return static_cast<std::size_t>(j); }
+  Interval box(std::int64_t j) const {
+    return {how_.lower == nullptr ? -INFINITY : how_.lower[j], how_.upper == nullptr ? INFINITY : how_.upper[j]};
+  }
   // With b minimised out, A stands for its centred columns x_j - e_j/total, e_j = <x_j, v>: vt_ holds v times the raw
   // margins, and what their weighted mean `centre_` changes is subtracted where it is read.
   double slope(std::int64_t j) const {
@@ -155,7 +174,7 @@ class Solver {
     const double h = h_[at(j)];
     if (!(h > 0)) return 0.0;  // without curvature the column is zero (or a constant), and so is its gradient
     const double q = slope(j), old = w_[j];
-    const double to = minimiser(old - q / h, how_.l1 / h, how_.positive), met = violation_at(q, old, how_.l1, how_.positive);
+    const double to = minimiser(old - q / h, how_.l1 / h, box(j)), met = violation_at(q, old, how_.l1, box(j));
     if (to != old) {
       X_.add_weighted(j, to - old, vt_.data());
       if (how_.intercept && total_ > 0) centre_ += (to - old) * e_[at(j)] / total_;
@@ -188,10 +207,10 @@ class Solver {
     return square + data;
   }
 
-  // Towards the minimum on the support, its signs held. Returns whether a coefficient reached zero on the way.
+  // Towards the minimum on the support, its signs held. Returns whether a coefficient reached zero, or a bound, on the way.
   bool conjugate_gradients() {
     support_.erase(std::remove_if(support_.begin(), support_.end(),
-                                  [this](std::int64_t j) { return w_[j] == 0 || !(h_[at(j)] > 0); }),
+                                  [this](std::int64_t j) { return !is_free(w_[j], how_.l1, box(j)) || !(h_[at(j)] > 0); }),
                    support_.end());
     const std::size_t m = support_.size();
     if (m < 2) return false;
@@ -220,34 +239,43 @@ class Solver {
       for (std::size_t k = 0; k < m; ++k) d[k] = r[k] / h_[at(support_[k])] + next / rz * d[k];
       rz = next;
     }
-    // Coefficients that would change sign stop at zero, or all stop where the first does: as the value falls more.
+    // Coefficients that would change sign stop at zero, and those in a box at its ends; or all stop where the first does: as the
+    // value falls more.
     double least = 1;
     std::size_t first = m;
-    std::vector<double> clipped = x;
+    std::vector<double> clipped = x, stop(m, NAN);
     for (std::size_t k = 0; k < m; ++k) {
       const std::int64_t j = support_[k];
-      if (w_[j] * (w_[j] + x[k]) >= 0) continue;
-      clipped[k] = -w_[j];
-      if (-w_[j] / x[k] < least) {
-        least = -w_[j] / x[k];
+      const Interval piece = piece_about(w_[j], how_.l1, box(j));
+      const double to = w_[j] + x[k];
+      if (to >= piece.lower && to <= piece.upper) continue;
+      stop[k] = to < piece.lower ? piece.lower : piece.upper;
+      clipped[k] = stop[k] - w_[j];
+      if (first == m || clipped[k] / x[k] < least) {
+        least = std::min(clipped[k] / x[k], 1.0);
         first = k;
       }
     }
     if (first < m) {
       for (double& c : x) c *= least;
-      x[first] = -w_[support_[first]];
+      x[first] = clipped[first];
     }
     const double fall = change(x, start, y), fall_clipped = first < m ? change(clipped, start, y) : fall;
     if (!(std::min(fall, fall_clipped) < 0)) return false;
     const std::vector<double>& c = fall_clipped < fall ? clipped : x;
     spread(c, y);
     centre_ += mean_of(c);
-    for (std::size_t k = 0; k < m; ++k) w_[support_[k]] += c[k];
+    for (std::size_t k = 0; k < m; ++k) {
+      double& w = w_[support_[k]];
+      const bool stopped = !std::isnan(stop[k]) && (&c == &clipped || k == first);
+      const Interval piece = piece_about(w, how_.l1, box(support_[k]));
+      w = stopped ? stop[k] : std::min(std::max(w + c[k], piece.lower), piece.upper);  // a sum may miss the end by its rounding
+    }
     for (std::size_t i = 0; i < n_; ++i) vt_[i] += y[i];
     return first < m;
   }
 
-  // What a step on the support changes in the value: signs hold, so l1 is linear along it.
+  // What a step on the support changes in the value: l1 is linear along it, as signs hold.
   double change(const std::vector<double>& c, const std::vector<double>& start, std::vector<double>& y) const {
     double sum = 0.5 * spread(c, y);
     for (std::size_t k = 0; k < c.size(); ++k) sum += c[k] * start[k];
@@ -276,16 +304,18 @@ double minimise_on_columns(const ColumnsView& A, const double* v, const double* 
   return left;
 }
 
-double sweep_on_gram(const double* C, std::int64_t p, double l1, bool positive, double accuracy, std::int64_t sweeps, double* w, double* q) {
+double sweep_on_gram(const double* C, std::int64_t p, double l1, const double* lower, const double* upper, double accuracy, std::int64_t sweeps,
+                     double* w, double* q) {
   double worst = 0;
   for (std::int64_t sweep = 0; sweep < sweeps; ++sweep) {
     worst = 0;
     for (std::int64_t j = 0; j < p; ++j) {
       const double h = C[j * p + j];
-      const double met = violation_at(q[j], w[j], l1, positive);
+      const Interval box{lower == nullptr ? -INFINITY : lower[j], upper == nullptr ? INFINITY : upper[j]};
+      const double met = violation_at(q[j], w[j], l1, box);
       if (!(met > accuracy) || !(h > 0)) continue;
       worst = std::max(worst, met);
-      const double to = minimiser(w[j] - q[j] / h, l1 / h, positive), change = to - w[j];
+      const double to = minimiser(w[j] - q[j] / h, l1 / h, box), change = to - w[j];
       if (change == 0) continue;
       w[j] = to;
       const double* row = C + j * p;

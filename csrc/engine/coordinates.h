@@ -1,4 +1,4 @@
-// A quadratic plus l1, minimised coordinate by coordinate: on a small Gram matrix, or on columns of X where that matrix
+// A quadratic plus l1, perhaps in a box, minimised coordinate by coordinate: on a small Gram matrix, or on columns of X where that matrix
 // would be larger than the columns. One thread, float64; the bits depend on nothing but the arguments.
 #pragma once
 #include <cstdint>
@@ -18,19 +18,21 @@ struct QuadraticL1 {
   double l1 = 0, l2 = 0;
   bool intercept = false;   // a coefficient b of a column of ones, free: it is minimised out, which centres the columns
   double slope_b = 0;       // the gradient in b at w0
-  bool positive = false;    // coefficients must be >= 0
+  const double* lower = nullptr;  // p of them, what coefficients are bounded by from below; null for nothing
+  const double* upper = nullptr;  // and from above
   double accuracy = 0;      // largest violation of the optimality conditions to end with
   std::int64_t rounds = 0;  // at most
 };
 
-// min over w of <g, w - w0> + (w - w0)'H(w - w0)/2 + l1 |w|, H = A diag(v) A' + l2 I (A's rows are the columns; the l2
+// min over w in the box of <g, w - w0> + (w - w0)'H(w - w0)/2 + l1 |w|, H = A diag(v) A' + l2 I (A's rows are the columns; the l2
 // term of the value at w0 is in g). w goes from w0 to the solution, b to what the intercept changes by, t (n) becomes
 // A'(w - w0) + b. Returns the violation that is left, or -1 when interrupted.
 double minimise_on_columns(const ColumnsView& A, const double* v, const double* g, const QuadraticL1& how, double* w, double* b, double* t,
                            const std::function<bool()>& interrupted);
 
-// Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1 |w|: w and the gradient q are updated in place. Returns the
-// largest violation that the last sweep met.
-double sweep_on_gram(const double* C, std::int64_t p, double l1, bool positive, double accuracy, std::int64_t sweeps, double* w, double* q);
+// Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1 |w| within lower <= w <= upper (null for no bound): w and the
+// gradient q are updated in place. Returns the largest violation that the last sweep met.
+double sweep_on_gram(const double* C, std::int64_t p, double l1, const double* lower, const double* upper, double accuracy, std::int64_t sweeps,
+                     double* w, double* q);
 
 }  // namespace nag

@@ -89,7 +89,7 @@ class DensePass {
     const std::size_t node_size = wants_grad() ? node_ : 1;
     std::atomic<std::int64_t> next{0};
     InterruptCheck check(q_.interrupted);
-    parallel_run(threads, [&](int thread, int) {
+    parallel_pass(threads, [&](int thread, int) {
       Workspace w(*this);
       TreeSum tree(node_size, std::min(level, ceil_log2(leaves)) + 1);
       for (std::int64_t i; (i = next++) < subtrees;) {
@@ -141,7 +141,7 @@ class DensePass {
     const std::int64_t begin = first_leaf * cut_.leaf, end = std::min(v_.n, end_leaf * cut_.leaf);
     PipeBlock<T> b{};
     b.d = static_cast<std::ptrdiff_t>(v_.d);
-    b.ldx = in_place_ ? ldx_ : dpad_;
+    b.ldx = b.ldp = in_place_ ? ldx_ : dpad_;
     b.group = 4;
     b.far = v_.d * item_ <= kFixedAheadRowBytes ? kFixedAhead : kRowAhead;
     b.ask_ahead = direct_ && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;

@@ -1,5 +1,6 @@
 // X' diag(c) X from blocks of rows that are packed once (kernels/panels.h) and multiplied while they are in cache. The
 // gradient rides along as one more row of the product: with s*r where a column of c*x would stand, it gathers sum s r x.
+// So do the targets, with c*(y - origin) there.
 // Few columns: a thread takes whole leaves, which add up in the fixed tree. Many: all threads pack one block together and
 // share the tiles of one matrix of totals, to which blocks are added in order. Either way the bits do not depend on how
 // many threads there are. Memory beyond X: (few) some 8 MB of nodes, (many) one matrix and a packed block.
@@ -31,7 +32,7 @@ class SecondPass {
     weighted_ = hessian_ || q.v != nullptr || v.s != nullptr || q.factors != nullptr;
     ones_ = v.fit_intercept || v.shift != 0.0;
     columns_ = static_cast<std::ptrdiff_t>(v.d) + (ones_ ? 1 : 0);
-    rows_ = columns_ + (hessian_ ? 1 : 0);
+    rows_ = columns_ + (hessian_ || q.targets ? 1 : 0);
     col_vectors_ = (columns_ + lanes_ - 1) / lanes_;
     row_vectors_ = (rows_ + lanes_ - 1) / lanes_;
     total_ = static_cast<std::size_t>(lanes_ * lanes_ * row_vectors_ * (row_vectors_ + 1) / 2);
@@ -78,7 +79,7 @@ class SecondPass {
   double fill(std::int64_t row, std::ptrdiff_t rows, Block& b, std::ptrdiff_t at) const {
     T* P = b.P.data() + at * lanes_;
     pack(row, rows, P);
-    if (!weighted_) return 0.0;
+    if (!weighted_) return q_.targets ? put_targets(row, rows, nullptr, P) : 0.0;
     alignas(64) T c[kPackRows + 16], z[kPackRows + 16], sr[kPackRows + 16];
     double value = 0;
     if (hessian_) {
@@ -98,10 +99,26 @@ class SecondPass {
     T* Q = b.Q.data() + at * lanes_;
     panel_.scale(P, ld_, rows, col_vectors_, c, Q);
     if (hessian_) {
-      T* g = Q + columns_ / lanes_ * ld_ * lanes_ + columns_ % lanes_;
+      T* g = beyond_columns(Q);
       for (std::ptrdiff_t i = 0; i < rows; ++i) g[i * lanes_] = sr[i];
     }
-    return value;
+    return q_.targets ? put_targets(row, rows, c, Q) : value;
+  }
+
+  T* beyond_columns(T* Q) const { return Q + columns_ / lanes_ * ld_ * lanes_ + columns_ % lanes_; }
+
+  // c*(y - origin) beside the columns; returns the sum of c*(y - origin)^2. Null c: ones.
+  double put_targets(std::int64_t row, std::ptrdiff_t rows, const T* c, T* Q) const {
+    const T* y = vectors_.y;
+    T* to = beyond_columns(Q);
+    double squares = 0;
+    for (std::ptrdiff_t i = 0; i < rows; ++i) {
+      const double t = static_cast<double>(y[q_.rows ? q_.rows[row + i] : row + i]) - q_.origin;
+      const double ct = c ? static_cast<double>(c[i]) * t : t;
+      to[i * lanes_] = static_cast<T>(ct);
+      squares += ct * t;
+    }
+    return squares;
   }
 
   void pack(std::int64_t row, std::ptrdiff_t rows, T* P) const {
@@ -143,7 +160,7 @@ class SecondPass {
     const std::int64_t subtrees = ((leaves - 1) >> level) + 1;
     Aligned<double> nodes(static_cast<std::size_t>(subtrees) * node);
     std::atomic<std::int64_t> next{0};
-    parallel_run(threads, [&](int thread, int) {
+    parallel_pass(threads, [&](int thread, int) {
       Block block(*this);
       std::vector<double> leaf(node);
       TreeSum tree(node, level + 1);
@@ -196,7 +213,7 @@ class SecondPass {
     // Counters run on from block to block, so that no thread has to reset them.
     std::atomic<std::int64_t> piece{0}, task{0};
     std::atomic<bool> stop{false};
-    parallel_run(q_.n_threads, [&](int thread, int count) {
+    parallel_pass(q_.n_threads, [&](int thread, int count) {
       std::int64_t piece_base = 0, task_base = 0;
       for (std::int64_t row = 0; row < m_; row += ld_) {
         const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(ld_, m_ - row));
@@ -290,7 +307,8 @@ class SecondPass {
 }  // namespace
 
 SecondResult run_second(const ProblemView& problem, const SecondRequest& request) {
-  if (problem.sparse && has_few_entries(problem, request)) return run_second_sparse(problem, request);
+  // Targets ride along in panels alone.
+  if (problem.sparse && !request.targets && has_few_entries(problem, request)) return run_second_sparse(problem, request);
   if (problem.compute == Compute::f64) return SecondPass<double>(problem, request).run();
   return SecondPass<float>(problem, request).run();
 }

@@ -6,6 +6,7 @@ namespace nag {
 
 // What one call asks for. Vectors are of the compute type, n of them; null pointers are not wanted.
 //   gram:     out = (1/S) sum s v x x'                       over all rows, or the `count` rows named by `rows`
+//   moments:  the same with `targets`, and with value = (1/S) sum s v (y - origin)^2, grad = (1/S) sum s v (y - origin) x
 //   hessian:  out = (1/S) sum s phi'' x x', with value, gradient, margins z and residuals r at w (k = 1)
 // x holds a last entry 1 where the problem has an intercept. out is w_rows x w_rows in C order, both triangles.
 struct SecondRequest {
@@ -13,7 +14,9 @@ struct SecondRequest {
   const std::int64_t* rows = nullptr;
   std::int64_t count = 0;
   const void* factors = nullptr;  // by which each of those counts, of the compute type; null: one
-  const double* w = nullptr;  // null: gram
+  const double* w = nullptr;  // null: gram or moments
+  bool targets = false;
+  double origin = 0.0;
   double* out = nullptr;
   double* grad = nullptr;
   void* z = nullptr;

@@ -15,6 +15,10 @@ namespace {
 // Below this many elements a second thread costs more to wake than it saves. It changes time only.
 constexpr std::size_t kElementsPerThread = 16384;
 
+// A list of small tensors is a walk over memory that no processor foresees: a tensor asks for the first lines of one that is
+// so many places behind it. Larger ones are foreseen soon enough.
+constexpr std::size_t kSmallTensor = 512, kTensorsAhead = 8;
+
 constexpr std::size_t kScratchLeaf = kUpdateLeaf * sizeof(double);
 
 std::size_t bytes_of(UpdateNumber number) {
@@ -32,6 +36,16 @@ std::size_t leaves_of(std::size_t count) { return (count + kUpdateLeaf - 1) / kU
 
 char* at(void* base, std::size_t element, std::size_t bytes) {
   return base == nullptr ? nullptr : static_cast<char*>(base) + element * bytes;
+}
+
+void ask_for(const UpdateSpan& span) {
+#if defined(__GNUC__)
+  __builtin_prefetch(span.param, 1);
+  __builtin_prefetch(span.grad);
+  if (span.buffer != nullptr) __builtin_prefetch(span.buffer, 1);
+#else
+  (void)span;
+#endif
 }
 
 // The leaf that starts at element `start` of a dense tensor.
@@ -119,6 +133,9 @@ class Team {
     std::size_t from = leaf;
     for (std::size_t i = tensor; i <= last_tensor && i < list_.size(); ++i, from = 0) {
       const UpdateTensor& t = list_.tensor(i);
+      if (t.whole.count <= kSmallTensor && i + kTensorsAhead <= last_tensor && i + kTensorsAhead < list_.size()) {
+        ask_for(list_.tensor(i + kTensorsAhead).whole);
+      }
       const std::size_t end = i == last_tensor ? last_leaf : leaves_of(t.whole.count);
       const std::size_t base = list_.first_leaf(i);
       for (std::size_t l = from; l < end; ++l) visit(t, l * kUpdateLeaf, base + l);

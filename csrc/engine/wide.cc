@@ -41,10 +41,11 @@ class WidePass {
     Handshake others(threads);
     std::vector<Owner> owners;
     for (int t = 0; t < threads; ++t) owners.emplace_back(*this, t, threads, ceil_log2(leaves) + 1);
-    parallel_run(threads, [&](int thread, int count) {
+    parallel_pass(threads, [&](int thread, int count) {
       // A runtime that grants fewer threads than asked leaves some owners to each.
       std::vector<Owner*> mine;
       for (int t = thread; t < threads; t += count) mine.push_back(&owners[static_cast<std::size_t>(t)]);
+      for (Owner* o : mine) o->clear();
       try {
         if (!sweep_rows(thread, count, mine, others, check)) return;
         for (Owner* o : mine) finish(*o);
@@ -73,14 +74,18 @@ class WidePass {
   static constexpr std::int64_t kLeafRows = sizeof(T) == 8 ? 256 : 128;
   static constexpr std::int64_t kFinished = std::numeric_limits<std::int64_t>::max();
 
-  // Half a page between w and g: a load whose address ends in the same 12 bits as an earlier store waits for it.
-  static constexpr std::ptrdiff_t kSkew = 2048 / static_cast<std::ptrdiff_t>(sizeof(T));
+  // w, g and the rows start at different places of a page: a load whose address ends in the same 12 bits as an earlier
+  // store waits for it.
+  static constexpr std::ptrdiff_t kPage = 4096, kSkewG = 2048, kSkewRows = 1024;
 
   struct Owner {
     std::int64_t first_panel, end_panel;
     std::ptrdiff_t first_column, columns;
-    Aligned<T> g_block;
+    Aligned<char> block;  // of the gradient and of the rows last read, in one piece: it fills the cache's sets evenly
     T* g;
+    char* rows;  // as stored, in slots of a panel; each turn of a slot reads the rows before and leaves the next ones there
+    std::ptrdiff_t slot_bytes;
+    std::int64_t slot = 0;
     TreeSum tree, sums;
     double total[2] = {0, 0};  // of s*r, and of the value
     bool finite = true;        // these and the columns' gradient, where the caller asks
@@ -88,7 +93,13 @@ class WidePass {
         : first_panel(p.panels_ * t / count), end_panel(p.panels_ * (t + 1) / count),
           first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
           columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
-          g_block(static_cast<std::size_t>(columns + kSkew)), g(g_block.data() + kSkew), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {}
+          slot_bytes(p.group_ * kPanel * p.item_), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {
+      const std::ptrdiff_t of_g = pad_to(columns * static_cast<std::ptrdiff_t>(sizeof(T)), kPage);
+      block = Aligned<char>(static_cast<std::size_t>(kSkewG + of_g + kSkewRows + (panels() + lag()) * slot_bytes), Unset{});
+      g = reinterpret_cast<T*>(block.data() + kSkewG);
+      rows = block.data() + kSkewG + of_g + kSkewRows;
+    }
+    void clear() { std::fill(g, g + columns, T(0)); }
     std::int64_t panels() const { return end_panel - first_panel; }
     std::int64_t lag() const { return std::min(kLag, panels()); }
   };
@@ -136,6 +147,10 @@ class WidePass {
     PipeBlock<T> b{};
     b.group = group_;
     b.ldx = v_.row_stride / item_;
+    b.ldp = kPanel;
+    // The slot holds what was read panels() + lag() panels ago: the previous rows' share of prev_panel.
+    b.copy = wants_grad() ? o.rows + o.slot * o.slot_bytes : nullptr;
+    if (++o.slot == o.panels() + o.lag()) o.slot = 0;
     b.far = kAhead;
     b.pieces = true;
     b.r = r;
@@ -148,14 +163,14 @@ class WidePass {
     b.z = partial_[next % 3].data() + panel * group_;
     PipeBlock<T> c = b;
     c.d = columns_of(prev_panel);
-    c.prev = at(prev, prev_panel);
+    c.prev = b.copy;
     c.prev_rows = wants_grad() ? rows_of_group(prev) : 0;
     c.g = o.g + (prev_panel * kPanel - o.first_column);
-    if (b.d != c.d) {  // the last panel of a row is narrower
-      pipe(b);
-      c.next_rows = 0;
-    }
+    if (b.d == c.d) return pipe(c);
+    // The last panel of a row is narrower. The slot is read before it is written.
+    c.next_rows = 0;
     pipe(c);
+    pipe(b);
   }
 
   std::ptrdiff_t columns_of(std::int64_t panel) const {
@@ -216,7 +231,7 @@ class WidePass {
   void push(Owner& o, const double* leaf_sums) {
     if (wants_grad() && o.columns > 0) {
       o.tree.push([&](double* node, bool add) { kernels_.fold(node, o.g, o.columns, add); });
-      std::fill(o.g, o.g + o.columns, T(0));
+      o.clear();
     }
     o.sums.push([&](double* node, bool add) {
       for (int i = 0; i < 2; ++i) node[i] = (add ? node[i] : 0.0) + leaf_sums[i];

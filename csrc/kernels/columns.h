@@ -1,5 +1,6 @@
 // X X'v a column at a time: u = x_j'v is gathered and handed out again while the column is at hand, so that nothing of the
-// size of X'v exists. Included inside the per-ISA namespace.
+// size of X'v exists. Included inside the per-ISA namespace. Where z is wanted k is one or a multiple of four: a masked load
+// of the last lanes would wait for the stores to the rows that share its cache line.
 // Accumulators: T over at most kColumnChain entries of a column, chains in double; T for z, as for every margin.
 
 constexpr int64_t kColumnChain = 512;
@@ -36,48 +37,116 @@ void columns_one(const ColumnsBlock<typename V::T>& b) {
   }
 }
 
-// The columns of v and z from c0 on: NV vectors, the last of them with n lanes.
+// u alone, from column c0 of v on: NV vectors, the last of them with n lanes.
 template <class V, class S, int NV>
 void columns_panel(const ColumnsBlock<typename V::T>& b, ptrdiff_t c0, int n) {
   using T = typename V::T;
   const S* data = static_cast<const S*>(b.data);
-  alignas(64) double wide[NV * V::N];
   alignas(64) T lanes[NV * V::N];
   for (int64_t j = b.first; j < b.end; ++j) {
-    const int64_t begin = b.ptr[j], end = b.ptr[j + 1];
-    V a[NV];
-    for (int u = 0; u < NV; ++u) a[u] = V::zero();
-    const bool exact = b.u != nullptr || end - begin > kColumnChain;
-    if (exact)
-      for (double& x : wide) x = 0;
-    for (int64_t c = begin; c < end; c += kColumnChain) {
-      const int64_t stop = end - c < kColumnChain ? end : c + kColumnChain;
+    double wide[NV * V::N] = {};
+    for (int64_t c = b.ptr[j]; c < b.ptr[j + 1]; c += kColumnChain) {
+      const int64_t stop = b.ptr[j + 1] - c < kColumnChain ? b.ptr[j + 1] : c + kColumnChain;
+      V a[NV];
+      for (int u = 0; u < NV; ++u) a[u] = V::zero();
       for (int64_t e = c; e < stop; ++e) {
         const V x = V::set1(static_cast<T>(data[e]));
         const T* v = b.v + static_cast<ptrdiff_t>(b.rows[e]) * b.k + c0;
         for (int u = 0; u < NV - 1; ++u) a[u] = fma(x, V::load(v + u * V::N), a[u]);
         a[NV - 1] = fma(x, V::load_n(v + (NV - 1) * V::N, n), a[NV - 1]);
       }
-      if (!exact) break;
-      for (int u = 0; u < NV; ++u) {
-        a[u].store(lanes + u * V::N);
-        a[u] = V::zero();
-      }
+      for (int u = 0; u < NV; ++u) a[u].store(lanes + u * V::N);
       for (int q = 0; q < NV * V::N; ++q) wide[q] += static_cast<double>(lanes[q]);
     }
-    if (exact) {
-      if (b.u != nullptr)
-        for (int q = 0; q < (NV - 1) * V::N + n; ++q) b.u[j * b.k + c0 + q] = wide[q];
-      if (b.z == nullptr) continue;
-      for (int q = 0; q < NV * V::N; ++q) lanes[q] = static_cast<T>(wide[q]);
+    for (int q = 0; q < (NV - 1) * V::N + n; ++q) b.u[j * b.k + c0 + q] = wide[q];
+  }
+}
+
+// Four lanes, loaded and stored whole.
+template <class T>
+struct Four {
+  T x[4];
+  NAG_INLINE void add(T s, const T* p) {
+    for (int q = 0; q < 4; ++q) x[q] += s * p[q];
+  }
+};
+
+// z alone, from column c0 of v on: NV vectors and NQ times four lanes.
+template <class V, class S, int NV, int NQ>
+void columns_through(const ColumnsBlock<typename V::T>& b, ptrdiff_t c0) {
+  using T = typename V::T;
+  constexpr int kLanes = NV * V::N + 4 * NQ;
+  // By value: stores to z might change what the block points at, for all that a compiler can tell.
+  const S* const data = static_cast<const S*>(b.data);
+  const int32_t* const rows = b.rows;
+  const T* const v0 = b.v + c0;
+  T* const z0 = b.z + c0;
+  const ptrdiff_t k = b.k;
+  for (int64_t j = b.first; j < b.end; ++j) {
+    const int64_t begin = b.ptr[j], end = b.ptr[j + 1];
+    V a[NV + 1];
+    Four<T> f[NQ + 1];
+    const auto clear = [&]() NAG_ALWAYS {
+      for (int u = 0; u < NV; ++u) a[u] = V::zero();
+      for (int q = 0; q < NQ; ++q) f[q] = Four<T>{};
+    };
+    const auto gather = [&](int64_t from, int64_t to) NAG_ALWAYS {
+      for (int64_t e = from; e < to; ++e) {
+        const T x = static_cast<T>(data[e]);
+        const T* v = v0 + static_cast<ptrdiff_t>(rows[e]) * k;
+        for (int u = 0; u < NV; ++u) a[u] = fma(V::set1(x), V::load(v + u * V::N), a[u]);
+        for (int q = 0; q < NQ; ++q) f[q].add(x, v + NV * V::N + 4 * q);
+      }
+    };
+    clear();
+    if (end - begin <= kColumnChain) {
+      gather(begin, end);
+    } else {
+      alignas(64) T lanes[kLanes];
+      double wide[kLanes] = {};
+      for (int64_t c = begin; c < end; c += kColumnChain) {
+        gather(c, end - c < kColumnChain ? end : c + kColumnChain);
+        for (int u = 0; u < NV; ++u) a[u].store(lanes + u * V::N);
+        NAG_COPY(lanes + NV * V::N, f, NQ * sizeof(Four<T>));
+        for (int q = 0; q < kLanes; ++q) wide[q] += static_cast<double>(lanes[q]);
+        clear();
+      }
+      for (int q = 0; q < kLanes; ++q) lanes[q] = static_cast<T>(wide[q]);
       for (int u = 0; u < NV; ++u) a[u] = V::load(lanes + u * V::N);
+      NAG_COPY(f, lanes + NV * V::N, NQ * sizeof(Four<T>));
     }
     for (int64_t e = begin; e < end; ++e) {
-      const V x = V::set1(static_cast<T>(data[e]));
-      T* z = b.z + static_cast<ptrdiff_t>(b.rows[e]) * b.k + c0;
-      for (int u = 0; u < NV - 1; ++u) fma(x, a[u], V::load(z + u * V::N)).store(z + u * V::N);
-      T* last = z + (NV - 1) * V::N;
-      fma(x, a[NV - 1], V::load_n(last, n)).store_n(last, n);
+      const T x = static_cast<T>(data[e]);
+      T* z = z0 + static_cast<ptrdiff_t>(rows[e]) * k;
+      for (int u = 0; u < NV; ++u) fma(V::set1(x), a[u], V::load(z + u * V::N)).store(z + u * V::N);
+      for (int q = 0; q < NQ; ++q) {
+        Four<T> t;
+        NAG_COPY(&t, z + NV * V::N + 4 * q, sizeof t);
+        t.add(x, f[q].x);
+        NAG_COPY(z + NV * V::N + 4 * q, &t, sizeof t);
+      }
+    }
+  }
+}
+
+template <class V, class S>
+void columns_through_any(const ColumnsBlock<typename V::T>& b) {
+  for (ptrdiff_t c = 0; c < b.k; c += 2 * V::N) {
+    const ptrdiff_t left = b.k - c;
+    if (left >= 2 * V::N) {
+      columns_through<V, S, 2, 0>(b, c);
+      continue;
+    }
+    if constexpr (V::N >= 4) {
+      const int fours = static_cast<int>(left % V::N) / 4;
+      if (left >= V::N && fours == 0) columns_through<V, S, 1, 0>(b, c);
+      if constexpr (V::N >= 8) {
+        if (fours == 1) left >= V::N ? columns_through<V, S, 1, 1>(b, c) : columns_through<V, S, 0, 1>(b, c);
+      }
+      if constexpr (V::N >= 16) {
+        if (fours == 2) left >= V::N ? columns_through<V, S, 1, 2>(b, c) : columns_through<V, S, 0, 2>(b, c);
+        if (fours == 3) left >= V::N ? columns_through<V, S, 1, 3>(b, c) : columns_through<V, S, 0, 3>(b, c);
+      }
     }
   }
 }
@@ -85,6 +154,7 @@ void columns_panel(const ColumnsBlock<typename V::T>& b, ptrdiff_t c0, int n) {
 template <class V, class S>
 void columns_product(const ColumnsBlock<typename V::T>& b) {
   if (b.k == 1) return columns_one<V, S>(b);
+  if (b.z != nullptr) return columns_through_any<V, S>(b);
   for (ptrdiff_t c = 0; c < b.k; c += 4 * V::N) {
     const ptrdiff_t left = b.k - c < 4 * V::N ? b.k - c : 4 * V::N;
     const int n = static_cast<int>((left - 1) % V::N + 1);

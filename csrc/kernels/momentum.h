@@ -225,8 +225,8 @@ NAG_NOINLINE void momentum_run_half(const MomentumRun<float>& run, const UpdateR
       if (aligned) dot.add(g, b);
     }
   };
-  constexpr size_t kAhead = kAskedBytes / sizeof(float);
-  const size_t asking = asking_end(x, kAhead);
+  constexpr size_t kAhead = kAskedBytes / sizeof(float), kHalfAhead = kAskedBytes / sizeof(uint16_t);
+  const size_t asking = asking_end(x, kAhead), asking_half = asking_end(x, kHalfAhead);
   size_t i = 0;
   for (; i + kDitherBlock <= x.n; i += kDitherBlock) {
     if (i < asking) {
@@ -235,8 +235,8 @@ NAG_NOINLINE void momentum_run_half(const MomentumRun<float>& run, const UpdateR
         prefetch(x.g + j);
         if (reads_e) prefetch(x.e + j);
       }
-      prefetch(x.half + i + kAhead);
     }
+    if (i < asking_half) prefetch(x.half + i + kHalfAhead);
     block(x.p + i, x.g + i, x.half + i, writes_e ? x.e + i : nullptr, i);
   }
   if (i < x.n) {

@@ -1,6 +1,7 @@
 // Long rows: the margins of the NEXT block and the gradient of the block BEFORE it in one sweep over the columns, so that
 // main memory streams the next rows all the time while the previous ones are still in the second-level cache.
 // Narrow storage is widened where it is read: that costs less than a widened copy, which would not fit that cache.
+// Where that cache is tight, rows are copied as stored into memory that stays in it, over the rows just used.
 // Accumulators: a row's margin, kSweep lanes of T over at most kDotPanel columns, then double; the gradient, four rows a
 // time, then T. The arithmetic of one side does not depend on whether the other is present.
 // Included inside the per-ISA namespace.
@@ -13,10 +14,20 @@ constexpr int kSweep = 2;
 
 constexpr ptrdiff_t kNear = 512;  // bytes; the best of {512, 1024, 2048, 4096} at d = 1000
 
-// RN rows of margins and RC rows of gradient over d columns.
-template <class V, class S, int RN, int RC>
-NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T* w, double* z, const typename V::T* r,
-                      typename V::T* g, ptrdiff_t d, const S* after, ptrdiff_t ahead, bool ask_ahead) {
+struct Yes { static constexpr bool value = true; };
+struct No { static constexpr bool value = false; };
+
+// A vector of what is stored at `from`, where v is what it was widened to.
+template <class V, class S>
+NAG_INLINE void keep(const S* from, const V& v, S* to) {
+  if constexpr (sizeof(S) == sizeof(typename V::T)) v.store(to);
+  else NAG_COPY(to, from, V::N * sizeof(S));
+}
+
+// RN rows of margins and RC rows of gradient over d columns; with kCopy the RN rows also go to K, which may be P.
+template <class V, class S, int RN, int RC, bool kCopy>
+NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K, const typename V::T* w, double* z,
+                      const typename V::T* r, typename V::T* g, ptrdiff_t d, const S* after, ptrdiff_t ahead, bool ask_ahead) {
   constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1;
   constexpr ptrdiff_t kLine = 64 / static_cast<ptrdiff_t>(sizeof(S));
   V rc[C];
@@ -41,15 +52,21 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T
       }
       for (int u = 0; u < kSweep; ++u) {
         const ptrdiff_t at = j + u * V::N;
+        V x[N];
         if (RN > 0) {
           const V wj = V::load(w + at);
-          for (int i = 0; i < N; ++i) acc[i][u] = fma(widen(X + i * ldx + at, V()), wj, acc[i][u]);
+          for (int i = 0; i < N; ++i) {
+            x[i] = widen(X + i * ldx + at, V());
+            acc[i][u] = fma(x[i], wj, acc[i][u]);
+          }
         }
         if (RC > 0) {
           V t = widen(P + at, V()) * rc[0];
-          for (int i = 1; i < C; ++i) t = fma(widen(P + i * ldx + at, V()), rc[i], t);
+          for (int i = 1; i < C; ++i) t = fma(widen(P + i * ldp + at, V()), rc[i], t);
           (V::load(g + at) + t).store(g + at);
         }
+        if (kCopy)
+          for (int i = 0; i < N; ++i) keep(X + i * ldx + at, x[i], K + i * ldp + at);
       }
     }
     for (; j < end; j += V::N) {
@@ -60,9 +77,12 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T
       }
       if (RC > 0) {
         V t = widen_n(P + j, n, V()) * rc[0];
-        for (int i = 1; i < C; ++i) t = fma(widen_n(P + i * ldx + j, n, V()), rc[i], t);
+        for (int i = 1; i < C; ++i) t = fma(widen_n(P + i * ldp + j, n, V()), rc[i], t);
         (V::load(g + j) + t).store(g + j);
       }
+      if (kCopy)
+        for (int i = 0; i < N; ++i)
+          for (int m = 0; m < n; ++m) K[i * ldp + j + m] = X[i * ldx + j + m];
     }
     if (RN > 0)
       for (int i = 0; i < N; ++i) {
@@ -75,8 +95,8 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, const typename V::T
 
 // One row alone over a whole panel, in pieces that stand pages apart: a single row is a single memory stream, and the hardware
 // fetches few lines ahead within a page. `after` is the panel that comes next.
-template <class V, class S, bool kNext, bool kPrev>
-NAG_INLINE void sweep_pieces(const S* X, const S* P, const typename V::T* w, double* z, const typename V::T* r,
+template <class V, class S, bool kNext, bool kPrev, bool kCopy>
+NAG_INLINE void sweep_pieces(const S* X, const S* P, S* K, const typename V::T* w, double* z, const typename V::T* r,
                              typename V::T* g, const S* after) {
   constexpr int kPieces = 4;
   constexpr ptrdiff_t kPiece = kDotPanel / kPieces;
@@ -89,8 +109,13 @@ NAG_INLINE void sweep_pieces(const S* X, const S* P, const typename V::T* w, dou
       for (int u = 0; u < kPieces; ++u) prefetch_far(after + u * kPiece + j);
     for (int u = 0; u < kPieces; ++u) {
       const ptrdiff_t at = u * kPiece + j;
-      if (kNext) acc[u] = fma(widen(X + at, V()), V::load(w + at), acc[u]);
+      V x;
+      if (kNext) {
+        x = widen(X + at, V());
+        acc[u] = fma(x, V::load(w + at), acc[u]);
+      }
       if (kPrev) (V::load(g + at) + widen(P + at, V()) * rc).store(g + at);
+      if (kCopy) keep(X + at, x, K + at);
     }
   }
   if (kNext) z[0] += static_cast<double>(reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3])));
@@ -101,23 +126,26 @@ template <class V, class S, int R>
 NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, ptrdiff_t& q) {
   while (i + R <= b.next_rows || q + R <= b.prev_rows) {
     const S* x = static_cast<const S*>(b.next) + i * b.ldx;
-    const S* p = static_cast<const S*>(b.prev) + q * b.ldx;
+    const S* p = static_cast<const S*>(b.prev) + q * b.ldp;
+    S* copy = static_cast<S*>(b.copy) + i * b.ldp;
     const bool n = i + R <= b.next_rows, c = q + R <= b.prev_rows;
     // By default, rows follow rows.
     const S* after = b.after ? static_cast<const S*>(b.after) + i * b.ldx : x + R * b.ldx;
     const ptrdiff_t ahead = b.far / static_cast<ptrdiff_t>(sizeof(S));
     double sums[R] = {};
-    if (R == 1 && b.pieces && b.d == kDotPanel) {
-      if (n && c) sweep_pieces<V, S, true, true>(x, p, b.w, sums, b.r + q, b.g, after);
-      else if (n) sweep_pieces<V, S, true, false>(x, p, b.w, sums, b.r + q, b.g, after);
-      else sweep_pieces<V, S, false, true>(x, p, b.w, sums, b.r + q, b.g, after);
-    } else if (n && c) {
-      sweep<V, S, R, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
-    } else if (n) {
-      sweep<V, S, R, 0>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
-    } else {
-      sweep<V, S, 0, R>(x, p, b.ldx, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
-    }
+    const auto whole = [&](auto next, auto prev, auto keeps) NAG_ALWAYS {
+      constexpr bool kNext = decltype(next)::value, kPrev = decltype(prev)::value, kCopy = decltype(keeps)::value;
+      if (R == 1 && b.pieces && b.d == kDotPanel)
+        sweep_pieces<V, S, kNext, kPrev, kCopy>(x, p, copy, b.w, sums, b.r + q, b.g, after);
+      else
+        sweep<V, S, kNext ? R : 0, kPrev ? R : 0, kCopy>(x, p, b.ldx, b.ldp, copy, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
+    };
+    if (n && c && b.copy) whole(Yes(), Yes(), Yes());
+    else if (n && c) whole(Yes(), Yes(), No());
+    else if (n) whole(Yes(), No(), No());
+    else whole(No(), Yes(), No());
+    if (n && !c && b.copy)
+      for (int u = 0; u < R; ++u) NAG_COPY(copy + u * b.ldp, x + u * b.ldx, static_cast<size_t>(b.d) * sizeof(S));
     if (n)
       for (int u = 0; u < R; ++u) b.z[i++] = static_cast<typename V::T>(sums[u]);
     if (c) q += R;

@@ -46,6 +46,8 @@ struct PipeBlock {
   const void* next;         // as stored, unit column stride
   const void* prev;
   std::ptrdiff_t ldx, next_rows, prev_rows;
+  std::ptrdiff_t ldp;       // of prev
+  void* copy;               // the next rows as stored, ldp apart, or null; prev itself is fine where it has no fewer rows
   const T* w;  // padded to whole vectors
   T* z;
   const T* r;

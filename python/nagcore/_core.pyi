@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,43 @@ def stream_update(
     n_threads: int = 0,
 ) -> None: ...
 
+class Newton:
+    def __init__(
+        self,
+        problem: Any,
+        w: Any,
+        margins: npt.NDArray[Any],
+        other: npt.NDArray[Any],
+        l2: float = 0.0,
+        weights: Any = None,
+        origin: Any = None,
+    ) -> None: ...
+    def run(
+        self, steps: int = 1, tol: float = 0.0, null_value: float = 0.0, floor: float = 0.0
+    ) -> tuple[
+        list[tuple[float, float, float, float, float, bool, bool, bool]],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+    ]: ...
+    @property
+    def current(self) -> int: ...
+    @property
+    def sizes(self) -> npt.NDArray[np.float64]: ...
+
+def combine(
+    arrays: Sequence[npt.NDArray[Any]],
+    coefficients: Sequence[float],
+    out: npt.NDArray[Any],
+    n_threads: int | None = None,
+) -> None: ...
+def inner_products(
+    arrays: Sequence[npt.NDArray[Any]], v: npt.NDArray[Any], n_threads: int | None = None
+) -> list[float]: ...
+def transposed_copy(
+    a: npt.NDArray[np.float64], single: bool = False, n_threads: int | None = None
+) -> npt.NDArray[Any]: ...
+
 class RowProducts:
     def __init__(self, problem: Problem) -> None: ...
     def product(self, v: Any) -> npt.NDArray[Any]: ...
@@ -93,6 +131,9 @@ class Problem:
     def gram(
         self, weights: Any = None, rows: Any = None, out: Any = None, factors: Any = None
     ) -> npt.NDArray[np.float64]: ...
+    def moments(
+        self, weights: Any = None, rows: Any = None, origin: float = 0.0
+    ) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
     def hessian(
         self,
         w: Any,
@@ -100,6 +141,9 @@ class Problem:
         grad: Any = None,
         margins: Any = None,
         residuals: Any = None,
+    ) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+    def class_hessian(
+        self, w: Any, margins: Any
     ) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
     def curvature_from_margins(self, z: Any, out: Any = None) -> npt.NDArray[Any]: ...
     def hessian_vector(self, v: Any, weights: Any) -> npt.NDArray[np.float64]: ...
@@ -157,10 +201,20 @@ def minimise_on_columns(
     l1: float,
     l2: float,
     slope_b: float | None = None,
-    positive: bool = False,
+    lower: npt.NDArray[np.float64] | None = None,
+    upper: npt.NDArray[np.float64] | None = None,
     accuracy: float = 0.0,
     rounds: int = 1000,
 ) -> tuple[npt.NDArray[np.float64], float, npt.NDArray[np.float64], float]: ...
+def settle_on_gram(
+    C: npt.NDArray[np.float64],
+    g: Any,
+    w: Any,
+    l1: float,
+    accuracy: float,
+    rounds: int,
+    positive: bool = False,
+) -> npt.NDArray[np.float64] | None: ...
 def sweep_on_gram_(
     C: npt.NDArray[np.float64],
     q: npt.NDArray[np.float64],
@@ -168,7 +222,8 @@ def sweep_on_gram_(
     l1: float,
     accuracy: float,
     sweeps: int,
-    positive: bool = False,
+    lower: npt.NDArray[np.float64] | None = None,
+    upper: npt.NDArray[np.float64] | None = None,
 ) -> float: ...
 def two_loops(pairs: Any, g: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
 def nesterov_step(
@@ -229,7 +284,8 @@ def advise_large_pages(address: int, bytes: int) -> None: ...
 class TensorPlan:
     def __init__(self, exchange: Any, describe: Any) -> None: ...
     def gather(
-        self, groups: Any, state: Any, momentum: Any, lookahead: Any, ema: bool, master: bool
+        self, groups: Any, state: Any, momentum: Any, lookahead: Any, ema: bool, master: bool,
+        remember: bool,
     ) -> list[tuple[int, str]]: ...
     def norm(self, grad_scale: Any, n_threads: Any) -> float: ...
     def step(

@@ -405,7 +405,10 @@ def test_minimize_is_taken_up_where_it_was(tmp_path):
     checkpoint, seen = Checkpoint(tmp_path, every=2, keep=2), []
     watch = [checkpoint, lambda s: seen.append(s.w), lambda s: s.n_iter == 7]
     nagcore.minimize(objective, solver="fista", tol=1e-14, callbacks=watch)
-    saved = checkpoint.load_latest()
+    ended = checkpoint.load_latest()
+    assert ended.step == 7  # which is not due: the run has ended there
+    assert ended.metric == min(s.metric for s in map(checkpoint.read, checkpoint.paths))
+    saved = checkpoint.read(checkpoint.paths[-2])
     assert saved.step == 6
     np.testing.assert_array_equal(saved.state["w"], seen[5])
     assert saved.metadata["n_iter"] == 6
@@ -416,4 +419,4 @@ def test_minimize_is_taken_up_where_it_was(tmp_path):
     )
     assert found.converged
     assert found.value <= saved.metric
-    assert checkpoint.load_latest().step > 6  # the steps go on counting
+    assert checkpoint.load_latest().step > 7  # the steps go on counting

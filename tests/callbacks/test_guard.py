@@ -227,7 +227,13 @@ def test_minimize_stops_at_a_value_that_is_not_finite():
     class Spoilt:
         """The state of a solver whose F has overflowed."""
 
-        n_iter, value = 3, math.inf
+        n_iter, value, grad_norm = 3, math.inf, None
+
+    class Lost(Spoilt):
+        """And one whose gradient has, at a value that has not."""
+
+        value, grad_norm = 1.0, math.nan
 
     assert guard(Spoilt()) is True
-    assert guard.counts["loss"] == 1
+    assert guard(Lost()) is True
+    assert guard.counts["loss"] == guard.counts["gradient"] == 1

@@ -220,6 +220,7 @@ def test_minimize_writes_what_its_result_holds(tmp_path):
         if name != "seconds":
             np.testing.assert_array_equal(mine, theirs)
         assert len(mine) == len(theirs)
+    assert found["grad_norm"][-1] < 1e-2 * found["grad_norm"][0]
     assert found.value == sorted(found.value, reverse=True)
     assert found["step"].tolist() == list(range(1, result.n_iter + 1))
     assert "iterations" in repr(found)

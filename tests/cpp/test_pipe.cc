@@ -80,7 +80,7 @@ void check(const KernelTable* table, std::ptrdiff_t d, std::ptrdiff_t next_rows,
     b.group = group;
     b.next = next.data();
     b.prev = prev.data();
-    b.ldx = ld;
+    b.ldx = b.ldp = ld;
     b.next_rows = n;
     b.prev_rows = p;
     b.w = w.data();

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cases import DENSE_LAYOUTS, DTYPES, ISAS, THREADS, csr, lay_out, make, thinned
-from kernels.second_order import arithmetic, gram
+from kernels.second_order import arithmetic, design, gram, weights_of
 from nagcore import _core
 
 # Below, at and above a vector and a tile, with and without the column of ones; 1, one block, several leaves.
@@ -237,3 +237,69 @@ def test_a_signal_ends_a_long_pass(n, d):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
     assert time.monotonic() - start < 20
+
+
+# ------------------------------------------------------------------------------------------ with the targets
+
+
+def moments(case, v, rows, origin, wide):
+    """The oracle: (1/S) Σ s v t², (1/S) Σ s v t x, and the second with every term's absolute value."""
+    s = weights_of(case).astype(wide)
+    at = slice(None) if rows is None else rows
+    c = (s if v is None else s * np.asarray(v).astype(wide))[at] / s.sum()
+    t = case.y[at].astype(wide) - wide(origin)
+    X, A = design(case, wide)[at], design(case, magnitude=True)[at]
+    size = A.T @ np.abs(c * t).astype(np.float64)
+    return (c * t) @ t, X.T @ (c * t), size
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moments_are_those_of_rows_and_targets(dtype, isa, close):
+    for n, d in (*SIZES, (291, 255), (300, 256)):
+        for extras in ((), ("intercept",), ("weights",), ("weights", "intercept")):
+            case = make("squared", n, d, dtype, extras=extras)
+            rows = np.random.default_rng(2).integers(0, n, n + 5)
+            for v, at in ((None, None), (numbers(n), None), (None, rows), (numbers(n), rows)):
+                problem = case.problem(isa=isa, n_threads=2)
+                type_, wide = arithmetic(problem)
+                squares, want, size = moments(case, v, at, 0.25, wide)
+                value, c, G = problem.moments(v, at, 0.25)
+                close(c, want.astype(np.longdouble), "gram", type_, size, f"{n} {d} {extras}")
+                t = case.y[slice(None) if at is None else at] - 0.25
+                assert abs(value - float(squares)) <= 1e-6 * (t @ t) * (1 if v is None else np.abs(v).max())
+                scale = np.abs(G).max() if G.any() else 1.0
+                np.testing.assert_allclose(G, problem.gram(v, at), atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_moments_of_csr_threads_and_zero_weights(dtype, close):
+    case = make("squared", 1100, 33, dtype, extras=("weights", "intercept"))
+    case.X = csr(thinned(case.X, 0.05))
+    problem = case.problem(n_threads=1)
+    type_, wide = arithmetic(problem)
+    _, want, size = moments(case, numbers(1100), None, 0.0, wide)
+    first = problem.moments(numbers(1100))
+    close(first[1], want.astype(np.longdouble), "gram", type_, size)
+    dense = make("squared", 5003, 37, dtype, extras=("intercept",))
+    for layout in ("C", "F"):
+        X = lay_out(dense.X, layout)
+        bits = [[np.asarray(a).tobytes() for a in dense.problem(X, n_threads=t).moments()] for t in (1, 2, 5)]
+        assert bits[0] == bits[1] == bits[2]
+    v = np.abs(numbers(5003))
+    v[[3, 4000]] = 0
+    clean = dense.problem().moments(v)
+    X = dense.X.copy()
+    X[3], X[4000, 1] = np.nan, np.inf
+    for got, expected in zip(dense.problem(X).moments(v), clean, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_moments_refuse_what_they_cannot_take():
+    case = make("squared", 60, 7, "float32")
+    with pytest.raises(ValueError, match="origin is nan"):
+        case.problem().moments(origin=np.nan)
+    with pytest.raises(ValueError, match="rows holds 60 at index 1"):
+        case.problem().moments(rows=np.array([0, 60]))
+    with pytest.raises(ValueError, match="moments is for losses of one margin"):
+        make("softmax", 60, 7, "float32").problem().moments()

@@ -87,7 +87,7 @@ def test_threads_give_the_same_bits(dtype):
 
 def test_row_products_say_what_they_hold():
     X = sparse_rows(30, 50, "float32")
-    assert products(X).nbytes == X.nnz * 8 + 8 * 51
+    assert products(X).nbytes == X.nnz * 8 + 8 * 51 + 4 * 50 + 8 * 30
 
 
 def test_row_products_refuse_what_they_cannot_take():

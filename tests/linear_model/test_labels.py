@@ -28,7 +28,15 @@ def test_encode_is_unique_with_its_inverse(y):
     np.testing.assert_array_equal(classes, wanted)
     np.testing.assert_array_equal(codes, inverse)
     assert classes.dtype == wanted.dtype
-    assert codes.dtype == inverse.dtype
+    assert codes.dtype == np.int8
+
+
+def test_codes_take_the_least_type_that_holds_them():
+    for k, dtype in ((128, np.int8), (129, np.int16), (4000, np.int16), (40_000, np.intp)):
+        for y in (np.arange(k)[::-1], 0.5 * np.arange(k)[::-1]):
+            codes = encode(y)[1]
+            assert codes.dtype == dtype
+            np.testing.assert_array_equal(codes, np.arange(k)[::-1])
 
 
 @given(st.lists(st.integers(-5000, 5000), min_size=1, max_size=50))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import ElasticNet
 
 from nagcore import Objective, minimize
+from nagcore.penalties import Box
 from nagcore.solvers import quadratic_l1
 from nagcore.solvers.quadratic_l1 import violation
 from solvers.problems import KINDS, fit_case, minimum
@@ -18,18 +19,21 @@ EPS = 2.0**-52
 ONE_MARGIN = ("squared", "logistic", "huber", "poisson", "squared_hinge")
 
 
-@given(st.integers(1, 8), st.sampled_from([0.0, 0.3, 2.0]), st.booleans(), st.integers(0, 2**31))
-def test_inner_problem_ends_where_no_coordinate_wants_to_move(p, l1, positive, seed):
+SIDES = st.sampled_from([None, (0.0, np.inf), (-np.inf, 0.5), (-0.5, 0.7), (0.2, 0.4), (0.3, 0.3)])
+
+
+@given(st.integers(1, 8), st.sampled_from([0.0, 0.3, 2.0]), SIDES, st.integers(0, 2**31))
+def test_inner_problem_ends_where_no_coordinate_wants_to_move(p, l1, sides, seed):
     rng = np.random.default_rng(seed)
     A = rng.normal(size=(p + 2, p)) * 10.0 ** rng.integers(-2, 3, p)
     C, g, w = A.T @ A + 1e-9 * np.eye(p), rng.normal(size=p), rng.normal(size=p)
     w[rng.random(p) < 0.3] = 0.0
-    w = np.abs(w) if positive else w
-    found = quadratic_l1.minimise(C, g, w, l1, 1e-9, positive)
+    box = None if sides is None else Box(*sides).of_columns(p)
+    w = w if box is None else box.clip(w)
+    found = quadratic_l1.minimise(C, g, w, l1, 1e-9, box)
     q = g + C @ (found - w)
-    assert violation(q, found, l1, positive).max() <= 1e-6 * (1 + np.abs(g).max())
-    if positive:
-        assert (found >= 0).all()
+    assert violation(q, found, l1, box).max() <= 1e-6 * (1 + np.abs(g).max())
+    assert box is None or box.contains(found)
 
 
 def test_inner_problem_of_collinear_columns_ends():

@@ -87,7 +87,8 @@ def run_torch(effort: Effort, n_threads: int) -> Iterator[dict[str, Any]]:
             yield _step_row(torch, name, shapes, reach_roof, reach_peer, effort, n_threads)
         yield _sequence_row(torch, gpt2, effort, n_threads)
         yield _bfloat16_row(torch, gpt2, effort, n_threads)
-        yield _overhead_row(torch, effort, n_threads)
+        for count in (161, 1000):
+            yield _overhead_row(torch, count, effort, n_threads)
     finally:
         torch.set_num_threads(before)
 
@@ -228,11 +229,11 @@ def _bfloat16_row(torch: Any, shapes: Shapes, effort: Effort, n_threads: int) ->
     )  # fmt: skip
 
 
-def _overhead_row(torch: Any, effort: Effort, n_threads: int) -> dict[str, Any]:
-    """What a step costs beside its arithmetic: 161 tensors of one element."""
+def _overhead_row(torch: Any, count: int, effort: Effort, n_threads: int) -> dict[str, Any]:
+    """What a step costs beside its arithmetic: tensors of one element."""
     from ..torch import SGD
 
-    shapes = [(1,)] * 161
+    shapes = [(1,)] * count
     ours, theirs = _parameters(torch, shapes, 2)
     a = SGD(ours, n_threads=n_threads, **_RULE)
     b = torch.optim.SGD(theirs, fused=True, **_RULE)
@@ -242,6 +243,6 @@ def _overhead_row(torch: Any, effort: Effort, n_threads: int) -> dict[str, Any]:
     error = _apart("step of single elements", ours, theirs, 1e-5)
     times = race({"nagcore": a.step, "torch": b.step}, replace(effort, turn=effort.turn / 5))
     return _row(
-        "step, 161 of 1", shapes, times["nagcore"], 5, peer=_PEER, peer_seconds=times["torch"],
+        f"step, {count} of 1", shapes, times["nagcore"], 5, peer=_PEER, peer_seconds=times["torch"],
         error=error, reach_seconds=30e-6 + 0.2e-6 * len(shapes),
     )  # fmt: skip

@@ -58,8 +58,9 @@ class Checkpoint:
     numbers and the place in the data (`Batches`).
 
     As a callback of `nagcore.minimize` it saves the iterate as {"w": …} every `every` iterations, the value
-    as its metric; `minimize(objective, w0=checkpoint.load_best().state["w"])` goes on from there,
-    with the acceleration anew.
+    as its metric, and the best point when the run ends, be it by Ctrl-C;
+    `minimize(objective, w0=checkpoint.load_best().state["w"])` goes on from there, with the
+    acceleration anew.
 
     Parameters
     ----------
@@ -114,6 +115,7 @@ class Checkpoint:
         self.best, self.mode = bool(best), mode
         self._known: dict[Path, float | None] | None = None  # metrics of the folder's files, once looked at
         self._begun = 0  # the step that iteration 0 of this run of `minimize` is
+        self._saved = -1  # the step that `minimize` was saved at last
 
     # Saving -------------------------------------------------------------------------------------
 
@@ -191,11 +193,22 @@ class Checkpoint:
         if state.n_iter <= 1:
             # A run that goes on from a checkpoint goes on counting, too.
             self._begun = max((_step(path) for path in self.paths), default=0)
+            self._saved = -1
         # Nearly every iteration is the best so far, so that only those that are due are saved.
-        if self.due(step := self._begun + state.n_iter):
-            self.save(step, {"w": state.w}, metric=state.value, metadata={
-                "n_iter": state.n_iter, "n_passes": state.n_passes, "seconds": state.seconds,
-                "gap": state.gap, "gap_kind": state.gap_kind})
+        if self.due(self._begun + state.n_iter):
+            self._save_run(state)
+
+    def finish(self, state: State) -> None:
+        """Save the best w of a `nagcore.minimize` run that has ended, unless its last step was saved."""
+        if self._begun + state.n_iter != self._saved:
+            self._save_run(state)
+
+    def _save_run(self, state: State) -> None:
+        step = self._begun + state.n_iter
+        self.save(step, {"w": state.w}, metric=state.value, metadata={
+            "n_iter": state.n_iter, "n_passes": state.n_passes, "seconds": state.seconds,
+            "gap": state.gap, "gap_kind": state.gap_kind})
+        self._saved = step
 
     def _prune(self, paths: list[Path]) -> None:
         kept = set(paths[-self.keep:])

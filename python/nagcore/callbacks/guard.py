@@ -97,8 +97,9 @@ class AnomalyGuard:
     `on_event`, or to `warnings.warn` where there is none. "skip" and "clip" need ‖g‖ before the
     update, which is one more read of the gradients.
 
-    As a callback of `nagcore.minimize` it looks at the value: "raise" raises, every other action stops
-    the run, whose result is the best point so far.
+    As a callback of `nagcore.minimize` it looks whether value and gradient are finite, not for spikes:
+    accelerated gradients rise and fall. "raise" raises, every other action stops the run, whose result
+    is the best point so far.
 
     Parameters
     ----------
@@ -237,10 +238,12 @@ class AnomalyGuard:
         return _OK
 
     def __call__(self, state: State) -> bool:
-        """Judge the value of a `nagcore.minimize` run; True, which stops it, after an event."""
+        """Judge value and gradient of a `nagcore.minimize` run; True, which stops it, after an event."""
         if state.n_iter <= 1:
-            self._in_a_row["loss"] = 0
-        return self.check(state.n_iter, loss=state.value).action != "ok"
+            self._in_a_row["loss"] = self._in_a_row["gradient"] = 0
+        norm = state.grad_norm
+        lost = None if norm is None or math.isfinite(norm) else norm
+        return self.check(state.n_iter, loss=state.value, grad_norm=lost).action != "ok"
 
     @property
     def limit(self) -> float:

@@ -34,8 +34,8 @@ class History:
     as 1e999, which every JSON reader takes. A line is handed to the system when it is logged, so what
     a killed process has logged is in the file; only a power cut needs `fsync`.
 
-    As a callback of `nagcore.minimize` it logs step, passes, seconds, value (the lowest so far) and gap;
-    `minimize` returns one as `result.history`.
+    As a callback of `nagcore.minimize` it logs step, passes, seconds, value (the lowest so far), gap and,
+    where the method has it, grad_norm; `minimize` returns one, without grad_norm, as `result.history`.
 
     Parameters
     ----------
@@ -132,13 +132,16 @@ class History:
 
     def __call__(self, state: State) -> None:
         """Record one iteration of `nagcore.minimize`."""
-        self.iteration(state.n_iter, state.n_passes, state.seconds, state.value, state.gap)
+        self.iteration(state.n_iter, state.n_passes, state.seconds, state.value, state.gap,
+                       state.grad_norm)
 
-    def iteration(self, n_iter: int, n_passes: float, seconds: float, value: float, gap: float) -> None:
+    def iteration(self, n_iter: int, n_passes: float, seconds: float, value: float, gap: float,
+                  grad_norm: float | None = None) -> None:
         """Record one iteration of `nagcore.minimize`, from the numbers themselves."""
         if self.rows and n_iter > 1:
             value = min(value, self.rows[-1].get("value", math.inf))
-        self._record({"step": n_iter, "passes": n_passes, "seconds": seconds, "value": value, "gap": gap})
+        row = {"step": n_iter, "passes": n_passes, "seconds": seconds, "value": value, "gap": gap}
+        self._record(row if grad_norm is None else {**row, "grad_norm": grad_norm})
 
     def _write(self, line: str) -> None:
         stream = self._stream

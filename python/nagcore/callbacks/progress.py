@@ -116,6 +116,10 @@ class Progress:
         else:
             self._draw(*self._of(state))
 
+    def finish(self, state: State) -> None:
+        """End the line of a `nagcore.minimize` run."""
+        self.close()
+
     def close(self) -> None:
         """Draw the last step and end the line; the next step would begin another."""
         if self._line is not None and self._last is not None:

@@ -37,6 +37,10 @@ class State:
         What the run aims at.
     nbytes : int
         Bytes of X that one pass reads.
+    grad_norm : float or None
+        ‖∇F‖ at the point of the last pass, which accelerated methods look at ahead of `w`; with l1 or
+        `positive` the norm of the least subgradient. It costs no pass: None where the method has no
+        gradient in the variables of w at hand, as "newton_cg".
 
     Examples
     --------
@@ -59,6 +63,7 @@ class State:
     tol: float
     nbytes: int
     _w: Callable[[], np.ndarray] = field(repr=False)
+    grad_norm: float | None = None
 
     @property
     def w(self) -> np.ndarray:
@@ -76,6 +81,9 @@ class State:
 
 class Callback(Protocol):
     """The protocol: called with a State after every iteration, stops the run by returning True.
+
+    A callback may have a method `finish(state)` besides. It is called once when the run ends, be it by an
+    error or Ctrl-C, with the best point so far as `state.w`; not where there was no iteration.
 
     Examples
     --------

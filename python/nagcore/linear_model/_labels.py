@@ -24,6 +24,8 @@ def check_labels(y: np.ndarray) -> None:
 def encode(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The classes in y of shape (n,), sorted, and the number of each row's: numpy.unique with its inverse.
 
+    Numbers have the least of the types int8, int16 and intp that holds them.
+
     >>> classes, codes = encode(np.array([7, 3, 7]))
     >>> classes.tolist(), codes.tolist()
     ([3, 7], [1, 0, 1])
@@ -39,20 +41,25 @@ def encode(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 number = np.empty(high - low + 1, np.intp)
                 number[present] = np.arange(len(present))
                 codes = number[codes]
-            return (present + low).astype(y.dtype), codes
+            return (present + low).astype(y.dtype), _least(codes, len(present))
     if y.size and kind in "bf":
         low, high = y.min(), y.max()
         upper = y == high
         if low != high and (upper | (y == low)).all():
-            return np.array([low, high], y.dtype), upper.astype(np.intp)
+            return np.array([low, high], y.dtype), upper.view(np.int8)
     classes, codes = np.unique(y, return_inverse=True)
-    return classes, codes
+    return classes, _least(codes, len(classes))
+
+
+def _least(codes: np.ndarray, k: int) -> np.ndarray:
+    """Numbers below k in the least type: a fit holds them to its end."""
+    return codes.astype(np.int8 if k <= 1 << 7 else np.int16 if k <= 1 << 15 else np.intp, copy=False)
 
 
 def signs(codes: np.ndarray, k: int) -> np.ndarray:
     """Targets −1 and +1: of shape (n, 1) for up to two classes, (n, k) for more."""
     if k <= 2:
-        return 2.0 * codes[:, None] - 1.0
+        return 2.0 * codes[:, None].astype(np.float64) - 1.0
     Y = np.full((len(codes), k), -1.0)
     Y[np.arange(len(codes)), codes] = 1.0
     return Y

@@ -15,10 +15,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_solve, cholesky, lstsq, qr, solve_triangular, svdvals
+from scipy.linalg import lstsq, qr, svdvals
 from scipy.optimize import nnls
 from scipy.sparse import issparse
 
+from nagcore import _core
 from nagcore.linear_model._moments import (
     Quadratic,
     as_columns,
@@ -33,7 +34,9 @@ __all__ = ["Solution", "fits", "least_squares", "mean_x_of", "row_products"]
 _WIDTH = 512            # d up to which G costs less than the passes of an iterative method
 _MOST_WIDTH = 2048      # and up to which it does where X has few rows
 _FLOPS = 2e10
-_REFINE = 1e-4          # min L_jj² below which the residual is looked at again
+# min L_jj² below which the residual is looked at again: Cholesky's rounding is then more than 1e-12 of a
+# coefficient. Coefficients that end as float32 hold seven digits.
+_REFINE = {np.float64: 1e-4, np.float32: 1e-7}
 _COLLINEAR = 1e-10      # and below which G is not trusted
 _COPIED = 1 << 22       # entries of a wide X that are copied, where only its own factorisation serves
 _EPS = float(np.finfo(np.float64).eps)
@@ -87,9 +90,11 @@ def least_squares(
     singular = np.linalg.eigvalsh(q.G)[::-1] if spectrum else None
     precise = singular is None or singular[-1] > 1e-7 * singular[0]
     coef = np.zeros((Y.shape[1], d))
-    for value in np.unique(lam):
+    for value in set(lam.tolist()):
         which = np.flatnonzero(lam == value)
-        found = _normal_equations(X, Y[:, which], s, q, q.c[:, which], value, positive) if precise else None
+        problem = m.problem if Y.shape[1] == 1 else None
+        found = (_normal_equations(X, Y[:, which], s, q, q.c[:, which], value, positive, problem)
+                 if precise else None)
         if found is None:
             R, Z = _triangle(X, Y, s, q, value)
             coef[which] = _from_triangle(R, Z[:, which], positive, max(n, d))
@@ -101,37 +106,47 @@ def least_squares(
     return Solution(coef, q.intercepts(coef), singular)
 
 
-def _normal_equations(X, Y, s, q: Quadratic, c, lam: float, positive: bool) -> np.ndarray | None:
+def _normal_equations(
+    X, Y, s, q: Quadratic, c, lam: float, positive: bool, problem: Any = None
+) -> np.ndarray | None:
     """(k, d) from the Cholesky factor of the scaled G + λI; None where that is not to be trusted."""
     diagonal = q.G.diagonal() + lam
     # A column that is constant to rounding has no length of its own.
     if not (diagonal > 1e-14 * (q.mean_x**2 + diagonal)).all():
         return None
     D = 1 / np.sqrt(diagonal)
-    K = q.G * D * D[:, None]
-    np.fill_diagonal(K, 1.0)
-    try:
-        L = cholesky(K, lower=True, overwrite_a=True, check_finite=False)
-    except LinAlgError:
+    L = q.G * D
+    L *= D[:, None]
+    L.reshape(-1)[:: len(D) + 1] = 1.0
+    if _core.cholesky_(L) >= 0:
         return None
-    least = float(np.min(L.diagonal())) ** 2
+    least = float(L.diagonal().min()) ** 2
     if not least > _COLLINEAR:
         return None
     rhs = c * D[:, None]
     if positive:
-        z = solve_triangular(L, rhs, lower=True, check_finite=False)
+        z = _core.solve_triangular(L, rhs, False)
         return np.stack([_nonnegative(L.T, column) for column in z.T]) * D
-    V = cho_solve((L, True), rhs, check_finite=False)
-    W = V.T * D
-    if least < _REFINE:
-        g = _gradient(X, Y, s, q, W, lam)
-        W = W - cho_solve((L, True), g.T * D[:, None], check_finite=False).T * D
+    W = _solve(L, rhs).T * D
+    if least < _REFINE[np.float32 if X.dtype == np.float32 else np.float64]:
+        g = _gradient(X, Y, s, q, W, lam, problem)
+        W = W - _solve(L, g.T * D[:, None]).T * D
     return W
 
 
-def _gradient(X, Y, s, q: Quadratic, W, lam) -> np.ndarray:
-    """The gradient at W (k, d), from the residuals themselves. One read of X."""
+def _solve(L: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return _core.solve_triangular(L, _core.solve_triangular(L, b, False), True)
+
+
+def _gradient(X, Y, s, q: Quadratic, W, lam, problem: Any = None) -> np.ndarray:
+    """The gradient at W (k, d), from the residuals themselves. One read of X.
+
+    By `problem`, where the sums of one target are its own.
+    """
     g = lam * W
+    if problem is not None:
+        _, u = problem.value_and_grad(np.append(W[0], q.intercepts(W)))
+        return g + (u[:-1] - q.mean_x * u[-1])
     for part, A in blocks(X):
         A -= q.mean_x
         r = A @ W.T - (Y[part] - q.mean_y)

@@ -192,9 +192,10 @@ class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
             )
         weights = class_weighted(self.class_weight, check_weights(sample_weight, X), self.classes_, y, codes)
         problem = LogisticProblem(self, X, codes, k)
-        result, coef, intercept = problem.solve(strength, ratio, weights, self._start(k, X.shape[1]),
-                                                quiet=True)
-        self.coef_, self.intercept_ = coef.astype(coef_dtype(X)), intercept.astype(coef_dtype(X))
+        dtype = coef_dtype(X)
+        result, self.coef_, intercept = problem.solve(strength, ratio, weights, self._start(k, X.shape[1]),
+                                                      quiet=True, dtype=dtype)
+        self.intercept_ = intercept.astype(dtype)
         self.n_iter_ = np.array([result.n_iter], np.int32)
         raise_if_interrupted(result)
         separated = strength == 0 and warn_if_separated(self, X, codes, weights)

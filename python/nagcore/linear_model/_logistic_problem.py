@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix, hstack, issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import compute_class_weight
 
+from nagcore import _core
 from nagcore.linear_model._base import linear_scores, solve, threads_of
 from nagcore.objective import Objective
 from nagcore.solvers import Result
@@ -94,11 +95,13 @@ class LogisticProblem:
         ratio: float,
         weights: np.ndarray | None,
         start: np.ndarray | None = None,
+        *,
+        dtype: Any = np.float64,
         **options: Any,
     ) -> tuple[Result, np.ndarray, np.ndarray]:
         """Minimise Σ s_i φ_i + strength·(ρ‖w‖₁ + (1 − ρ)‖w‖²/2) from coefficients (rows, d [+ 1]).
 
-        Returns the result, coefficients (rows, d) and intercepts (rows,); rows is 1 for two classes.
+        Returns the result, coefficients (rows, d) of the dtype and intercepts (rows,); rows is 1 for two classes.
         """
         estimator = self.estimator
         total = self.X.shape[0] if weights is None else weights.sum()
@@ -112,16 +115,18 @@ class LogisticProblem:
             estimator, objective, w0, max_iter=estimator.max_iter, random_state=estimator.random_state,
             solver="auto" if estimator.solver in THEIRS else estimator.solver, **options,
         )
-        coef = np.atleast_2d(result.coef.T)
         intercept = np.atleast_1d(np.asarray(result.intercept, np.float64))
         if self.k > 2:
             # Shifted alike for every class, intercepts predict alike; unpenalised coefficients too.
             intercept = intercept - intercept.mean()
-            if strength == 0:
-                coef = coef - coef.mean(axis=0)
+        w = result.coef
+        if self.k > 2 and strength == 0:
+            w = w - w.mean(axis=1, keepdims=True)
         if self.scaling:
-            coef, intercept = coef[:, :-1], coef[:, -1] * self.scaling
-        return result, np.ascontiguousarray(coef), intercept
+            w, intercept = w[:-1], w[-1:] * self.scaling
+        # One trip from w to coef_: several times over, on text of many classes, took as long as ten passes.
+        coef = _core.transposed_copy(w, np.dtype(dtype) == np.float32, threads_of(estimator))
+        return result, coef, intercept
 
     def _weighted(self, weights: np.ndarray | None) -> Objective:
         """The objective of these weights: of the same ones again, it keeps what its strengths share."""

@@ -55,6 +55,7 @@ class Moments:
     xx: np.ndarray
     xy: np.ndarray
     yy: np.ndarray
+    problem: Any = None  # the compiled one whose sums these are, of the first target
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.origin, self.total + other.total, self.x + other.x, self.y + other.y,
@@ -113,8 +114,8 @@ def moments(
 ) -> Moments:
     """The moments of X (n, d) and Y (n, k) over all rows or some, weighted by s.
 
-    One read of X in blocks; where X is large and dense, the compiled kernels' Gram matrix and one
-    more read for each target, with the same bits for every number of threads.
+    One read of X in blocks; where X is large and dense, one read by the compiled kernels and one
+    more for each target after the first, with the same bits for every number of threads.
     """
     if rows is not None and len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         part = slice(int(rows[0]), int(rows[-1]) + 1)
@@ -164,22 +165,25 @@ def _by_kernels(X, Y, s, origin) -> Moments | None:
     d, (ox, oy) = X.shape[1], origin
     problem = _core.Problem(X, np.ascontiguousarray(Y[:, 0]), loss="squared", sample_weight=s,
                             fit_intercept=True, compute="float64")
-    raw = problem.gram()
+    yy, c, raw = problem.moments(origin=float(oy[0]))
     mean, raw = raw[d, :d], raw[:d, :d]
-    squares = raw.diagonal()
     with np.errstate(invalid="ignore", over="ignore"):
-        if ox.any() and not (mean**2 <= _FAR * (squares - mean**2)).all():
+        if ox.any() and not (mean**2 <= _FAR * (raw.diagonal() - mean**2)).all():
             return None
-    S = float(X.shape[0] if s is None else s.sum())
-    r = Y - oy
-    weighted = r if s is None else r * s[:, None]
-    xy = np.stack([problem.rmatvec(np.ascontiguousarray(column)) for column in r.T], axis=1)
-    y = weighted.sum(axis=0)
-    cross = np.outer(mean, ox)
-    return Moments(
-        origin, S, S * (mean - ox), y, S * (raw - cross - cross.T + np.outer(ox, ox)),
-        S * xy[:d] - np.outer(ox, y), np.einsum("ij,ij->j", weighted, r),
-    )
+    S = problem.sum_weights
+    columns, squares = [c], [yy]
+    for j in range(1, Y.shape[1]):
+        r = Y[:, j] - oy[j]
+        columns.append(problem.rmatvec(r))
+        squares.append(float(np.einsum("i,i->", r if s is None else r * s, r)) / S)
+    xy = S * np.stack(columns, axis=1)
+    y, xx = xy[d], S * raw
+    xy = xy[:d]
+    if ox.any():
+        cross = np.outer(mean, ox)
+        xx += S * (np.outer(ox, ox) - cross - cross.T)
+        xy -= np.outer(ox, y)
+    return Moments(origin, S, S * (mean - ox), y, xx, xy, S * np.array(squares), problem)
 
 
 def raise_if_bad(sums: np.ndarray, X: Any) -> None:

@@ -17,11 +17,13 @@ from nagcore.linear_model._base import (
     check_data,
     check_weights,
     raise_if_interrupted,
+    seed_of,
     validate_params,
 )
 from nagcore.linear_model._classify import LinearClassifier
 from nagcore.linear_model._labels import check_labels, encode, signs
 from nagcore.linear_model._least_squares import fits, least_squares
+from nagcore.linear_model._sampled import plan, sampled_ridge
 from nagcore.solvers import names
 
 __all__ = ["Ridge", "RidgeClassifier"]
@@ -47,6 +49,8 @@ class RidgeBase(LinearRegressor):
             )
         alpha = np.broadcast_to(alpha, k)
         self.n_iter_ = None
+        if self._by_sample(X, y, sample_weight, alpha):
+            return
         if self.solver in _THEIRS and fits(X, self.positive):
             found = least_squares(X, y, sample_weight, alpha, fit_intercept=self.fit_intercept,
                                   positive=self.positive)
@@ -62,6 +66,23 @@ class RidgeBase(LinearRegressor):
         self.n_iter_ = np.array([r.n_iter for r in results], np.int32)
         self.solver_ = results[-1].solver
         raise_if_interrupted(results[-1])
+
+    def _by_sample(self, X: Any, y: np.ndarray, s: np.ndarray | None, alpha: np.ndarray) -> bool:
+        """Fit in a few reads of X where those cost less than its Gram matrix; whether that went well."""
+        plain = isinstance(X, np.ndarray) and X.dtype.kind == "f"
+        if not (self.solver == "auto" and plain and len(alpha) == 1 and alpha[0] > 0) or self.positive:
+            return False
+        planned = plan(X.shape[0], X.shape[1] + self.fit_intercept, X.dtype.itemsize)
+        if planned is None:
+            return False
+        found = sampled_ridge(X, np.ascontiguousarray(y.reshape(-1)), s, float(alpha[0]), planned,
+                              fit_intercept=self.fit_intercept, tol=self.tol,
+                              seed=seed_of(self.random_state))
+        if found is None:
+            return False
+        self._set(X, y, found.coef[None], np.array([found.intercept]))
+        self.n_iter_, self.solver_ = np.array([found.reads], np.int32), "cg"
+        return True
 
     def _check_positive(self) -> None:
         if self.positive and self.solver not in ("auto", "lbfgs"):
@@ -226,6 +247,7 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
     _set = RidgeBase._set
     _fit_columns = RidgeBase._fit_columns
     _check_positive = RidgeBase._check_positive
+    _by_sample = RidgeBase._by_sample
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RidgeClassifier:
         """Fit to X of shape (n, d) and labels y of shape (n,), or (n, n_labels) of 0 and 1."""

@@ -7,118 +7,21 @@ memory map, later a stream or a cluster) can stand behind it. The intercept is n
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from nagcore import losses
-from nagcore.objective.checks import check_out, check_w, w_shape
+from nagcore.objective.checks import check_w, w_shape
 from nagcore.objective.counted import Counted, Reads
 from nagcore.objective.duality import Certificate, best_intercept, certify, dot
 from nagcore.objective.intercept import link_of
+from nagcore.objective.one_pass import value_and_grad
 from nagcore.objective.storage import narrowed
 from nagcore.penalties import Penalty
 
 __all__ = ["Objective", "value_and_grad"]
-
-
-def value_and_grad(
-    X: Any,
-    y: Any,
-    w: Any,
-    *,
-    loss: str | losses.Loss = "logistic",
-    l2: float = 0.0,
-    sample_weight: Any = None,
-    offset: Any = None,
-    delta: float = 1.0,
-    scale: float = 1.0,
-    shift: float = 0.0,
-    fit_intercept: bool = False,
-    out: np.ndarray | None = None,
-    n_threads: int | None = None,
-    dtype: str | None = None,
-) -> tuple[float, np.ndarray]:
-    """Return the mean loss plus (l2/2)‖w‖² and its gradient, in one pass over X.
-
-    f(w, b) = (1/S) Σ s_i φ(z_i, y_i) + (l2/2)‖w‖²,  z = Xw + b + offset,
-    ∇_w f = (1/S) Xᵀ(s∘φ'(z, y)) + l2·w,  ∇_b f = (1/S) Σ s_i φ'(z_i, y_i).
-
-    Parameters
-    ----------
-    X : ndarray or scipy.sparse CSR of shape (n, d)
-        float64, float32, bfloat16 or uint8 (read as scale·x + shift), any strides; never copied.
-    y : array of shape (n,), or (n, k) probabilities for softmax
-        Targets in the loss's domain: {−1,+1} or {0,1} for two classes, class numbers for softmax.
-    w : array of shape (p,), or (p, k) for softmax
-        Coefficients; p = d + 1 with the intercept as the last row when `fit_intercept`.
-    loss : str or nagcore.losses.Loss
-        A name of `nagcore.losses.names()`.
-    l2 : float
-        Strength of the squared penalty; the intercept's row is not penalised.
-    sample_weight : array of shape (n,), optional
-        s_i ≥ 0, not all zero.
-    offset : array of shape (n,) or (n, k), optional
-        Added to the margins.
-    delta : float
-        Where the huber loss turns linear.
-    scale, shift : float
-        How stored numbers are read: scale·x + shift.
-    fit_intercept : bool
-        Whether the last row of w is an intercept.
-    out : ndarray, optional
-        Where the gradient goes: w's shape and the gradient's dtype. Written only on success.
-    n_threads : int, optional
-        Threads of this call; every number of them gives the same bits.
-    dtype : str, optional
-        "bfloat16" for X given as a uint16 view.
-
-    Returns
-    -------
-    value : float
-    grad : ndarray of w's shape
-        float32 if w is float32, else float64.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The message names the argument, what came, what is accepted and the call that fixes it.
-
-    Source: docs/maths.md, "Losses".
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> X, y = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0, 1])
-    >>> value, grad = value_and_grad(X, y, np.zeros(2))
-    >>> round(value, 6), grad
-    (0.693147, array([-0.5, -0.5]))
-    """
-    from nagcore import _core
-
-    penalty, loss = Penalty(l2=l2), losses.get(loss)
-    n_classes = None
-    if loss.targets == "class" and np.ndim(w) == 2 and np.ndim(y) == 1:
-        n_classes = np.shape(w)[1]  # y need not hold every class
-    problem = _core.Problem(
-        X, y, loss=loss.name, sample_weight=sample_weight, offset=offset, delta=delta, scale=scale,
-        shift=shift, fit_intercept=bool(fit_intercept), n_threads=n_threads, dtype=dtype,
-        n_classes=n_classes,
-    )
-    w = check_w(w, problem)
-    grad_dtype = np.dtype(np.float32 if w.dtype == np.float32 else np.float64)
-    if out is not None:
-        check_out(out, w, grad_dtype, (("w", w), ("X", X), ("y", y)))
-    wide = np.ascontiguousarray(w, np.float64)
-    value, grad = problem.value_and_grad(wide)
-    if penalty.l2:
-        wd = wide[: problem.d]
-        value += 0.5 * penalty.l2 * dot(wd, wd)
-        grad[: problem.d] += penalty.l2 * wd
-    if out is None:
-        return value, grad.astype(grad_dtype, copy=False)
-    out[...] = grad
-    return value, out
 
 
 def _rows_of(X: Any, rows: np.ndarray, n_threads: int | None) -> Any:
@@ -133,7 +36,7 @@ def _rows_of(X: Any, rows: np.ndarray, n_threads: int | None) -> Any:
 class Objective:
     """A data set, a loss and penalties as one function of w, which counts its passes over X.
 
-    F(w, b) = (1/S) Σ s_i φ(z_i, y_i) + (l2/2)‖w‖² + l1‖w‖₁,  z = Xw + b + offset.
+    F(w, b) = (1/S) Σ s_i φ(z_i, y_i) + (l2/2)‖w‖² + l1‖w‖₁,  z = Xw + b + offset,  l ≤ w ≤ u.
 
     Parameters
     ----------
@@ -144,6 +47,10 @@ class Objective:
         Strengths of the penalties, ≥ 0.
     positive : bool
         Whether the coefficients must be ≥ 0 (not the intercept); not for several classes.
+    bounds : (lower, upper) or an object with lb and ub, as scipy.optimize.Bounds; optional
+        lower ≤ w ≤ upper (not the intercept), each one number or an array of shape (d,), −∞ and ∞
+        for no bound, lower = upper to fix a coefficient; not for several classes. `positive` means
+        bounds=(0, inf); with both, both hold. Afterwards a `nagcore.penalties.Box`, or None.
     fit_intercept : bool
         Whether w has an intercept as its last row.
     n_classes : int, optional
@@ -157,7 +64,7 @@ class Objective:
     shape : (n, d)
     p, k : int
         w has shape (p,), or (p, k) for k classes.
-    l1, l2, positive, penalty, loss, fit_intercept
+    l1, l2, positive, bounds, penalty, loss, fit_intercept
     nbytes : int
         Bytes of X that one pass reads.
     n_passes : int or float
@@ -166,7 +73,7 @@ class Objective:
     storage : str or None
         Of the narrower copy of X that `narrowed` made.
     gap_kind : {"certificate", "none"}
-        What `gap` returns: a proven bound needs a penalty.
+        What `gap` returns: a proven bound needs a penalty, or bounds that are finite.
 
     Raises
     ------
@@ -181,6 +88,13 @@ class Objective:
     >>> value, grad = objective.value_and_grad(np.zeros(2))
     >>> grad.shape, objective.n_passes
     ((2,), 1)
+
+    Within bounds, where nothing else is needed for a proof:
+
+    >>> from nagcore import minimize
+    >>> result = minimize(Objective(X, y, loss="squared", bounds=(0, 1)))
+    >>> result.coef.tolist(), round(result.intercept, 6), result.gap_kind
+    ([1.0], 0.166667, 'certificate')
     """
 
     def __init__(
@@ -192,6 +106,7 @@ class Objective:
         l2: float = 0.0,
         l1: float = 0.0,
         positive: bool = False,
+        bounds: Any = None,
         fit_intercept: bool = True,
         sample_weight: Any = None,
         offset: Any = None,
@@ -205,7 +120,7 @@ class Objective:
     ) -> None:
         from nagcore import _core
 
-        penalty = Penalty(l2=l2, l1=l1, positive=positive)
+        penalty = Penalty(l2=l2, l1=l1, positive=positive, bounds=bounds)
 
         def build(compute: str | None, X: Any = X, **other: Any) -> Any:
             how = {"scale": scale, "shift": shift, "dtype": dtype, "fit_intercept": bool(fit_intercept)}
@@ -215,9 +130,8 @@ class Objective:
                 n_classes=n_classes, **how | other,
             )
 
-        numbers = np.ndim(y) == 1
         self.X, self.read_as = X, (scale, shift, dtype)
-        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"), numbers)
+        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
         self.rebuild, self.n_threads = build, n_threads
 
         def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
@@ -227,10 +141,13 @@ class Objective:
             given = of(sample_weight)
             if weight is not None:
                 given = weight if given is None else np.asarray(given, np.float64) * weight
+            box = penalty.bounds
             return Objective(
-                _rows_of(X, rows, n_threads) if columns is None else X[:, columns], of(y), loss=loss, l2=penalty.l2,
-                l1=penalty.l1, positive=penalty.positive, fit_intercept=fit_intercept,
-                sample_weight=given, offset=of(offset), delta=delta, scale=scale, shift=shift,
+                _rows_of(X, rows, n_threads) if columns is None else X[:, columns], of(y), loss=loss,
+                l2=penalty.l2, l1=penalty.l1,
+                bounds=box if box is None or columns is None else box.at(columns),
+                positive=penalty.positive, fit_intercept=fit_intercept, sample_weight=given,
+                offset=of(offset), delta=delta, scale=scale, shift=shift,
                 compute=compute, n_threads=n_threads, dtype=dtype,
                 n_classes=n_classes or (core.k if core.k > 1 else None),
             )
@@ -245,6 +162,7 @@ class Objective:
         l2: float = 0.0,
         l1: float = 0.0,
         positive: bool = False,
+        bounds: Any = None,
         sample_weight: Any = None,
         offset: Any = None,
         wide: Any = None,
@@ -259,6 +177,7 @@ class Objective:
             loss_from_margins and rmatvec.
         l2, l1 : float
         positive : bool
+        bounds : (lower, upper) or an object with lb and ub, optional
         sample_weight, offset : array, optional
             What the problem was made with; the solvers take means over rows with them.
         wide : object, optional
@@ -273,8 +192,8 @@ class Objective:
         Objective
         """
         self = cls.__new__(cls)
-        self._set(problem, Penalty(l2=l2, l1=l1, positive=positive), sample_weight, offset,
-                  None if wide is None else lambda: wide)
+        penalty = Penalty(l2=l2, l1=l1, positive=positive, bounds=bounds)
+        self._set(problem, penalty, sample_weight, offset, None if wide is None else lambda: wide)
         self.X, self.read_as = X, (1.0, 0.0, None)
         return self
 
@@ -283,17 +202,18 @@ class Objective:
     storage: str | None = None  # of the copy that `narrowed` made
     kept_hessian: Any = None  # of least squares, which has but one: for every strength of the penalty
     kept: Any = None          # what a path's solver leaves from one strength to the next
+    _null_margins: Any = None  # where w = 0 is out of bounds
 
-    def _set(self, core, penalty, sample_weight, offset, make_wide, class_numbers=False) -> None:
+    def _set(self, core, penalty, sample_weight, offset, make_wide) -> None:
         if penalty.positive and core.k > 1:
             raise ValueError(f"positive is True and the loss has {core.k} classes; nagcore takes it "
                              "for losses of one margin. Use positive=False.")
+        penalty = penalty.of_columns(core.d, core.k)
         self.reads = Reads(core.n)
         self.kept_hessian = {}
-        self.problem = Counted(core, self.reads, class_numbers)
-        self._class_numbers = class_numbers
+        self.problem = Counted(core, self.reads)
         self.penalty, self.l1, self.l2 = penalty, penalty.l1, penalty.l2
-        self.positive = penalty.positive
+        self.positive, self.bounds = penalty.positive, penalty.bounds
         self.loss = losses.get(core.loss)
         self.shape, self.p, self.k = (core.n, core.d), core.p, core.k
         self.fit_intercept, self.nbytes = core.p > core.d, core.nbytes
@@ -304,7 +224,7 @@ class Objective:
             self.s = s / s.sum()
         self._offset, self._make_wide = offset, make_wide
         self._wide = self.problem if core.compute == "float64" else None
-        self._null: dict[Any, tuple[float, np.ndarray]] = {}
+        self._null: dict[Any, tuple[float, Any]] = {}
 
     def sample(self, rows: np.ndarray, weight: np.ndarray | None = None) -> Objective | None:
         """The same objective over some rows, their X copied; None where the rows cannot be had.
@@ -333,7 +253,7 @@ class Objective:
         """The same data under other strengths: nothing is copied, and reads are counted together."""
         other = copy.copy(self)
         other._wide = self.wide
-        other.penalty = Penalty(l2=l2, l1=l1, positive=self.positive)
+        other.penalty = dataclasses.replace(self.penalty, l2=l2, l1=l1)
         other.l1, other.l2 = other.penalty.l1, other.penalty.l2
         return other
 
@@ -376,37 +296,52 @@ class Objective:
     def wide(self) -> Counted | None:
         """The same problem with float64 arithmetic on the same X (not a copy), or None."""
         if self._wide is None and self._make_wide is not None:
-            self._wide = Counted(self._make_wide(), self.reads, self._class_numbers)
+            self._wide = Counted(self._make_wide(), self.reads)
         return self._wide
 
     @property
     def gap_kind(self) -> str:
         """"certificate" where `gap` is a proven bound, else "none"."""
-        provable = self.penalty.name != "none" and self.wide is not None
-        return "certificate" if provable else "none"
+        return "certificate" if self.penalty.provable and self.wide is not None else "none"
 
     @property
     def null_value(self) -> float:
-        """F₀: the value at w = 0 with the best intercept. It costs no pass."""
-        return self.null_model()[0]
+        """F₀: the value at w = 0, or at the nearest point within `bounds`, with the best intercept.
+
+        It costs no pass, or one where w = 0 is out of bounds.
+        """
+        return self._null_parts(self.problem)[0]
 
     def null_model(self, problem: Counted | None = None) -> tuple[float, np.ndarray]:
-        """Return F₀ and the null model's w, from the targets alone."""
-        problem = problem or self.problem
+        """Return F₀ and the null model's w, from the targets alone where w = 0 is within bounds."""
+        value, b = self._null_parts(problem or self.problem)
+        w = self.clipped(np.zeros(self.w_shape))
+        if self.fit_intercept:
+            w[-1] = b
+        return value, w
+
+    def _null_parts(self, problem: Counted) -> tuple[float, Any]:
+        """F₀ and the null model's intercept: w can be far larger than all that it takes to find them."""
+        has_zero = self.bounds is None or self.bounds.has_zero
         if problem.compute not in self._null:
-            z, w = self._zero_margins(problem), np.zeros(self.w_shape)
+            z, b = self._zero_margins(problem), 0.0
             if self.fit_intercept:
-                link = link_of(self.loss.name) if self._offset is None else None
+                link = link_of(self.loss.name) if self._offset is None and has_zero else None
                 found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)
-                w[-1], value = found.b, found.value
+                b, value = found.b, found.value
             else:
                 value = problem.loss_from_margins(z)
-            self._null[problem.compute] = value, w
-        value, w = self._null[problem.compute]
-        return value, w.copy()
+            self._null[problem.compute] = value, b
+        value, b = self._null[problem.compute]
+        return value if has_zero else value + self.penalty_value(self.bounds.nearest_zero), b
 
     def _zero_margins(self, problem: Counted) -> np.ndarray:
-        """The margins of w = 0 without an intercept: the offset."""
+        """The margins of the null model without an intercept: the offset, where its w is zero."""
+        if self.bounds is not None and not self.bounds.has_zero:
+            if self._null_margins is None:
+                source = self.wide or self.problem
+                self._null_margins = source.margins(self.clipped(np.zeros(self.w_shape)))
+            return self._null_margins.astype(problem.compute)
         from nagcore import _core
 
         z = _core.empty_rows((problem.n, *self.w_shape[1:]), problem.compute)
@@ -417,7 +352,7 @@ class Objective:
         return z
 
     def null_margins(self) -> np.ndarray:
-        """The margins of the null model. No pass."""
+        """The margins of the null model. No pass, once F₀ is known."""
         z = self._zero_margins(self.problem)
         if self.fit_intercept:
             z += self.null_model()[1][-1].astype(z.dtype)
@@ -447,14 +382,23 @@ class Objective:
             grad[:d] += self.l2 * w[:d]
         return value, grad
 
+    def clipped(self, w: np.ndarray) -> np.ndarray:
+        """The nearest w within the bounds, on those that it misses by rounding: w where there are none."""
+        if self.bounds is None:
+            return w
+        d = self.shape[1]
+        return np.concatenate([self.bounds.snap(w[:d], w[:d]), w[d:]])
+
     def margins(self, w: Any) -> np.ndarray:
         """Return z = Xw + b + offset in the compute dtype, shape (n,) or (n, k). One pass."""
         return self.problem.margins(np.ascontiguousarray(check_w(w, self.problem), np.float64))
 
     def value(self, w: Any) -> float:
-        """Return F(w), all of it. One pass."""
+        """Return F(w), all of it; ∞ out of bounds. One pass."""
         d = self.shape[1]
         w = np.ascontiguousarray(check_w(w, self.problem), np.float64)
+        if self.bounds is not None and not self.bounds.contains(w[:d]):
+            return float("inf")
         z = self.problem.margins(w)
         return self.problem.loss_from_margins(z) + self.penalty_value(w[:d])
 
@@ -471,7 +415,10 @@ class Objective:
         """
         if self.gap_kind == "none":
             return float("nan")
-        found = self.certify(np.ascontiguousarray(check_w(w, self.problem), np.float64))
+        w = np.ascontiguousarray(check_w(w, self.problem), np.float64)
+        if self.bounds is not None and not self.bounds.contains(w[: self.shape[1]]):
+            return float("inf")
+        found = self.certify(w)
         return found.given_value - found.value + found.gap
 
     def certify(self, w: np.ndarray, **known: Any) -> Certificate:

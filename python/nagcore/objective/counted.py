@@ -41,9 +41,7 @@ class Counted:
     than 1 where it reads a narrower copy of X; `origin` the point that copy is stored about.
     """
 
-    def __init__(
-        self, core: Any, reads: Reads, class_numbers: bool = False, share: float = 1
-    ) -> None:
+    def __init__(self, core: Any, reads: Reads, share: float = 1) -> None:
         self.core, self._reads, self.share = core, reads, share
         self.n, self.d, self.p, self.k = core.n, core.d, core.p, core.k
         self.compute = np.dtype(core.compute)
@@ -56,7 +54,7 @@ class Counted:
         self.n_threads: int | None = getattr(core, "n_threads", None)
         self.second_order = hasattr(core, "hessian") and core.k == 1
         self.has_gram = hasattr(core, "gram")
-        self._class_numbers = class_numbers  # whether targets are those, so that r tells p
+        self.has_class_hessian = hasattr(core, "class_hessian")
 
     def value_and_grad(self, w, grad=None, margins=None, residuals=None):
         """(1/S) Σ s φ(z) and its gradient. One pass."""
@@ -90,35 +88,24 @@ class Counted:
         return self.core.hessian(w, None, None, margins, residuals)
 
     def class_hessian(self, w, margins):
-        """`value_and_grad` and the Hessian of softmax, (k, p, k, p). One pass, and one for each two classes.
+        """`value_and_grad` and the Hessian of softmax, (k, p, k, p). A pass, and one for each two classes."""
+        self.count(self.newton_passes)
+        return self.core.class_hessian(w, margins)
 
-        Its blocks are (1/S) Σ s (δ_ab p_a − p_a p_b) x̃x̃ᵀ. Probabilities sum to one, hence blocks to
-        zero along each row, and those off the diagonal give those on it, without cancellation.
-        """
-        r = np.empty_like(margins)
-        value, grad = self.value_and_grad(w, None, margins, r)
-        if self._class_numbers:
-            r += r < 0  # the residual is p, less one at the row's class
-            P = np.ascontiguousarray(r.T)
-        else:
-            P = np.exp(margins.T - margins.max(axis=1))
-            P /= P.sum(axis=0)
-        H = np.zeros((self.k, self.p, self.k, self.p))
-        if np.isfinite(value):
-            for a in range(self.k):
-                for b in range(a):
-                    G = self.gram(P[a] * P[b])
-                    H[a, :, b] -= G
-                    H[b, :, a] -= G
-                    H[a, :, a] += G
-                    H[b, :, b] += G
-        return value, grad, H
+    @property
+    def newton_passes(self) -> float:
+        """Passes that a step of Newton's method takes: one, and one more for each two classes."""
+        return self.share * (1 + self.k * (self.k - 1) // 2)
+
+    def count(self, passes: float) -> None:
+        """Add passes that the core was asked for directly."""
+        self._reads.passes += passes
 
     def hessian_vector(self, v, weights):
         """(1/S) X̃ᵀ(s∘weights∘(X̃v)), fused. One pass."""
         self._reads.passes += self.share
         return self.core.hessian_vector(v, weights)
 
-    def curvature_from_margins(self, z):
+    def curvature_from_margins(self, z, out=None):
         """φ''(z) of each row. No pass."""
-        return self.core.curvature_from_margins(z)
+        return self.core.curvature_from_margins(z, out)

@@ -54,8 +54,7 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
     With −u = soft + clip (soft threshold at l1), each coordinate adds (l2 w − soft)²/(2 l2) and
     l1|w| − w·clip, both without cancellation.
 
-    Under w ≥ 0, with q = −u − l1, it adds (l2 w − q₊)²/(2 l2) and w·q₋. The sum stands there for Ω
-    without its indicator, so that F − gap is the dual value at points outside the constraint too.
+    Within bounds: `Box.fenchel`.
 
     >>> penalty_gap(np.array([1.0]), np.array([-0.5]), Penalty(l2=0.5))
     0.0
@@ -63,13 +62,8 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
     0.0
     """
     l1, l2 = penalty.l1, penalty.l2
-    if penalty.positive:
-        q = -u - l1
-        kept = dot(w, np.maximum(-q, 0))
-        if l2 == 0:
-            return kept if float(q.max(initial=0.0)) <= 4e-16 * l1 else np.inf
-        miss = l2 * w - np.maximum(q, 0)
-        return kept + dot(miss, miss) / (2 * l2)
+    if penalty.bounds is not None:
+        return penalty.bounds.fenchel(w, u, l1, l2)
     if l1 == 0:
         q = u + l2 * w
         return dot(q, q) / (2 * l2) if l2 else (0.0 if not q.any() else np.inf)
@@ -82,8 +76,8 @@ def penalty_gap(w: np.ndarray, u: np.ndarray, penalty: Penalty) -> float:
 
 
 def infeasibility(u: np.ndarray, penalty: Penalty) -> float:
-    """What must be within l1 for u to be dual feasible at l2 = 0: max |u|, or max −u under w ≥ 0."""
-    return float(np.max(-u, initial=0.0) if penalty.positive else np.abs(u).max())
+    """What must be within l1 for u to be dual feasible at l2 = 0: max |u|, or over infinite sides only."""
+    return float(np.abs(u).max()) if penalty.bounds is None else penalty.bounds.excess(u)
 
 
 def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
@@ -100,23 +94,32 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     pick: Any = ... if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
     rp = r[pick]
     down = rp > 0
-    size = np.abs(rp)
-    bend: np.ndarray | float = min(curvature, 1e3)
+    step, bend = np.abs(rp), min(curvature, 1e3)
     if np.isfinite(curvature) and getattr(problem, "second_order", False):
         # What the curvature is here it mostly is on the way to z″, too.
         here = problem.curvature_from_margins(z)
-        bend = np.where(here > 1e-4 * bend, 0.9 * here, bend)
+        flat = ~(here > 1e-4 * bend)
+        here *= 0.9
+        here[flat] = bend
+        step /= here
+        del here
+    else:
+        step /= bend
     # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
-    step = np.maximum(size / bend, _TAIL)
+    np.maximum(step, _TAIL, out=step)
     step *= (1 - alpha) * (1 + 1e-6)
     moved, residual = np.empty_like(z), np.empty_like(z)
     for _ in range(40):
-        np.copyto(moved, z)
-        moved[pick] += np.where(down, -step, step)
+        if z.ndim == 1:
+            np.add(z, step, out=moved, where=~down)
+            np.subtract(z, step, out=moved, where=down)
+        else:
+            np.copyto(moved, z)
+            moved[pick] += np.where(down, -step, step)
         problem.loss_from_margins(moved, residual)
         # The residual beyond, with the sign that it had: more than α of what it was is short.
-        beyond = residual[pick]
-        short = np.where(down, beyond, -beyond) > alpha * size
+        beyond, limit = residual[pick], np.multiply(rp, alpha, out=moved if z.ndim == 1 else None)
+        short = np.where(down, beyond > limit, beyond < limit)
         if not short.any():
             break
         step[short] *= 4
@@ -128,7 +131,7 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
         residual -= moved
         if max(residual.max(), -residual.min()) > 1e-12:
             return np.inf  # targets that are probabilities: this argument does not cover them
-    step *= size
+    step *= np.abs(rp, out=rp if z.ndim == 2 else moved)
     step *= 1 - alpha
     return float(row_mean(step, s))
 
@@ -143,7 +146,9 @@ class Certificate(NamedTuple):
     slope: np.ndarray | None = None  # Xᵀ(s∘θ)/S of the dual point θ
 
 
-def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=None) -> Certificate:
+def certify(
+    problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=None, spare=None
+) -> Certificate:
     """Bound F(w) − min F from above.
 
     Without an intercept the dual point is the residual at w (one pass, or none if `z`, `r` and the
@@ -161,6 +166,8 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
         A bound on φ''.
     z, r, u : ndarray, optional
         Margins, residuals and data gradient at w.
+    spare : ndarray like z, optional
+        A buffer that may be written.
 
     Returns
     -------
@@ -171,7 +178,8 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
     if problem.p > d:
         z = problem.margins(w) if z is None else z
         given = z
-        b, best_value, z, r, data_value = best_intercept(problem, z, s, curvature)
+        b, best_value, z, r, data_value = best_intercept(
+            problem, z, s, curvature, spare=spare)
         w = w.copy()
         w[d] += b
         if z.ndim == 1:
@@ -186,6 +194,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
         else:  # the balanced residuals lie where the margins do, for the length of a pass
             u = problem.rmatvec(np.multiply(r, kept, out=z))
             np.add(given, b, out=z, casting="same_kind")
+        del given
     else:
         if u is None:
             shape = (problem.n,) if w.ndim == 1 else (problem.n, w.shape[1])
@@ -195,7 +204,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
             data_value = problem.loss_from_margins(z)
         best_value = data_value
     wd, ud = w[:d], u[:d]
-    scales = [1.0] if penalty.l2 else []
+    scales = [1.0] if penalty.l2 or (penalty.provable and not penalty.l1) else []
     largest = infeasibility(ud, penalty)
     if penalty.l1 and (largest > penalty.l1 or not scales):
         scales.append(min(1.0, penalty.l1 / largest) if largest else 1.0)
@@ -203,7 +212,7 @@ def certify(problem, w, penalty: Penalty, s, curvature, *, z=None, r=None, u=Non
     for alpha in scales:
         fenchel = penalty_gap(wd, alpha * ud, penalty) + alpha * unbalanced
         if fenchel < gap:
-            shrunk = _scaling_gap(problem, z, r, alpha * kept, s, curvature)
+            shrunk = _scaling_gap(problem, z, r, kept if alpha == 1 else alpha * kept, s, curvature)
             if fenchel + shrunk < gap:
                 gap, slope = fenchel + shrunk, alpha * ud
     extra = penalty.l1 * float(np.abs(wd).sum()) + 0.5 * penalty.l2 * dot(wd, wd)

@@ -84,9 +84,11 @@ class Intercept(NamedTuple):
 class _Shifted:
     """The mean loss and its slope at margins that are shifted by b."""
 
-    def __init__(self, problem: Any, z: np.ndarray, s: np.ndarray | None) -> None:
+    def __init__(
+        self, problem: Any, z: np.ndarray, s: np.ndarray | None, spare: np.ndarray | None
+    ) -> None:
         self.problem, self.start, self.s = problem, z, s
-        self._moved, self.r = np.empty_like(z), np.empty_like(z)
+        self._moved, self.r = np.empty_like(z) if spare is None else spare, np.empty_like(z)
         self.b: Any = None
         self.z, self.value = z, math.nan
 
@@ -101,6 +103,10 @@ class _Shifted:
         self.value = self.problem.loss_from_margins(self.z, self.r)
         return row_mean(self.r, self.s)
 
+    def bend(self) -> float:
+        """The mean curvature where the margins are, before any shift: it lies where shifted ones will."""
+        return float(row_mean(self.problem.curvature_from_margins(self.start, self._moved), self.s))
+
     def rounding(self) -> float:
         """What the mean of n rounded residuals cannot be told from zero below."""
         return 2 * float(np.finfo(self.r.dtype).eps) * mean_size(self.r, self.s)
@@ -112,6 +118,7 @@ def best_intercept(
     s: np.ndarray | None,
     curvature: float,
     link: Callable[[Any], Any] | None = None,
+    spare: np.ndarray | None = None,
 ) -> Intercept:
     """Minimise (1/S) Σ s_i φ(z_i + b) over b.
 
@@ -127,13 +134,15 @@ def best_intercept(
         A bound on φ'': 1/curvature times the mean residual never steps too far. May be infinite.
     link : callable, optional
         Where to begin, given the mean residual at z.
+    spare : ndarray like z, optional
+        A buffer for the shifted margins, which are then returned in it.
 
     Returns
     -------
     Intercept
         The shift, the mean loss there, the shifted margins and their residuals.
     """
-    loss = _Shifted(problem, z, s)
+    loss = _Shifted(problem, z, s, spare)
     h = loss.at(None)
     given_value, b = loss.value, None
     noise = loss.rounding()
@@ -152,7 +161,7 @@ def _first_step(loss: _Shifted, h: float, curvature: float, link: Any) -> float:
     if link is not None:
         step = link(h)
     elif getattr(loss.problem, "second_order", False):
-        bend = float(row_mean(loss.problem.curvature_from_margins(loss.start), loss.s))
+        bend = loss.bend()
         if abs(h) < bend < math.inf:
             step = -h / bend
     if math.isfinite(step):
@@ -190,16 +199,21 @@ def _root(loss: _Shifted, h: float, noise: float, curvature: float, link: Any) -
 
 def _class_curvature(loss: _Shifted, curvature: float) -> np.ndarray:
     """The inverse of the mean of diag(p) − ppᵀ on shifts that sum to zero, or a safe multiple of 1."""
-    k = loss.r.shape[1]
-    negative = loss.r < 0
-    if np.count_nonzero(negative) == len(negative):  # class numbers: r is p, less one at the class
-        p = (loss.r + negative).astype(np.float64, copy=False)
-        weighted = p / len(p) if loss.s is None else p * loss.s[:, None]
-        mean = weighted.sum(axis=0)
-        M = np.diag(mean * (1 + 1e-9)) - np.einsum("ia,ib->ab", weighted, p)
+    n, k = loss.r.shape
+    mean, square = np.zeros(k), np.zeros((k, k))
+    for i in range(0, n, _BLOCK_ROWS):
+        r = loss.r[i : i + _BLOCK_ROWS]
+        negative = r < 0
+        if np.count_nonzero(negative) != len(r):
+            break
+        p = (r + negative).astype(np.float64, copy=False)  # class numbers: r is p, less one at the class
+        weighted = p / n if loss.s is None else p * loss.s[i : i + _BLOCK_ROWS, None]
+        mean += weighted.sum(axis=0)
+        square += np.einsum("ia,ib->ab", weighted, p)
+    else:
         if (mean > 1e-300).all():
             # Shifting all classes alike changes nothing; 1/k makes that direction definite.
-            return np.linalg.inv(M + mean.max() / k)
+            return np.linalg.inv(np.diag(mean * (1 + 1e-9)) - square + mean.max() / k)
     return np.eye(k) / (curvature if math.isfinite(curvature) else 1.0)
 
 

@@ -143,7 +143,7 @@ def narrowed(objective: Any, storage: str) -> tuple[Any, str]:
     share = core.nbytes / objective.nbytes
     objective.reads.passes += 1 + share
     other = copy.copy(objective)
-    other.problem = Counted(core, objective.reads, objective._class_numbers, share)
+    other.problem = Counted(core, objective.reads, share)
     other._wide = objective.wide
     other.storage, other.kept_hessian = storage, {}
     return other, f"early passes on a copy of X in {storage}, {core.nbytes / 1e6:.1f} MB"
@@ -266,13 +266,19 @@ class ShiftedProblem:
         return self._pull_back(self.core.rmatvec(v))
 
     def gram(self, weights=None, rows=None, out=None, factors=None):
-        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows, one pass over the copy, or over `rows`; `out` is not used."""
+        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows, a pass over the copy, or over `rows`; no `out`."""
         return self._pull_back_twice(self.core.gram(weights, rows, None, factors))
 
     def hessian(self, w, out=None, grad=None, margins=None, residuals=None):
         """`value_and_grad` and the Hessian. One pass over the copy; `out` and `grad` are not used."""
         value, g, H = self.core.hessian(self._to_copy(w), None, None, margins, residuals)
         return value, self._pull_back(g), self._pull_back_twice(H)
+
+    def class_hessian(self, w, margins):
+        """`value_and_grad` and the Hessian of softmax, (k, p, k, p), as `_core.Problem.class_hessian`."""
+        value, g, H = self.core.class_hessian(self._to_copy(w), margins)
+        blocks = [[self._pull_back_twice(H[a, :, b]) for b in range(self.k)] for a in range(self.k)]
+        return value, self._pull_back(g), np.array(blocks).transpose(0, 2, 1, 3)
 
     def hessian_vector(self, v, weights):
         """(1/S) X̃ᵀ(s∘weights∘(X̃v)). One pass over the copy."""

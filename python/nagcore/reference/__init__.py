@@ -20,6 +20,7 @@ from __future__ import annotations
 from .losses import LOSSES, Loss
 from .objective import (
     Magnitudes,
+    conjugate,
     decode,
     duality_gap,
     magnitudes,
@@ -28,7 +29,7 @@ from .objective import (
     value_and_grad,
     weights,
 )
-from .solvers import acfgm, fista, prox_l1
+from .solvers import acfgm, fista, prox_box, prox_l1
 from .update import Step, ema_update, fma, nesterov_step, stochastic_neighbours
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Magnitudes",
     "Step",
     "acfgm",
+    "conjugate",
     "decode",
     "duality_gap",
     "ema_update",
@@ -45,6 +47,7 @@ __all__ = [
     "magnitudes",
     "margins",
     "nesterov_step",
+    "prox_box",
     "prox_l1",
     "rmatvec",
     "stochastic_neighbours",

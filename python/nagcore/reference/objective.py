@@ -160,13 +160,45 @@ def _centre(phi, z, y, s, delta):
     return c
 
 
+def conjugate(c, l1, l2, lower=-np.inf, upper=np.inf):
+    """Ω*(c) = max over lower ≤ w ≤ upper of cw − l1|w| − (l2/2)w², element by element: at an end, at
+    zero, or where the slope vanishes, whichever is largest.
+
+    >>> conjugate(np.array([2.0, -3.0]), 1.0, 1.0, -1.0, np.inf).tolist()
+    [0.5, 1.5]
+    >>> conjugate(np.array([2.0, -3.0]), 1.0, 0.0, -1.0, np.inf).tolist()
+    [inf, 2.0]
+    """
+    c, lower, upper = np.broadcast_arrays(np.asarray(c, np.float64), lower, upper)
+    points = [np.clip(0.0, lower, upper), np.where(np.isfinite(lower), lower, 0.0),
+              np.where(np.isfinite(upper), upper, 0.0)]  # fmt: skip
+    if l2 > 0:
+        points += [np.clip((c - l1) / l2, lower, upper), np.clip((c + l1) / l2, lower, upper)]
+    points = [np.clip(w, lower, upper) for w in points]
+    best = np.max([c * w - l1 * np.abs(w) - l2 / 2 * w**2 for w in points], axis=0)
+    if l2 > 0:
+        return best
+    grows = (np.isposinf(upper) & (c > l1)) | (np.isneginf(lower) & (-c > l1))
+    return np.where(grows, np.inf, best)
+
+
+def _open(l1, lower, upper):
+    """What slopes scaled to l1 may be where a side is infinite: their rounding is not infeasible.
+
+    >>> _open(1.0, -np.inf, 2.0)
+    (array(-1.), array(inf))
+    """
+    return np.where(np.isneginf(lower), -l1, -np.inf), np.where(np.isposinf(upper), l1, np.inf)
+
+
 def duality_gap(X, y, w, *, loss="logistic", l2=0.0, l1=0.0, sample_weight=None, offset=None,
-                delta=1.0, fit_intercept=False, **how):  # fmt: skip
+                delta=1.0, fit_intercept=False, bounds=(-np.inf, np.inf), **how):  # fmt: skip
     """F(w) − D(θ) ≥ F(w) − F*, with F including l1‖w‖₁: a bound on how far w is from optimal.
 
     D(θ) = −(1/S) Σ s_i (φ*(θ_i) − θ_i·offset_i) − ‖(|Xᵀ(s∘θ)|/S − l1)₊‖²/(2·l2). An intercept wants
     Σ s_i θ_i = 0, so θ is the residual at the best intercept for these coefficients. At l2 = 0, θ
-    is shrunk into ‖Xᵀ(s∘θ)‖_∞/S ≤ l1 and the last term vanishes.
+    is shrunk into ‖Xᵀ(s∘θ)‖_∞/S ≤ l1 and the last term vanishes. With bounds (lower, upper) on the
+    coefficients the last term is Ω*(−u) of :func:`conjugate`, and only infinite sides shrink θ.
 
     >>> X, y = np.array([[1.0], [-1.0]]), np.array([1.0, -1.0])
     >>> duality_gap(X, y, np.array([0.5]), loss="squared", l2=1.0)
@@ -180,11 +212,11 @@ def duality_gap(X, y, w, *, loss="logistic", l2=0.0, l1=0.0, sample_weight=None,
     theta = phi.residual(z + c, y, delta)
     if fit_intercept and np.abs(s @ theta).max() > 1e-9 * S:  # not found: nothing is certified
         return float("inf")
-    v, tail = np.abs(rmatvec(X, theta, sample_weight=s, **how)), 0.0
-    if l2 > 0:
-        tail = (np.maximum(v - l1, 0) ** 2).sum() / (2 * l2)
-    elif v.max() > l1:
-        theta = theta * (l1 / v.max())
+    c, (lower, upper) = -rmatvec(X, theta, sample_weight=s, **how), bounds
+    most = np.max([np.where(np.isposinf(upper), c, 0).max(), np.where(np.isneginf(lower), -c, 0).max()])
+    if l2 == 0 and most > l1:
+        theta, c = theta * (l1 / most), np.clip(c * (l1 / most), *_open(l1, lower, upper))
+    tail = conjugate(c, l1, l2, lower, upper).sum()
     linear = 0.0 if offset is None else (theta * offset).reshape(len(s), -1).sum(axis=1)
     each = phi.value(z, y, delta) + phi.conjugate(theta, y, delta) - linear
     return float((s * each).sum() / S + penalty + tail)

@@ -16,6 +16,15 @@ def prox_l1(x, t):
     return np.sign(x) * np.maximum(np.abs(x) - t, 0)
 
 
+def prox_box(x, t, lower, upper):
+    """argmin_{lower ≤ u ≤ upper} t‖u‖₁ + ‖u − x‖²/2: prox_l1, and the nearest point inside.
+
+    >>> prox_box(np.array([-3.0, 0.5, 3.0]), 1.0, 0.0, 1.5).tolist()
+    [0.0, 0.0, 1.5]
+    """
+    return np.clip(prox_l1(x, t), lower, upper)
+
+
 def fista(fg: Callable, x, *, prox: Callable = lambda x, eta: x, L=1.0, n_iter=100):
     """Nesterov 1983, FISTA 2009: x⁺ = prox(y − ∇f(y)/L, 1/L);  t⁺ = (1 + √(1 + 4t²))/2;
     y⁺ = x⁺ + ((t − 1)/t⁺)(x⁺ − x); L doubles until it majorises; t = 1 if (y − x⁺)ᵀ(x⁺ − x) > 0.

@@ -1,7 +1,7 @@
 """The registry of solvers and `minimize`, which drives one until its gap is small enough.
 
 >>> names()
-('fista', 'acfgm', 'cg', 'newton', 'newton_cg', 'normal', 'plbfgs', 'pnag', 'prox_newton')
+('fista', 'acfgm', 'cg', 'newton', 'newton_cg', 'normal', 'plbfgs', 'pnag', 'prox_newton', 'row_lbfgs')
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nagcore.callbacks import State
 from nagcore.callbacks.state import in_use
 from nagcore.objective import Objective, check_w
 from nagcore.objective.storage import check_storage
-from nagcore.solvers import acfgm, cg, fista, newton, newton_cg, normal, plbfgs, pnag, proxnewton
+from nagcore.solvers import acfgm, cg, fista, newton, newton_cg, normal, plbfgs, pnag, proxnewton, rowlbfgs
 from nagcore.solvers.auto import choose
 from nagcore.solvers.base import Method, Result
 from nagcore.solvers.driver import Run
@@ -26,7 +26,7 @@ from nagcore.solvers.paths import Path, largest_strength, path
 
 __all__ = ["Method", "Path", "Result", "get", "largest_strength", "minimize", "names", "path"]
 
-_MODULES = (fista, acfgm, cg, newton, newton_cg, normal, plbfgs, pnag, proxnewton)
+_MODULES = (fista, acfgm, cg, newton, newton_cg, normal, plbfgs, pnag, proxnewton, rowlbfgs)
 _REGISTRY = {module.METHOD.name: module.METHOD for module in _MODULES}
 
 
@@ -36,7 +36,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('fista', 'acfgm', 'cg', 'newton', 'newton_cg', 'normal', 'plbfgs', 'pnag', 'prox_newton')
+    ('fista', 'acfgm', 'cg', 'newton', 'newton_cg', 'normal', 'plbfgs', 'pnag', 'prox_newton', 'row_lbfgs')
     """
     return tuple(_REGISTRY)
 
@@ -102,10 +102,11 @@ def minimize(
     w0 : array of shape (p,) or (p, k), optional
         Where to start; by default at the null model.
     solver : str
-        "auto", "fista", "acfgm", "cg", "newton", "newton_cg", "normal", "plbfgs", "pnag" or "prox_newton".
+        "auto", "fista", "acfgm", "cg", "newton", "newton_cg", "normal", "plbfgs", "pnag", "prox_newton"
+        or "row_lbfgs".
         "auto" chooses, and the result says which and why. Smooth objectives: "newton" (Hessians),
-        "normal" (least squares, exact), "cg" (least squares), "newton_cg" (sparse data with more
-        columns than rows), "plbfgs" and "pnag" (L-BFGS and Nesterov in a sampled
+        "normal" (least squares, exact), "cg" (least squares), "row_lbfgs" and "newton_cg" (sparse data with
+        more columns than rows), "plbfgs" and "pnag" (L-BFGS and Nesterov in a sampled
         metric). With l1: "prox_newton" (Hessians of a working set). "fista" takes every loss and
         penalty; "acfgm" searches no step length, and needs a loss of bounded curvature.
     tol : float
@@ -126,6 +127,7 @@ def minimize(
         `Objective.narrowed` makes the copy once for many runs. docs/solvers.md has measurements.
     callbacks : sequence of callables
         Called with a `nagcore.callbacks.State` after each iteration; returning True stops the run.
+        One with a method `finish(state)` is told once where the run has ended, however it did.
 
     Returns
     -------
@@ -178,19 +180,19 @@ def run(
     if not isinstance(objective, Objective):
         raise TypeError(f"objective is {type(objective).__name__}; minimize takes a "
                         'nagcore.Objective. Use nagcore.Objective(X, y, loss="logistic").')
+    solver, why = choose(objective) if solver == "auto" else (solver, "asked for")
     method = get(solver, objective)
-    why = choose(objective)[1] if solver == "auto" else "asked for"
     _check_limits(tol, max_passes, max_seconds)
     check_storage(storage)
     if w0 is not None:
         w0 = np.array(check_w(w0, objective.problem, "w0"), np.float64, order="C")
-        if objective.positive:
-            d = objective.shape[1]
-            w0[:d] = np.maximum(w0[:d], 0.0)
+        w0 = objective.clipped(w0)
     this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
                max_seconds=max_seconds, callbacks=(*callbacks, *in_use()), storage=storage)
     try:
         this.go(w0, seed)
     except KeyboardInterrupt:
         this.message = "interrupted"
+    finally:
+        this.finish()
     return this.result(why)

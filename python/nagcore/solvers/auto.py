@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nagcore.objective import Objective
+from nagcore.penalties import Box
 from nagcore.solvers.coordinates import DENSE_LIMIT
 from nagcore.solvers.proxnewton import ALL_COLUMNS
 
@@ -44,8 +45,8 @@ def choose(objective: Objective) -> tuple[str, str]:
     n, p = objective.shape[0], objective.p
     work = n * p * p
     if not objective.penalty.smooth:
-        kind = "l1" if objective.l1 else "w ≥ 0"
-        few = p <= ALL_COLUMNS or (n <= _WIDE * p and objective.divisible)
+        kind = _kind(objective)
+        few = p <= ALL_COLUMNS or (n <= _WIDE * p and objective.divisible and _sparse(objective))
         if objective.problem.second_order and few:
             return "prox_newton", f"{kind}: Hessians of a working set of columns cost less than more passes"
         return "fista", f"{kind}: proximal gradient steps with momentum give exact zeros"
@@ -58,16 +59,31 @@ def choose(objective: Objective) -> tuple[str, str]:
         elif p <= _FEW_COLUMNS or work <= _LITTLE_WORK:
             return "newton", f"{p} coefficients: a Hessian costs little more than reading X"
     k = objective.k
-    if 1 < k <= _MOST_CLASSES and objective.problem.has_gram:
+    if 1 < k <= _MOST_CLASSES and objective.problem.has_class_hessian:
         if work * k * (k - 1) / 2 + (k * p) ** 3 <= _LITTLE_CLASS_WORK:
             return "newton", f"{k * p} coefficients of {n} rows: a Hessian is done before a metric is"
     if _in_rows(objective):
-        return "newton_cg", "sparse, few rows for the columns: the rows are the unknowns"
+        why = "sparse, few rows for the columns: the rows are the unknowns"
+        return "newton_cg" if objective.loss.name == "squared" else "row_lbfgs", why
     if objective.X is not None and objective.loss.name == "squared" and p > _MOST_COLUMNS:
         return "cg", "least squares with many columns: conjugate gradients have exact steps at a pass each"
     if objective.X is None:
         return "fista", "no rows of X to look at for a preconditioner"
     return "plbfgs", "smooth, and a sample of the rows gives a preconditioner"
+
+
+def _kind(objective: Objective) -> str:
+    """What needs a prox, in a word or two."""
+    if objective.bounds is None:
+        return "l1"
+    bounds = "w ≥ 0" if objective.bounds == Box(np.zeros(objective.shape[1]), np.inf) else "bounds"
+    return f"l1, {bounds}" if objective.l1 and bounds == "bounds" else "l1" if objective.l1 else bounds
+
+
+def _sparse(objective: Objective) -> bool:
+    """Whether coefficients rest at zero: with a bound there, or with l1 where the bounds let them."""
+    box = objective.bounds
+    return box is None or box.rests_at_zero or (objective.l1 > 0 and box.has_zero)
 
 
 def _in_rows(objective: Objective) -> bool:

@@ -20,12 +20,12 @@ from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, mean_size, row_mean
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
-from nagcore.solvers.prox import best_shift, class_threshold, positive_threshold, soft_threshold
+from nagcore.solvers.prox import best_shift, box_threshold, class_threshold, soft_threshold
 
 _PAIRS = 12           # steps remembered with their changes of gradient
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
 
-__all__ = ["Iterate", "Known", "Method", "Oracle", "Result"]
+__all__ = ["Horizon", "Iterate", "Known", "Method", "Oracle", "Result"]
 
 
 @dataclass(eq=False)
@@ -100,7 +100,9 @@ class Iterate(NamedTuple):
     the next pass may overwrite. `moved` is False when the pass went to a step that was taken back.
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
     ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
-    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient.
+    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient. `at` is when the pass ended, on
+    the clock of `time.perf_counter`, where that was not just now, and `proven` says whether `bound`
+    was computed in the oracle's arithmetic.
     """
 
     x: np.ndarray
@@ -115,6 +117,20 @@ class Iterate(NamedTuple):
     resolved: bool = True
     decrement: float = math.nan
     bound: float = math.nan
+    at: float = math.nan
+    proven: bool = True
+
+
+class Horizon(NamedTuple):
+    """How far a method may run before what it saw is looked at.
+
+    At most so many `passes`, and not beyond a gap of max(tol·(null_value − f), floor).
+    """
+
+    passes: float = 1
+    tol: float = 0.0
+    null_value: float = 0.0
+    floor: float = 0.0
 
 
 class Known(NamedTuple):
@@ -127,7 +143,7 @@ class Known(NamedTuple):
 
 
 class Pairs:
-    """The last steps s and changes of gradient y of a run, and the residuals' size, through all its variables.
+    """The last steps s and changes of gradient y of a run, through all its changes of variables.
 
     They lie in the variables of the oracle that used them last, or `rest` in the problem's own: ⟨s, y⟩
     is the same in all.
@@ -177,13 +193,17 @@ class Oracle:
         self._eps = float(np.finfo(self.real).eps)
         self._d, self._l2 = objective.shape[1], objective.l2
         self._l1 = coordinates.thresholds if objective.l1 else None
-        self._positive = objective.positive
+        self._box: Any = None  # in these variables, in which P is diagonal then
+        if objective.bounds is not None:
+            self._box = objective.bounds.lower / coordinates.scale, objective.bounds.upper / coordinates.scale
         self._l2_classes = objective.l2 * coordinates.scale**2 if objective.l1 else None
         self._shifted: tuple[Any, Any] = None, None  # the last prox point of classes, and its shift
         self.tol = 0.0  # what the run is to reach
+        self.horizon: Callable[[], Horizon] = Horizon
         self.dropped: np.ndarray | None = None  # columns that are zero in the solution, and not read
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
+        self.spare: np.ndarray | None = None  # margins that the method will not read again
         self._known = known
         self._memory = Pairs() if memory is None else memory
 
@@ -236,19 +256,15 @@ class Oracle:
         return self._memory.seen_in(self.coordinates)
 
     def hessian(self, v, z) -> tuple[float, np.ndarray, np.ndarray]:
-        """f(v), ∇f(v) and ∇²f(v), in one pass unless there are classes; margins are written.
-
-        In the problem's own variables.
-        """
+        """f(v), ∇f(v) and ∇²f(v), in one pass; margins are written. In the problem's own variables."""
         self.w = w = self.coordinates.to_w(v)
-        second = self.problem.hessian if w.ndim == 1 else self.problem.class_hessian
-        self.data_value, self.u, H = second(w, z)
+        self.data_value, self.u, H = self.problem.hessian(w, z)
         wd, d = w[: self._d], self._d
         f = self.data_value + (0.5 * self._l2 * dot(wd, wd) if self._l2 else 0.0)
         if math.isfinite(f):
             self.coordinates.look(H)  # type: ignore[union-attr]
         if self._l2:
-            H.reshape(-1)[:: w.size + 1].reshape(-1, len(w))[:, :d] += self._l2
+            H.reshape(-1)[:: w.size + 1][:d] += self._l2
         return f, self.coordinates.pull_back(self.u, self._l2, w), H
 
     def smooth(self, v, z) -> float:
@@ -260,12 +276,12 @@ class Oracle:
         return f
 
     def prox(self, v, step) -> np.ndarray:
-        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), w(u) ≥ 0 if asked for, the intercept as it is."""
-        if self._l1 is None and not self._positive:
+        """argmin_u l1‖w(u)‖₁ + ‖u − v‖²/(2·step), w(u) within bounds, the intercept as it is."""
+        if self._l1 is None and self._box is None:
             return v
         out, d = v.copy(), self._d
-        if self._positive:
-            out[:d] = positive_threshold(v[:d], step * self.coordinates.thresholds)
+        if self._box is not None:
+            out[:d] = box_threshold(v[:d], step * self.coordinates.thresholds, *self._box)
             return out
         if v.ndim == 1:
             out[:d] = soft_threshold(v[:d], step * self._l1)
@@ -380,6 +396,8 @@ class Method:
         Columns beyond which it reads X so seldom that all passes are in float64.
     losses : tuple of str
         The losses it takes; empty for all.
+    from_sample : bool
+        Whether the solution of some rows, once there are many, is a start for it.
     rows : bool
         Whether its unknowns are rows of X: it needs X as CSR, and l2 > 0.
 
@@ -404,6 +422,7 @@ class Method:
     patience: int = 300
     wide_beyond: float = math.inf
     losses: tuple[str, ...] = ()
+    from_sample: bool = False
     rows: bool = False
 
     def check(self, objective: Objective) -> None:
@@ -415,7 +434,8 @@ class Method:
                 f'"{loss.name}" has no bound. Use solver="fista", which searches its step.'
             )
         if self.smooth and not objective.penalty.smooth:
-            what = f"l1 is {objective.l1}" if objective.l1 else "positive is True"
+            what = "positive is True" if objective.positive else "w has bounds"
+            what = f"l1 is {objective.l1}" if objective.l1 else what
             raise ValueError(f"{name} needs a smooth objective; {what}. "
                              'Use solver="fista", or "auto", which chooses.')
         if self.losses and loss.name not in self.losses:
@@ -425,7 +445,7 @@ class Method:
             what = "is not CSR" if not objective.has_rows else "comes with l2 = 0"
             raise ValueError(f'{name} needs CSR and l2 > 0; this X {what}. Use solver="auto", which '
                              "chooses.")
-        of_classes = self.class_hessians and objective.k > 1 and objective.problem.has_gram
+        of_classes = self.class_hessians and objective.k > 1 and objective.problem.has_class_hessian
         if self.second_order and not (objective.problem.second_order or of_classes):
             what = "has a Hessian of classes" if objective.k > 1 else "gives no Hessian"
             raise ValueError(f'{name} needs one margin per row and data that give a Hessian; '

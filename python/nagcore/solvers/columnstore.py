@@ -11,6 +11,7 @@ import numpy as np
 
 from nagcore import _core
 from nagcore.objective import Objective
+from nagcore.penalties import Box
 from nagcore.solvers.moments import _decode
 
 __all__ = ["ColumnStore"]
@@ -75,15 +76,16 @@ class ColumnStore:
         return sums
 
     def minimise(
-        self, v, g, slope_b, w, objective: Objective, accuracy: float
+        self, v, g, slope_b, w, objective: Objective, box: Box | None, accuracy: float
     ) -> tuple[np.ndarray, float, np.ndarray]:
-        """w minimising ⟨g, δ⟩ + ½⟨δ, (A diag(v) Aᵀ + l2)δ⟩ + l1‖w + δ‖₁ over the columns A.
+        """w minimising ⟨g, δ⟩ + ½⟨δ, (A diag(v) Aᵀ + l2)δ⟩ + l1‖w + δ‖₁ over the columns A, in their box.
 
         Also what the intercept, of gradient `slope_b`, changes by, and the change of all margins.
         """
         arrays: tuple[Any, Any, Any] = (self._table[: len(self.index)], None, None)
         if not self._dense:
             arrays = (self._table, self._rows, self._starts)
+        lower, upper = (None, None) if box is None else (box.lower, box.upper)
         moved, b, t, _ = _core.minimise_on_columns(
-            *arrays, v, g, w, objective.l1, objective.l2, slope_b, objective.positive, accuracy)
+            *arrays, v, g, w, objective.l1, objective.l2, slope_b, lower, upper, accuracy)
         return moved, b, t

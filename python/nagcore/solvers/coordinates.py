@@ -83,10 +83,13 @@ class Columns(NamedTuple):
         return cls(*moments, curvature)
 
 
-def curvature_rows(objective: Objective, problem: Any, z: np.ndarray) -> np.ndarray:
+def curvature_rows(
+    objective: Objective, problem: Any, z: np.ndarray, spare: np.ndarray | None = None
+) -> np.ndarray:
     """φ'' of each row, by a difference of residuals: O(n), no pass.
 
     For classes it is ⟨e, φ'' e⟩/k along one e of alternating signs, about the mean of the diagonal.
+    `spare` is a buffer like z that may be written.
     """
     bound = objective.loss.curvature_bound
     if problem.second_order:
@@ -96,13 +99,21 @@ def curvature_rows(objective: Objective, problem: Any, z: np.ndarray) -> np.ndar
             return rows
         return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
     signs = 1.0 if z.ndim == 1 else np.where(np.arange(z.shape[1]) % 2, -1.0, 1.0)
-    ahead, behind = np.empty_like(z), np.empty_like(z)
+    moved, r = np.empty_like(z) if spare is None else spare, np.empty_like(z)
     hop = (_HOP * np.asarray(signs)).astype(z.dtype)
-    problem.loss_from_margins(z + hop, ahead)
-    problem.loss_from_margins(z - hop, behind)
-    ahead -= behind
-    rows = ahead if z.ndim == 1 else np.einsum("ij,j->i", ahead, signs / z.shape[1])
-    rows = np.clip(rows.astype(np.float64) / (2 * _HOP), 0, bound)
+
+    def residuals(change) -> np.ndarray:
+        """Of each row, along e."""
+        np.add(z, change, out=moved)
+        problem.loss_from_margins(moved, r)
+        if z.ndim == 1:
+            return r.astype(np.float64)
+        return np.einsum("ij,j->i", r, signs / z.shape[1], dtype=np.float64)
+
+    rows = residuals(hop)
+    rows -= residuals(-hop)
+    rows /= 2 * _HOP
+    np.clip(rows, 0, bound, out=rows)
     if np.isfinite(rows).all() and rows.any():
         return rows
     return np.full(len(rows), bound if np.isfinite(bound) else 1.0)
@@ -262,14 +273,6 @@ class OwnCoordinates:
     def look(self, H: np.ndarray) -> None:
         """Learn the columns' sizes and weighted means from a Hessian of the data term."""
         d = self._d
-        if H.ndim == 4:
-            blocks = np.einsum("aiaj->aij", H)
-            self.rms = np.sqrt(np.einsum("aii->ai", blocks).max(axis=0)[:d])
-            if H.shape[1] > d:
-                weight = np.maximum(blocks[:, d, d], 1e-300)
-                self.rms = np.sqrt((np.einsum("aii->ai", blocks)[:, :d] / weight[:, None]).max(axis=0))
-                self._centre = (blocks[:, d, :d] / weight[:, None]).T
-            return
         weight = float(H[d, d]) if len(H) > d else 1.0
         self._centre = H[d, :d] / weight if len(H) > d and weight > 0 else None
         self.rms = np.sqrt(H.diagonal()[:d] / (weight or 1.0))

@@ -6,7 +6,7 @@ import numpy as np
 
 from nagcore import _core
 
-__all__ = ["ClassHessian", "EquilibratedHessian", "MinimumNorm", "cholesky", "cholesky_solve", "eliminate"]
+__all__ = ["EquilibratedHessian", "MinimumNorm", "cholesky", "cholesky_solve", "eliminate"]
 
 _EPS = float(np.finfo(np.float64).eps)
 _MOST = 1e8  # times the diagonal: beyond this ridge a step is one of steepest descent
@@ -69,6 +69,7 @@ class _Equilibrated:
             self.scale[constant] = 1 / np.sqrt(l2) if l2 else 0.0
         K.reshape(-1)[:: len(K) + 1] = 1.0
         self._L, self.ridge = cholesky(K, ridge)
+        self.least = float(self._L.diagonal().min()) ** 2
 
     def half(self, head: np.ndarray) -> np.ndarray:
         """L⁻¹S·head, whose square is headᵀC⁻¹head."""
@@ -97,6 +98,8 @@ class EquilibratedHessian:
     ----------
     ridge : float
         What was added in the end.
+    least : float
+        The least pivot: about the reciprocal condition of the scaled matrix.
     centre : ndarray of shape (d,) or None
         The columns' means, weighted by curvature: eliminating the intercept subtracts them.
     """
@@ -105,7 +108,7 @@ class EquilibratedHessian:
         d = self._d = len(H) - fit_intercept
         C, self.centre, self._pivot = eliminate(H, fit_intercept)
         self._part = _Equilibrated(C, H.diagonal()[:d], ridge, l2)
-        self.ridge = self._part.ridge
+        self.ridge, self.least = self._part.ridge, self._part.least
 
     def _half(self, g: np.ndarray) -> np.ndarray:
         d = self._d
@@ -126,50 +129,6 @@ class EquilibratedHessian:
         if self.centre is not None:
             square += float(g[self._d]) ** 2 / self._pivot
         return square**0.5
-
-
-class ClassHessian:
-    """The same for the Hessian of softmax, of shape (k, p, k, p), on gradients that sum to zero over classes.
-
-    Coefficients that shift alike for all classes leave the margins' differences as they are: along that
-    direction H holds l2 alone. Curvature of the columns' own size is added there, so that H is definite;
-    steps have no part in it. The k intercepts are eliminated first. H is written.
-    """
-
-    def __init__(self, H: np.ndarray, fit_intercept: bool, ridge: float, l2: float) -> None:
-        k, p = H.shape[:2]
-        d = self._d = p - fit_intercept
-        diagonal = np.einsum("aiai->ai", H)
-        j = np.arange(p)
-        H[:, j, :, j] += (diagonal.mean(axis=0) / k)[:, None, None]
-        C = H[:, :d, :, :d].reshape(k * d, k * d)
-        before = C.diagonal().copy()
-        self._B = self._T = None
-        if fit_intercept:
-            B, V = H[:, d, :, d], H[:, d, :, :d].reshape(k, k * d)
-            B = B + (64 * _EPS * (B.trace() or 1.0)) * np.eye(k)
-            self._B = np.linalg.inv(B)
-            self._T = np.einsum("ab,bi->ai", self._B, V)
-            C = C - np.einsum("ai,aj->ij", V, self._T)
-        self._part = _Equilibrated(C, before, ridge, l2)
-        self.ridge = self._part.ridge
-
-    def solve(self, g: np.ndarray) -> np.ndarray:
-        """H⁻¹g, shape (p, k)."""
-        d, k = self._d, g.shape[1]
-        head = g[:d].T.reshape(-1)
-        if self._B is not None:
-            head = head - np.einsum("ai,a->i", self._T, g[d])
-        h = self._part.whole(self._part.half(head))
-        out = np.empty_like(g)
-        out[:d] = h.reshape(k, d).T
-        if self._B is not None:
-            out[d] = np.einsum("ab,b->a", self._B, g[d]) - np.einsum("ai,i->a", self._T, h)
-        return out - out.mean(axis=1, keepdims=True)
-
-    def norm(self, g: np.ndarray) -> float:
-        """√(gᵀH⁻¹g): the length of a gradient in the metric of H."""
-        return max(float(np.einsum("ij,ij->", g, self.solve(g))), 0.0) ** 0.5
 
 
 class MinimumNorm:

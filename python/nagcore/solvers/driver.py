@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from nagcore.callbacks import History, State
 from nagcore.objective import Objective
-from nagcore.solvers.base import Iterate, Known, Method, Oracle, Pairs, Result
+from nagcore.solvers.base import Horizon, Iterate, Known, Method, Oracle, Pairs, Result
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
+from nagcore.solvers.gradients import gradient_norm
 from nagcore.solvers.metric import Metric
 from nagcore.solvers.rowspace import RowCoordinates, RowOracle
 from nagcore.solvers.screening import Screen
 from nagcore.solvers.stopping import Judge
-from nagcore.solvers.warmstart import from_sample
+from nagcore.solvers.warmstart import from_sample, start_of_sample
 
 __all__ = ["Run"]
 
@@ -61,6 +63,7 @@ class Run:
         self._margins: np.ndarray | None = None
         self._last: Iterate | None = None
         self._memory = Pairs()
+        self._state: State | None = None  # what the callbacks were shown last
 
     @property
     def n_passes(self) -> float:
@@ -74,7 +77,11 @@ class Run:
     def go(self, w0: np.ndarray | None, seed: int) -> None:
         """Run to an end; afterwards `message` says which and `judge` holds the best point."""
         judge = self.judge
-        judge.start(w0)
+        if self.method.rows and w0 is None:  # w may be far larger than all that the run needs
+            self._rows = RowCoordinates(self.objective)
+            judge.start(None, self._rows.null(self.objective))
+        else:
+            judge.start(w0)
         if self.storage is not None:
             self._store(self.storage)
         objective = self.objective
@@ -86,6 +93,8 @@ class Run:
             seldom = seldom or objective.shape[1] > self.method.wide_beyond
             seldom = seldom or (objective.kept is not None and not objective.penalty.smooth)
             narrow = narrow and not (seldom and objective.wide is not None)
+            if w0 is None and self.method.from_sample:
+                judge.best_w = start_of_sample(self, seed, judge.best_w)
         else:
             self.metric = metric = Metric(objective, seed)
             patience = _RENEW_AFTER
@@ -115,9 +124,10 @@ class Run:
             elif end == "renew":
                 self._memory.rest()
                 patience *= _RENEW_GROWTH
-                columns = metric.at(self.oracle.problem, self._last.z, self.n_passes)
-                known = self.oracle.known(self._last)
-                self._last = None
+                known, problem, z = self.oracle.known(self._last), self.oracle.problem, self._last.z
+                self._leave()
+                columns = metric.at(problem, z, self.n_passes)
+                del problem, z
 
     def _store(self, storage: str) -> None:
         """Have a narrower copy of X for all passes but the last, where that can pay."""
@@ -140,12 +150,12 @@ class Run:
         if self.method.rows:  # the variables are the same in all arithmetic
             self._rows = self._rows or RowCoordinates(self.objective)
             left = self.max_passes - self._closing_passes(narrow)
-            self.oracle = RowOracle(self.objective, self._rows, problem, lambda: left - self.n_passes)
+            self.oracle = RowOracle(self.objective, self._rows, problem, lambda: left - self.n_passes,
+                                    lambda: self.judge.target)
             self.judge.renew()
             return
         if self.oracle is not None:
-            self.judge.best_w = self._best_w()
-            self.oracle = None  # its metric, before there is another
+            self._leave()
         screen = self.screen if self.screen is not None and self.screen.part is not None else None
         if screen is not None:
             problem = screen.problem(narrow)
@@ -163,6 +173,11 @@ class Run:
         self.oracle.dropped = None if screen is None else screen.dropped
         self.judge.renew()
 
+    def _leave(self) -> None:
+        """Let go of the variables, and their metric, before there is another: the best point stays."""
+        self.judge.best_w = self._best_w()
+        self.oracle = self._last = None
+
     def _sweep(self, narrow: bool, patience: float) -> str:
         """Run the method in one set of variables. Return why it ended: stop, widen, screen or renew."""
         judge, objective, oracle = self.judge, self.objective, self.oracle
@@ -173,10 +188,11 @@ class Run:
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
+        oracle.horizon = lambda: self._horizon(reserve)
         begun, lowest, idle = self.n_iter, math.inf, 0
         for it in self.method.run(oracle, x):
             if self.n_iter == begun and self.metric is not None:
-                self.metric.look(oracle.problem, it.zy)
+                self.metric.look(oracle.problem, it.zy, oracle.spare)
             if it.moved:
                 self.n_iter += 1
                 self._margins = it.z
@@ -209,11 +225,18 @@ class Run:
                 return "screen"
             if it.moved and self.n_iter - begun >= patience:
                 if (self.n_passes + 3 + reserve <= self.max_passes
-                        and self.metric.bent(oracle.problem, it.z, self.n_passes)):
+                        and self.metric.bent(oracle.problem, it.z, self.n_passes, oracle.spare)):
                     self._last = it
                     return "renew"
                 patience *= _RENEW_GROWTH
         return "stop"
+
+    def _horizon(self, reserve: int) -> Horizon:
+        """What a method may run unseen: all that nobody watches and no limit could end."""
+        passes = 1.0
+        if not self.callbacks and self.max_seconds == math.inf:
+            passes = min(self.max_passes - reserve - self.n_passes, self.max_iter - self.n_iter)
+        return Horizon(passes, self.tol, self.judge.null_value, self.judge.floor)
 
     def _screened(self, it: Iterate, reserve: int, narrow: bool) -> bool:
         """Whether a look at what is proven zero was due, and made the passes shorter."""
@@ -255,7 +278,7 @@ class Run:
         if objective.gap_kind != "certificate":
             return 0
         averaged = self.method.averages and not objective.penalty.smooth
-        extra = objective.fit_intercept or objective.positive or self.screen is not None
+        extra = objective.fit_intercept or objective.bounds is not None or self.screen is not None
         return int(extra) + int(narrow or averaged) + int(self.method.rows)  # which makes w at the end
 
     def _close(self, it: Iterate, reserve: int, narrow: bool) -> None:
@@ -274,27 +297,52 @@ class Run:
     def _best_w(self) -> np.ndarray:
         if self.judge.best_w is not None:
             return self.judge.best_w
-        return self.oracle.coordinates.to_w(self.oracle.settled(self.judge.best_x))
+        # A bound in the solver's variables is one of w up to its rounding.
+        return self.objective.clipped(self.oracle.coordinates.to_w(self.oracle.settled(self.judge.best_x)))
 
     def _report(self, value: float, it: Iterate, oracle: Oracle) -> bool:
         judge = self.judge
-        passes, gap, seconds = self.n_passes, judge.gap, self.seconds
+        passes, gap = self.n_passes, judge.gap
+        seconds = self.seconds if math.isnan(it.at) else it.at - self.begun
         self.history.iteration(self.n_iter, passes, seconds, value, gap)
         if not self.callbacks:
             return False
         state = State(
             self.n_iter, passes, value, gap, judge.kind, seconds, judge.null_value, self.tol,
-            self.objective.nbytes, lambda: oracle.coordinates.to_w(oracle.settled(it.x)),
+            self.objective.nbytes,
+            lambda: self.objective.clipped(oracle.coordinates.to_w(oracle.settled(it.x))),
         )
+        if not self.method.rows and oracle.w.size:  # in the unknowns of rows it would cost a pass
+            norm = gradient_norm(self.objective, oracle.w, oracle.u, oracle.dropped)
+            state = replace(state, grad_norm=norm)
+        self._state = state
         stop = False
         for callback in self.callbacks:
             stop = callback(state) is True or stop
         return stop
 
+    def finish(self) -> None:
+        """Tell the callbacks that have a `finish` where the run has ended, if it ever moved."""
+        state, judge = self._state, self.judge
+        if state is None:
+            return
+
+        def best() -> np.ndarray:
+            judge.best_w = self._best_w()  # which a method in the unknowns of rows makes in a pass
+            return judge.best_w.copy()
+
+        state = replace(
+            state, n_passes=self.n_passes, value=judge.best_value, gap=judge.gap,
+            gap_kind=judge.kind, seconds=self.seconds, _w=best,
+        )
+        for callback in self.callbacks:
+            if callable(finish := getattr(callback, "finish", None)):
+                finish(state)
+
     def _separated(self) -> bool:
         """Whether nothing bounds w and each residual is below a half: the right side of every row."""
         classes = self.objective.loss.name in ("logistic", "softmax")
-        if not classes or self.objective.penalty.name != "none" or self._margins is None:
+        if not classes or self.objective.penalty.provable or self._margins is None:
             return False
         r = np.empty_like(self._margins)
         self.oracle.problem.loss_from_margins(self._margins, r)

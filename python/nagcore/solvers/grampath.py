@@ -19,7 +19,7 @@ from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, infeasibility, penalty_gap
 from nagcore.solvers.base import Result
-from nagcore.solvers.proxnewton import ALL_COLUMNS, direction
+from nagcore.solvers.proxnewton import ALL_COLUMNS, direction, moved
 from nagcore.solvers.quadratic_l1 import violation
 
 __all__ = ["GramPath"]
@@ -40,7 +40,7 @@ class GramPath:
 
     def __init__(self, objective: Objective) -> None:
         problem, self._d = objective.wide, objective.shape[1]
-        self._null_value, self._w0 = objective.null_model(problem)
+        self._w0 = objective.null_model(problem)[1]
         self._f0, self._u0, self._H = problem.hessian(self._w0)
         self._sizes = np.abs(self._H)
         objective.kept_hessian.setdefault("float64", {})["H"] = self._H  # for strengths left to passes
@@ -52,13 +52,14 @@ class GramPath:
         few = objective.shape[1] <= ALL_COLUMNS and objective.loss.name == "squared"
         plain = set(how) <= {"tol", "solver", "max_passes", "seed"}
         asked = how.get("solver", "auto") in ("auto", "prox_newton")
-        sparse = l1_ratio > 0 or objective.positive
+        sparse = l1_ratio > 0 or objective.bounds is not None
         return few and plain and asked and sparse and wide is not None and wide.second_order
 
     def solve(self, objective: Objective, w: np.ndarray | None, tol: float) -> Result | None:
         """The minimum under the objective's penalty, from w; None where rounding hides whether it is."""
         begun, d = time.perf_counter(), objective.shape[1]
         penalty, H = objective.penalty, self._H.copy()
+        null_value = objective.null_model(objective.wide)[0]
         H.reshape(-1)[: d * len(H) : len(H) + 1] += penalty.l2
         w = (self._w0 if w is None else w).copy()
         step = 0
@@ -72,20 +73,20 @@ class GramPath:
             g[:d] += penalty.l2 * w[:d]
             gap = self._gap(w, value, u, penalty)
             value += objective.penalty_value(w[:d])
-            target = tol * max(self._null_value - value, 0.0)
+            target = tol * max(null_value - value, 0.0)
             if gap <= target:
                 break
-            wrong = float(violation(g[:d], w[:d], penalty.l1, penalty.positive).max(initial=0.0))
+            wrong = float(violation(g[:d], w[:d], penalty.l1, penalty.bounds).max(initial=0.0))
             accuracy = max(min(1e-3 * wrong, 0.1 * target / max(float(np.abs(w[:d]).sum()), 1e-300)),
                            1e-15 * (penalty.l1 + wrong))
-            w = w + direction(objective, H, g, w, accuracy)
+            w = moved(objective, w, direction(objective, H, g, w, accuracy))
         else:
             return None
         return Result(
             w=w, coef=w[:d], intercept=float(w[d]) if objective.fit_intercept else 0.0, value=value,
             gap=gap, gap_kind="certificate", n_passes=0, n_iter=step, converged=True,
             message="converged", history=History(), solver="prox_newton", why=WHY,
-            null_value=self._null_value, seconds=time.perf_counter() - begun,
+            null_value=null_value, seconds=time.perf_counter() - begun,
         )
 
     def _at(self, w: np.ndarray) -> tuple[float, np.ndarray]:

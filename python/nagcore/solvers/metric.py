@@ -77,12 +77,14 @@ class Metric:
                 return columns
         return Columns.of(self.objective, self.seed, self.rows)
 
-    def look(self, problem: Any, z: np.ndarray) -> None:
+    def look(self, problem: Any, z: np.ndarray, spare: np.ndarray | None = None) -> None:
         """Take the curvature at z as that which the columns, made elsewhere, are for."""
         if not self.rows.size:
-            self.rows = curvature_rows(self.objective, problem, z)
+            self.rows = curvature_rows(self.objective, problem, z, spare)
 
-    def bent(self, problem: Any, z: np.ndarray, passes: float = 0.0) -> bool:
+    def bent(
+        self, problem: Any, z: np.ndarray, passes: float = 0.0, spare: np.ndarray | None = None
+    ) -> bool:
         """Whether the curvature at margins z is no longer what the columns were made for.
 
         Or whether twice as many rows could be sampled for them by now.
@@ -92,7 +94,7 @@ class Metric:
             return False
         if self.sampler is not None and self.sampler.rows_for(passes, self.n_metrics) >= 2 * self.sampler.m:
             return True
-        rows, threads = curvature_rows(objective, problem, z), objective.problem.n_threads
+        rows, threads = curvature_rows(objective, problem, z, spare), objective.problem.n_threads
         if rows.dtype != self.rows.dtype:
             change = float(np.abs(rows - self.rows).mean())
         else:

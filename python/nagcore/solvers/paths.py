@@ -67,11 +67,14 @@ def largest_strength(objective: Objective, l1_ratio: float = 1.0) -> float:
     >>> largest_strength(objective)
     0.5
     """
+    if objective.bounds is not None and not objective.bounds.has_zero:
+        raise ValueError("w = 0 is out of bounds, so that no strength leaves all coefficients zero. Use "
+                         "strengths=, a list of them, or bounds with lower ≤ 0 ≤ upper.")
     problem = objective.wide or objective.problem  # a narrow sum may fall short of what is proven zero
     _, w = objective.null_model(problem)
     _, grad = problem.value_and_grad(w)
     head = grad[: objective.shape[1]]
-    largest = float(np.max(-head if objective.positive else np.abs(head)))
+    largest = float(np.max(objective.penalty.reach(head)))
     return max(largest, 0.0) / max(l1_ratio, _LEAST_RATIO)
 
 

@@ -29,6 +29,7 @@ def plbfgs(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     z, z_new = oracle.new_margins(), oracle.new_margins()
     pairs = oracle.pairs()
     f, g = oracle.start(x, z)
+    oracle.spare = z_new
     yield Iterate(x, f, z, x, f, z, g, L)
     while True:
         p = -two_loops(pairs, g, L)
@@ -43,13 +44,13 @@ def plbfgs(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
             resolved = -slope * t > noise
             if f_new <= f + (ARMIJO * t * slope if resolved else noise):
                 break
-            t_best = t * best_step(oracle, x, z, t * p, z_new, t * slope)
             yield Iterate(x, f, z, x_new, f_new, z_new, g_new, L, moved=False)
-            t = min(t_best, 0.9 * t)
+            t = min(t * best_step(oracle, x, z, t * p, z_new, t * slope), 0.9 * t)
         s, y = x_new - x, g_new - g
         if dot(s, y) > 1e-10 * dot(y, y) > 0:
             pairs.append((s, y))
         x, f, g, z, z_new = x_new, f_new, g_new, z_new, z
+        oracle.spare = z_new
         yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved)
 
 

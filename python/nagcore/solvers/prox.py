@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["best_shift", "class_threshold", "positive_threshold", "soft_threshold"]
+__all__ = ["best_shift", "box_threshold", "class_threshold", "soft_threshold"]
 
 
 def soft_threshold(h: np.ndarray, tau: np.ndarray) -> np.ndarray:
@@ -26,13 +26,16 @@ def soft_threshold(h: np.ndarray, tau: np.ndarray) -> np.ndarray:
     return h - np.clip(h, -tau, tau)
 
 
-def positive_threshold(h: np.ndarray, tau: np.ndarray) -> np.ndarray:
-    """argmin_{p ≥ 0} τ·p + ‖p − h‖²/2: soft thresholding that stops at zero.
+def box_threshold(h: np.ndarray, tau: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """argmin_{lower ≤ p ≤ upper} τ‖p‖₁ + ‖p − h‖²/2: soft thresholding, then the nearest point inside.
 
-    >>> positive_threshold(np.array([-3.0, 0.5, 3.0]), np.array([1.0, 1.0, 1.0]))
-    array([0., 0., 2.])
+    In one dimension a convex function within an interval is least at the point nearest to where it is
+    least outside.
+
+    >>> box_threshold(np.array([-3.0, 0.5, 3.0]), np.ones(3), np.zeros(3), np.full(3, 1.5))
+    array([0. , 0. , 1.5])
     """
-    return np.maximum(h - tau, 0.0)
+    return np.clip(soft_threshold(h, tau), lower, upper)
 
 
 def class_threshold(h: np.ndarray, tau: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Proximal Newton for l1, elastic net and w ≥ 0: Hessians of few columns, working sets of many.
+"""Proximal Newton for l1, elastic net and bounds on w: Hessians of few columns, working sets of many.
 
 Each step minimises the quadratic model plus l1 (`quadratic_l1`), and a line search on margins guards it:
 
@@ -25,7 +25,7 @@ from nagcore.solvers.linesearch import ARMIJO
 from nagcore.solvers.quadratic_l1 import minimise, violation
 from nagcore.solvers.workingset import working_sets
 
-__all__ = ["ALL_COLUMNS", "METHOD", "direction", "prox_newton"]
+__all__ = ["ALL_COLUMNS", "METHOD", "direction", "moved", "prox_newton"]
 
 ALL_COLUMNS = 512   # up to here Hessians are of all of them
 _READS = 16         # columns per gradient that a Hessian costs beyond the first
@@ -56,7 +56,7 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
         least = objective.l1 * float(np.abs(x[:d] + p[:d]).sum() - np.abs(x[:d]).sum()) + dot(g, p)
         t, before = 1.0, offence
         while True:
-            x_new = x + t * p
+            x_new = moved(objective, x, t * p)
             f_new, g_new, H_new = hessians.at(x_new, z_new)
             F_new, noise = oracle.value(x_new, f_new), oracle.rounding(f, z)
             resolved = -least * t > noise
@@ -77,8 +77,17 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
 
 def _offence(objective: Objective, g: np.ndarray, x: np.ndarray) -> float:
     d = objective.shape[1]
-    largest = violation(g[:d], x[:d], objective.l1, objective.positive).max(initial=0.0)
+    largest = violation(g[:d], x[:d], objective.l1, objective.bounds).max(initial=0.0)
     return max(float(largest), float(np.abs(g[d:]).max(initial=0.0)))
+
+
+def moved(objective: Objective, x: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """x + p, on the bounds where they are meant: x_j + (u_j − x_j) may miss u_j by its rounding."""
+    x_new = x + p
+    if objective.bounds is not None:
+        d = objective.shape[1]
+        x_new[:d] = objective.bounds.snap(x_new[:d], x[:d])
+    return x_new
 
 
 def _shorter(oracle: Oracle, x, z, p, z_end, F: float, least: float) -> float:
@@ -103,7 +112,7 @@ def direction(objective: Objective, H, g, x, accuracy: float, eps: float = _EPS)
     C = C.copy()
     C.reshape(-1)[:: d + 1] *= 1 + 64 * eps
     p = np.empty_like(g)
-    p[:d] = minimise(C, head, x[:d], objective.l1, accuracy, objective.positive) - x[:d]
+    p[:d] = minimise(C, head, x[:d], objective.l1, accuracy, objective.bounds) - x[:d]
     if centre is not None:
         p[d] = -g[d] / pivot - dot(centre, p[:d])
     return p

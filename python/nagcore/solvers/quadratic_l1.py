@@ -1,10 +1,11 @@
 """min over δ of ⟨g, δ⟩ + ½⟨δ, Cδ⟩ + l1‖w + δ‖₁ for a small dense C: active sets, or coordinate descent.
 
-With the support and its signs fixed the problem is one linear system. With few columns, exchanging whole
-blocks (wrong signs leave, then all offenders enter) mostly finds both in two or three systems. It may
+With the free coefficients and their signs fixed the problem is one linear system; the others are at
+zero, or at a bound. With few columns, exchanging whole blocks (those that leave the piece on which l1‖·‖₁
+is linear stop at its end, then all offenders enter) mostly finds both in two or three systems. It may
 cycle. Then, and with more columns, coordinate descent finds them, and the system's solution is taken as
-far as no sign changes (the last digits cost one solve, where coordinate descent would crawl). The two
-alternate until no coordinate wants to move.
+far as none leaves its piece (the last digits cost one solve, where coordinate descent would crawl). The
+two alternate until no coordinate wants to move.
 
 Source: Portugal, Júdice & Vicente 1994 (block pivoting); Friedman, Hastie & Tibshirani 2010
 (coordinate descent on a Gram matrix); Osborne, Presnell & Turlach 2000 (the signed system).
@@ -15,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from nagcore import _core
+from nagcore.penalties import Box
 from nagcore.solvers.dense import cholesky_solve
 
 __all__ = ["minimise", "violation"]
@@ -25,20 +27,25 @@ _SWEEPS = 4       # of coordinate descent between two signed systems
 _ROUNDS = 100
 
 
-def violation(q: np.ndarray, w: np.ndarray, l1: float, positive: bool = False) -> np.ndarray:
-    """How far zero is from q + l1·∂|w|, for each coordinate; with w ≥ 0 if `positive`.
+def violation(q: np.ndarray, w: np.ndarray, l1: float, box: Box | None = None) -> np.ndarray:
+    """How far zero is from q + l1·∂|w|, for each coordinate; with the box's normals where there is one.
 
     >>> violation(np.array([0.5, -2.0, 1.0]), np.array([0.0, 0.0, -3.0]), 1.0)
     array([0., 1., 0.])
+    >>> violation(np.array([0.5, -2.0, 1.0]), np.array([0.0, 1.0, 1.0]), 0.0, Box(0.0, 1.0))
+    array([0., 0., 1.])
     """
-    at_zero = -q if positive else np.abs(q)
-    return np.where(w == 0, np.maximum(at_zero - l1, 0.0), np.abs(q + l1 * np.sign(w)))
+    if box is None:
+        return np.where(w == 0, np.maximum(np.abs(q) - l1, 0.0), np.abs(q + l1 * np.sign(w)))
+    down = np.where(w <= box.lower, -np.inf, np.where(w > 0, q + l1, q - l1))
+    up = np.where(w >= box.upper, -np.inf, np.where(w < 0, l1 - q, -q - l1))
+    return np.maximum(np.maximum(down, up), 0.0)
 
 
 def minimise(
-    C: np.ndarray, g: np.ndarray, w: np.ndarray, l1: float, accuracy: float, positive: bool = False
+    C: np.ndarray, g: np.ndarray, w: np.ndarray, l1: float, accuracy: float, box: Box | None = None
 ) -> np.ndarray:
-    """w + δ (≥ 0 if `positive`, as w is), until no violation is larger than `accuracy`.
+    """w + δ (in the box, as w is), until no violation is larger than `accuracy`.
 
     Parameters
     ----------
@@ -46,67 +53,67 @@ def minimise(
         Symmetric positive semidefinite.
     g, w : ndarray of shape (p,)
     l1, accuracy : float
+    box : Box of p coefficients, optional
 
     >>> minimise(np.eye(2), np.array([-3.0, 0.5]), np.zeros(2), 1.0, 1e-12)
     array([2., 0.])
+    >>> minimise(np.eye(2), np.array([-3.0, 0.5]), np.zeros(2), 0.0, 1e-12, Box([-1.0, -1.0], [1.0, 1.0]))
+    array([ 1. , -0.5])
     """
     C = np.ascontiguousarray(C)
-    settled = _settle(C, g, w, l1, accuracy, positive) if len(w) <= _FEW else None
-    if settled is not None:
-        return settled
+    positive = box is not None and box.nonnegative
+    if len(w) <= _FEW and (box is None or positive):
+        settled = _core.settle_on_gram(C, g, w, l1, accuracy, _SETTLED, positive)
+        if settled is not None:
+            return settled
     w, q = w.copy(), g.copy()
     diagonal = C.diagonal()
+    ends = (None, None) if box is None else (box.lower, box.upper)
     for _ in range(_ROUNDS):
-        _core.sweep_on_gram_(C, q, w, l1, 0.01 * accuracy, _SWEEPS, positive)
-        if violation(q, w, l1, positive)[diagonal > 0].max(initial=0.0) <= accuracy:
+        _core.sweep_on_gram_(C, q, w, l1, 0.01 * accuracy, _SWEEPS, *ends)
+        if violation(q, w, l1, box)[diagonal > 0].max(initial=0.0) <= accuracy:
             return w
-        _signed_step(C, q, w, l1)
+        _signed_step(C, q, w, l1, box)
     return w
 
 
-def _settle(C, g, w, l1, accuracy, positive) -> np.ndarray | None:
-    """From w's support: wrong signs leave, then all that offend enter. None where that does not end."""
-    b = np.einsum("ij,j->i", C, w) - g
-    A = w.nonzero()[0]
-    sign, v, q = np.sign(w[A]), w, g
-    for _ in range(_SETTLED):
-        if not A.size:
-            v, q = np.zeros_like(w), -b
-        else:
-            rows = C[A]
-            x = cholesky_solve(rows[:, A], b[A] - l1 * sign)
-            right = x * sign > 0
-            if not right.all():
-                A, sign = A[right], sign[right]
-                continue
-            v = np.zeros_like(w)
-            v[A] = x
-            q = np.einsum("i,ij->j", x, rows) - b
-        offence = violation(q, v, l1, positive)
-        if offence.max(initial=0.0) <= accuracy:
-            return v
-        enter = ((v == 0) & (offence > accuracy)).nonzero()[0]
-        A = np.concatenate([A, enter])
-        sign = np.concatenate([sign, -np.sign(q[enter])])
-    return None
+def _free(w: np.ndarray, l1: float, box: Box | None) -> np.ndarray:
+    """Which coefficients may move both ways on the piece of l1|·| that they are on."""
+    if box is None:
+        return w.nonzero()[0]
+    return (((w != 0) | (l1 == 0)) & (w > box.lower) & (w < box.upper)).nonzero()[0]
 
 
-def _signed_step(C: np.ndarray, q: np.ndarray, w: np.ndarray, l1: float) -> None:
-    """Solve for the support with its signs, and go there until the first sign would change."""
-    A = np.flatnonzero(w)
+def _pieces(A: np.ndarray, sign: np.ndarray, l1: float, box: Box | None):
+    """The ends between which the coefficients A keep their signs, and stay in the box."""
+    if box is None:
+        return np.where(sign > 0, 0.0, -np.inf), np.where(sign < 0, 0.0, np.inf)
+    low, high = box.lower[A], box.upper[A]
+    if l1:
+        low = np.where(sign > 0, np.maximum(low, 0.0), low)
+        high = np.where(sign < 0, np.minimum(high, 0.0), high)
+    return low, high
+
+
+def _signed_step(C: np.ndarray, q: np.ndarray, w: np.ndarray, l1: float, box: Box | None) -> None:
+    """Solve for the free coefficients with their signs, and go there until the first leaves its piece."""
+    A = _free(w, l1, box)
     if not A.size:
         return
     sign = np.sign(w[A])
     CA = np.ascontiguousarray(C[np.ix_(A, A)])
     step = cholesky_solve(CA, -(q[A] + l1 * sign))
-    crossing = sign * (w[A] + step) < 0
+    low, high = _pieces(A, sign, l1, box)
+    end = np.clip(w[A] + step, low, high)
+    crossing = np.flatnonzero(end != w[A] + step)
     t = 1.0
-    if crossing.any():
-        ratios = w[A][crossing] / -step[crossing]
-        t = float(ratios.min())
-    moved = w[A] + t * step
-    if t < 1:
-        moved[np.flatnonzero(crossing)[int(ratios.argmin())]] = 0.0
+    if crossing.size:
+        ratios = (end - w[A])[crossing] / step[crossing]
+        t = min(float(ratios.min()), 1.0)
+    moved = np.clip(w[A] + t * step, low, high)
+    if crossing.size:
+        first = crossing[ratios.argmin()]
+        moved[first] = end[first]
     change = moved - w[A]
     # Where rounding of a nearly singular system would go uphill, coordinate descent goes on alone.
     bend = float(np.einsum("i,ij,j->", change, CA, change))

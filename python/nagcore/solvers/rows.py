@@ -16,7 +16,7 @@ import numpy as np
 from nagcore import _core
 from nagcore.objective import Objective
 
-__all__ = ["Sampler"]
+__all__ = ["Sampler", "strata"]
 
 _READS = 3.0          # what a Gram matrix of the sample may cost, in reads of X
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
@@ -77,9 +77,9 @@ class Sampler:
         rng = np.random.default_rng([self.seed, turn])
         rare, s = self._rare, self.objective.s
         if curvature is None and not rare.size and s is None:
-            return _strata(rng, m, n), n / m
+            return strata(rng, m, n), n / m
         if len(rare) > m // 2:
-            rare = rare[_strata(rng, m // 2, len(rare))]
+            rare = rare[strata(rng, m // 2, len(rare))]
         rows, factors, mean = _core.draw_rows(
             n, m - len(rare), rng.random(), curvature, s, self._rare, lift, self.objective.problem.n_threads)
         if not rare.size:
@@ -93,7 +93,7 @@ class Sampler:
         """Rows in which some rare column leaves its usual value. At most one pass."""
         objective = self.objective
         X, (n, d) = objective.X, objective.shape
-        rows = _strata(np.random.default_rng(self.seed), min(n, _LOOKED_AT), n)
+        rows = strata(np.random.default_rng(self.seed), min(n, _LOOKED_AT), n)
         objective.reads.rows += len(rows)
         threads = objective.problem.n_threads
         if isinstance(X, np.ndarray):
@@ -114,6 +114,6 @@ class Sampler:
         return _core.rows_unlike(z, float(np.sort(z[rows])[len(rows) // 2]), threads)
 
 
-def _strata(rng: np.random.Generator, m: int, n: int) -> np.ndarray:
+def strata(rng: np.random.Generator, m: int, n: int) -> np.ndarray:
     """m rows in ascending order, one from each of m equal parts of n rows."""
     return ((np.arange(m) + rng.random(m)) * (n / m)).astype(np.int64)

@@ -53,6 +53,10 @@ class RowCoordinates:
             squares = float(np.einsum("i,i->", objective.X.data, objective.X.data, dtype=np.float64)) / n
             self.scale = math.sqrt(_SHARE * max(squares - dot(self._mean, self._mean), 0.0)) or 1.0
         self._shape = n + objective.fit_intercept, *objective.w_shape[1:]
+        self.begun = False   # whether a start has been looked at
+        self.memory: Any = None  # what a method leaves for its next run in other arithmetic
+        # Products can be had in this arithmetic at the cost of X's own dtype, whatever the margins are in.
+        self.real = np.dtype(np.float32 if objective.X.dtype == np.float32 else np.float64)
 
     def _transposed(self, v: np.ndarray) -> np.ndarray:
         self.objective.reads.passes += 1
@@ -82,6 +86,13 @@ class RowCoordinates:
             w = np.concatenate([w, np.asarray(b)[None]])
         return w
 
+    def null(self, objective: Objective) -> np.ndarray:
+        """x of the null model."""
+        x = np.zeros(self._shape)
+        if self._mean is not None:
+            x[-1] = objective._null_parts(objective.problem)[1] / self.scale
+        return x
+
     def to_v(self, w: np.ndarray) -> np.ndarray:
         """x of w = 0, or of the residuals at any other w: x = −s∘r/(S·l2), which is right at the minimum."""
         objective = self.objective
@@ -105,6 +116,7 @@ class RowOracle:
     """
 
     dropped = None  # no column is left out of its passes
+    spare = None    # no margins that could be written
 
     def __init__(
         self,
@@ -112,8 +124,11 @@ class RowOracle:
         coordinates: RowCoordinates,
         problem: Any,
         left: Callable[[], float] = lambda: math.inf,
+        target: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.left = left  # how many trips over X may still be made
+        self.target = target  # the gap to reach
+        self.n_threads = objective.n_threads
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
         self.real = np.dtype(problem.compute)
         self._n, self._l2, self._c = objective.shape[0], objective.l2, coordinates.scale
@@ -136,14 +151,12 @@ class RowOracle:
         return dot(x[:n], Ky) + (dot(x[n], y[n]) if self._c else 0.0)
 
     def total(self, x: np.ndarray, Kx: np.ndarray) -> np.ndarray:
-        """K a + c·β, a new array."""
-        return Kx + self.real.type(self._c) * x[self._n] if self._c else Kx.copy()
+        """K a + c·β; K a itself where there is no intercept."""
+        return Kx + self.real.type(self._c) * x[self._n] if self._c else Kx
 
     def margins(self, x: np.ndarray, Kx: np.ndarray) -> np.ndarray:
-        """z, with the offset."""
-        z = self.total(x, Kx)
-        z += self._offset
-        return z
+        """z, with the offset, a new array."""
+        return self.total(x, Kx) + self._offset
 
     def value_at(self, z: np.ndarray, square: float, r: np.ndarray) -> float:
         """f from margins and ‖w‖² = ⟨a, K a⟩; residuals are written."""
@@ -152,13 +165,39 @@ class RowOracle:
     def gradient(self, x: np.ndarray, r: np.ndarray) -> np.ndarray:
         """g, with its part in β last."""
         n, g = self._n, np.empty_like(x)
-        weighted = r * self._weight
-        np.multiply(x[:n], self.real.type(self._l2), out=g[:n])
-        g[:n] += weighted
+        if np.isscalar(self._weight):
+            self.combine([r, x[:n]], [self._weight, self._l2], g[:n])
+        else:
+            weighted = r * self._weight
+            np.multiply(x[:n], self.real.type(self._l2), out=g[:n])
+            g[:n] += weighted
         if self._c:
-            g[n] = self._c * weighted.sum(axis=0, dtype=np.float64)
+            g[n] = self._c * row_mean(r, self.objective.s)
         self._at = x, r
         return g
+
+    def combine(self, arrays: list[np.ndarray], coefficients: list[float], out: np.ndarray) -> np.ndarray:
+        """out = Σ_j c_j a_j, in out's arithmetic; out may be one of the arrays."""
+        if any(a.dtype != out.dtype for a in arrays):
+            arrays = [a.astype(out.dtype, copy=False) for a in arrays]
+        _core.combine(arrays, coefficients, out, self.n_threads)
+        return out
+
+    def products(self, arrays: list[np.ndarray], v: np.ndarray) -> list[float]:
+        """⟨a_j, v⟩ for each array, not in the metric of w."""
+        if any(a.dtype != v.dtype for a in arrays):
+            arrays, v = [a.astype(np.float64, copy=False) for a in arrays], v.astype(np.float64, copy=False)
+        return _core.inner_products(arrays, v, self.n_threads)
+
+    def slope(self, r: np.ndarray, h: np.ndarray) -> float:
+        """(1/S) Σ s_i ⟨r_i, h_i⟩: the mean loss's slope along margins h."""
+        if np.isscalar(self._weight):
+            return self._weight * self.products([h], r)[0]
+        return dot(r * self._weight, h)
+
+    def lifted(self, x: np.ndarray, Kx: np.ndarray) -> np.ndarray:
+        """K a with β last, so that ⟨x, y⟩ in the metric of w is a plain inner product with y's."""
+        return np.concatenate([Kx, x[self._n :]]) if self._c else Kx
 
     def curvature(self, z: np.ndarray) -> np.ndarray:
         """What `bend` multiplies by: s∘φ''/S, or the probabilities of classes."""
@@ -188,12 +227,19 @@ class RowOracle:
         x = x.astype(self.real)
         Kx, n = self.product(x), self._n
         square, best = dot(x[:n], Kx), None
+        seen, self.coordinates.begun = self.coordinates.begun, True
+        if seen or not square:
+            z = self.margins(x, Kx)
+            r = np.empty_like(z)
+            f = self.value_at(z, square, r)
+            if math.isfinite(f):
+                return x, Kx, z, r, f
         for t in _SHORTER if square else (1.0,):
             y = x.copy()
             y[:n] *= t
             Ky = Kx * self.real.type(t)
             if self._c and not t:
-                y[n] = self.objective.null_model(self.problem)[1][-1] / self._c
+                y[n] = self.objective._null_parts(self.problem)[1] / self._c
             z = self.margins(y, Ky)
             r = np.empty_like(z)
             f = self.value_at(z, t * t * square, r)
@@ -231,5 +277,9 @@ class RowOracle:
     def rounding(self, f: float, z: np.ndarray) -> float:
         """How far a value of f can be off: rounded margins."""
         r = self._at[1] if self._at[1].size else np.zeros_like(z)
-        residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
-        return 4 * float(np.finfo(self.real).eps) * (abs(f) + residual * float(np.abs(z).max()))
+        if np.isscalar(self._weight):
+            residual = math.sqrt(self._weight * self.products([r], r)[0])  # no less than any class's mean
+        else:
+            residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
+        most = max(float(z.max()), -float(z.min()))
+        return 4 * float(np.finfo(self.real).eps) * (abs(f) + residual * most)

@@ -83,7 +83,7 @@ class Screen:
     def _outside(self, u: np.ndarray, norms: np.ndarray, gap: float) -> np.ndarray:
         objective = self.objective
         radius = math.sqrt(2 * objective.loss.curvature_bound * max(gap, 0.0))
-        reach = (-u if objective.positive else np.abs(u)) + radius * norms * (1 + _SLACK)
+        reach = objective.penalty.reach(u) + radius * norms * (1 + _SLACK)
         return reach < objective.l1 * (1 - _SLACK)
 
     def _pays(self, out: np.ndarray) -> bool:

@@ -29,9 +29,9 @@ class Judge:
     def __init__(self, objective: Objective, method: Method, tol: float) -> None:
         self.objective, self.averages, self.tol = objective, method.averages, tol
         self._patience = method.patience
-        self.penalised = objective.penalty.name != "none"
+        self.penalised = objective.penalty.provable
         self.null_value = math.nan
-        self.best_w: np.ndarray | None = np.zeros(objective.w_shape)
+        self.best_w: np.ndarray | None = None
         self.best_x: np.ndarray | None = None  # the best point is best_w, or where that is None this
         self.best_value = math.inf
         self._stale = True        # best_value is not of the arithmetic in use
@@ -64,16 +64,23 @@ class Judge:
     def target(self) -> float:
         """The gap to reach; not below the rounding of F, so that 0/0 is converged."""
         gained = max(self.null_value - self.best_value, 0.0)
-        return max(self.tol * gained, _ROUNDING * abs(self.null_value))
+        return max(self.tol * gained, self.floor)
 
-    def start(self, w0: np.ndarray | None) -> None:
-        """Take the null model as what is best so far, or w0 if that is given."""
-        self.null_value, null = self.objective.null_model()
-        self.best_w = null if w0 is None else w0
+    @property
+    def floor(self) -> float:
+        """The rounding of F."""
+        return _ROUNDING * abs(self.null_value)
+
+    def start(self, w0: np.ndarray | None, x0: np.ndarray | None = None) -> None:
+        """Take the null model as what is best so far, or w0, or x0 in the method's variables, if one is given."""
+        self.null_value = self.objective.null_value
+        self.best_x, self.best_w = x0, w0
+        if w0 is None and x0 is None:
+            self.best_w = self.objective.null_model()[1]
 
     def widen(self) -> None:
         """Distrust the narrow arithmetic's values: float64 has its own null model and best point."""
-        self.null_value = self.objective.null_model(self.objective.wide)[0]
+        self.null_value = self.objective._null_parts(self.objective.wide)[0]
         self._stale, self._record = True, (math.inf, 0)
 
     def shorten(self) -> None:
@@ -96,12 +103,11 @@ class Judge:
             self._stale = False
         value_y = it.fy
         if self.objective.l1:
-            # Without the indicator of w ≥ 0: y may lie outside, and F(y) − bound stays the dual value.
-            w = oracle.w[: self.objective.shape[1]]
-            value_y += self.objective.l1 * float((w if self.objective.positive else np.abs(w)).sum())
+            # y may lie out of bounds, and F(y) − bound is the dual value all the same.
+            value_y += self.objective.l1 * float(np.abs(oracle.w[: self.objective.shape[1]]).sum())
         if self.penalised:
             bound, free = self._penalised_gap(oracle) if math.isnan(it.bound) else (it.bound, it.bound)
-            if exact and not self.objective.fit_intercept and oracle.dropped is None:
+            if exact and it.proven and not self.objective.fit_intercept and oracle.dropped is None:
                 self.lower = max(self.lower, value_y - bound)
         else:
             free = it.decrement if it.decrement >= 0 else self._curvature_gap(it, oracle)
@@ -133,7 +139,7 @@ class Judge:
         those do not show, ‖∇f‖·(distance travelled) says more.
         """
         g = it.g
-        if self.objective.positive:  # what a step from y changes: zero at the solution, where ∇f is not
+        if self.objective.bounds is not None:  # what a step changes: zero at the solution, where ∇f is not
             g = it.L * (it.y - oracle.prox(it.y - it.g / it.L, 1 / it.L))
         slope = dot(g, g)
         if self._start is None:
@@ -190,12 +196,14 @@ class Judge:
             value = oracle.value(x, oracle.smooth(x, known["z"]))
             if value - self.best_value <= 0.5 * self.target:
                 self.best_value, self.best_x, self.best_w = value, x, None
-        if objective.positive and not objective.fit_intercept:
-            certificate = objective.certify(oracle.coordinates.to_w(x))  # y may lie outside w ≥ 0
+        if objective.bounds is not None and not objective.fit_intercept:
+            # y may lie out of bounds.
+            certificate = objective.certify(objective.clipped(oracle.coordinates.to_w(x)))
         elif oracle.dropped is not None and not objective.fit_intercept:
             certificate = objective.certify(oracle.w)  # the proof is of all columns
         elif objective.fit_intercept:
-            certificate = objective.certify(oracle.coordinates.to_w(oracle.settled(x)), **known)
+            w = objective.clipped(oracle.coordinates.to_w(oracle.settled(x)))
+            certificate = objective.certify(w, **known, spare=oracle.spare)
         else:
             known = {"z": it.zy, "u": oracle.u}
             if objective.l1:

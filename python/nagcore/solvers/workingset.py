@@ -1,4 +1,4 @@
-"""Working sets for l1 where there are many columns: few passes over X, the rest on copies of a few columns.
+"""Working sets for l1 and bounds where there are many columns: few passes over X, the rest on a few columns.
 
 A pass over all columns gives the gradient, hence how far each coefficient is from its optimality
 condition. The working set takes in the worst offenders; on its columns (`ColumnStore`) proximal
@@ -74,7 +74,7 @@ def working_sets(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iter
 def _entering(objective, g, x, store: ColumnStore, low: float) -> np.ndarray:
     """The columns whose gradient exceeds `low`, the worst of them where they are too many."""
     n, d = objective.shape
-    reach = -g[:d] if objective.positive else np.abs(g[:d])
+    reach = objective.penalty.reach(g[:d])
     over = np.flatnonzero((reach > low) & (x[:d] == 0) & ~store.held)
     size = max(_FIRST_SET, 2 * np.count_nonzero(x[:d]), min(d // _SHARE, _MOST_BYTES // (8 * n)))
     if len(over) > size:
@@ -99,12 +99,13 @@ def _on_columns(oracle: Oracle, store: ColumnStore, x, z, goal: float) -> np.nda
     s = objective.s if objective.s is not None else 1.0 / objective.shape[0]
     d, l1, l2 = objective.shape[1], objective.l1, objective.l2
     b, slope_b = (float(x[d]), 0.0) if objective.fit_intercept else (0.0, None)
+    box = None if objective.bounds is None else objective.bounds.at(store.index)
     w, z, r = x[store.index], z.copy(), np.empty_like(z)
     f = problem.loss_from_margins(z, r)
     for _ in range(_STEPS):
         weighted = r * s
         g = store.products(weighted) + l2 * w
-        wrong = float(violation(g, w, l1, objective.positive).max(initial=0.0))
+        wrong = float(violation(g, w, l1, box).max(initial=0.0))
         if objective.fit_intercept:
             slope_b = float(weighted.sum())
             wrong = max(wrong, abs(slope_b))
@@ -116,7 +117,7 @@ def _on_columns(oracle: Oracle, store: ColumnStore, x, z, goal: float) -> np.nda
             v = problem.curvature_from_margins(z).astype(np.float64)
             v = np.maximum(v, _FLAT * max(float(v.mean()), 1e-300)) * s
             accuracy = max(0.3 * goal, 0.05 * wrong)
-        moved, change, t = store.minimise(v, g, slope_b, w, objective, accuracy)
+        moved, change, t = store.minimise(v, g, slope_b, w, objective, box, accuracy)
         step = moved - w
         least = float(np.sum(g * step)) + l1 * float(np.abs(moved).sum() - np.abs(w).sum())
         least += change * (slope_b or 0.0)
@@ -124,6 +125,8 @@ def _on_columns(oracle: Oracle, store: ColumnStore, x, z, goal: float) -> np.nda
         noise = 1e-14 * abs(F)
         while length > 1e-10:
             trial, trial_r, point = z + length * t, np.empty_like(r), w + length * step
+            if box is not None:
+                point = box.snap(point, w)
             f_new = problem.loss_from_margins(trial, trial_r)
             if f_new + objective.penalty_value(point) <= F + ARMIJO * length * least + noise:
                 break

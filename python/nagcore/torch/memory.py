@@ -14,6 +14,9 @@ from .. import _core
 if TYPE_CHECKING:
     from .sgd import SGD
 
+# Whether module.to() swaps tensors in place of their data: it refuses any that a weak reference points at.
+_swapping = torch.__future__.get_swap_module_params_on_conversion
+
 _READ = {
     torch.float32: (2, 32), torch.float64: (2, 64), torch.float16: (2, 16),
     torch.bfloat16: (4, 16), torch.complex64: (5, 64), torch.complex128: (5, 128),
@@ -75,7 +78,7 @@ class Memory:
             for _ in range(6):
                 troubles = self.plan.gather(
                     o.param_groups, o.state, momentum, lookahead,
-                    o.ema_decay is not None, o.master_weights,
+                    o.ema_decay is not None, o.master_weights, not _swapping(),
                 )  # fmt: skip
                 if not troubles:
                     return first

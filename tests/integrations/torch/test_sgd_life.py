@@ -146,6 +146,35 @@ def test_gradients_that_are_let_go_are_freed():
     assert gone() is None
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_model_can_be_converted_by_swapping(late):
+    """torch swaps no tensor that a weak reference points at, and the step kept one to each gradient."""
+    ours, theirs = (torch.nn.Linear(3, 2) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    a, b = SGD(ours.parameters(), **RULE), torch.optim.SGD(theirs.parameters(), **RULE)
+    before = torch.__future__.get_swap_module_params_on_conversion()
+
+    def step(dtype):
+        for model, optimizer in ((ours, a), (theirs, b)):
+            optimizer.zero_grad()
+            model(torch.arange(3, dtype=dtype)).sum().backward()
+            optimizer.step()
+
+    if late:
+        step(torch.float32)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        step(torch.float32)
+        ours.double()
+        theirs.double()
+        step(torch.float64)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
+    for p, q in zip(ours.parameters(), theirs.parameters()):
+        assert p.dtype is torch.float64
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+
+
 def test_saved_tensors_notice_a_step():
     p = torch.nn.Parameter(torch.ones(2))
     loss = p.square().sum()

@@ -1,4 +1,4 @@
-"""newton_cg: its minima, trips over X, certificates and bits, on wide sparse problems with an oracle each."""
+"""newton_cg and row_lbfgs: minima, trips over X, certificates and bits, on wide sparse problems with an oracle each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from nagcore import Objective, minimize, reference
 from nagcore.solvers import get
 from nagcore.solvers.auto import choose
 from nagcore.solvers.newton_cg import newton_cg
+from nagcore.solvers.rowlbfgs import row_lbfgs
 from nagcore.solvers.rowspace import RowCoordinates, RowOracle
 from solvers.problems import fit_case, value
 
 pytest.importorskip("scipy.sparse")
 LOSSES = ["logistic", "squared", "huber", "poisson", "squared_hinge", "softmax"]
 N, D = 60, 150
+METHODS = {"newton_cg": newton_cg, "row_lbfgs": row_lbfgs}
+
+
+@pytest.fixture(params=list(METHODS))
+def solver(request):
+    return request.param
 
 
 def wide_case(loss, fit_intercept=False, weights=False, offset=False, seed=0):
@@ -64,9 +71,9 @@ def solution(case):
                                     {"fit_intercept": True, "weights": True, "offset": True}],
                          ids=["plain", "intercept", "weighted"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_newton_cg_finds_the_minimum(loss, extras):
+def test_row_methods_find_the_minimum(loss, extras, solver):
     case = wide_case(loss, **extras)
-    result = minimize(sparse(case), solver="newton_cg", tol=1e-12)
+    result = minimize(sparse(case), solver=solver, tol=1e-12)
     best = solution(case)
     assert result.converged, result.message
     assert result.gap_kind == "certificate", result.message
@@ -81,11 +88,11 @@ def test_newton_cg_finds_the_minimum(loss, extras):
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
 @pytest.mark.parametrize("loss", ["logistic", "softmax", "squared"])
-def test_float32_reaches_what_float64_does(loss, fit_intercept):
+def test_float32_reaches_what_float64_does(loss, fit_intercept, solver):
     case = wide_case(loss, fit_intercept)
     case["X"] = case["X"].astype(np.float32).astype(np.float64)
-    wide = minimize(sparse(case), solver="newton_cg", tol=1e-10)
-    narrow = minimize(sparse(case, "float32"), solver="newton_cg", tol=1e-9)
+    wide = minimize(sparse(case), solver=solver, tol=1e-10)
+    narrow = minimize(sparse(case, "float32"), solver=solver, tol=1e-9)
     assert narrow.converged
     assert narrow.value - wide.value <= 1e-9 * (narrow.null_value - wide.value) + 1e-13
 
@@ -109,14 +116,14 @@ def test_least_squares_are_the_conjugate_gradients_of_the_textbook():
 
 
 @pytest.mark.parametrize("loss", ["logistic", "softmax", "squared"])
-def test_iterates_know_their_values_and_margins(loss):
+def test_iterates_know_their_values_and_margins(loss, solver):
     case = wide_case(loss, fit_intercept=True, weights=True, offset=True)
     objective = sparse(case)
     coordinates = RowCoordinates(objective)
     rows = RowOracle(objective, coordinates, objective.problem)
     start = np.zeros((N + 1, *objective.w_shape[1:]))
     values = []
-    for it in itertools.islice(newton_cg(rows, start), 8):
+    for it in itertools.islice(METHODS[solver](rows, start), 8):
         w = coordinates.to_w(it.x)
         np.testing.assert_allclose(it.z, objective.problem.margins(w), rtol=1e-9, atol=1e-10)
         f, g = objective.value_and_grad(w)
@@ -129,82 +136,84 @@ def test_iterates_know_their_values_and_margins(loss):
 
 
 @pytest.mark.parametrize(("loss", "most"), [("logistic", 60), ("softmax", 60), ("squared", 45)])
-def test_trips_over_x_are_counted_and_few(loss, most):
+def test_trips_over_x_are_counted_and_few(loss, most, solver):
     case = wide_case(loss)
     objective = sparse(case)
     calls = []
     inner = RowCoordinates.product
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RowCoordinates, "product", lambda self, x: (calls.append(x.any()), inner(self, x))[1])
-        result = minimize(objective, solver="newton_cg", tol=1e-6)
+        result = minimize(objective, solver=solver, tol=1e-6)
     # The copy by columns and w at the end are a pass each.
     assert result.n_passes == sum(calls) + 2 <= most
     assert result.converged
 
 
-def test_bits_do_not_depend_on_the_threads():
+def test_bits_do_not_depend_on_the_threads(solver):
     rng = np.random.default_rng(0)
     X = np.where(rng.random((400, 1500)) < 0.5, rng.normal(size=(400, 1500)), 0.0)
     y = (X[:, :5].sum(axis=1) + rng.normal(size=400) > 0).astype(float)
     for dtype in ("float64", "float32"):
         results = [minimize(Objective(csr(X, dtype=dtype), y, loss="logistic", l2=0.05, n_threads=t),
-                            solver="newton_cg", tol=1e-8) for t in THREADS[:3]]
+                            solver=solver, tol=1e-8) for t in THREADS[:3]]
         assert len({r.w.tobytes() for r in results}) == 1
         assert len({(r.value, r.gap, r.n_passes) for r in results}) == 1
 
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
-def test_a_start_near_the_minimum_is_used(fit_intercept):
+def test_a_start_near_the_minimum_is_used(fit_intercept, solver):
     case = wide_case("logistic", fit_intercept)
-    cold = minimize(sparse(case), solver="newton_cg", tol=1e-9)
-    warm = minimize(sparse(case), cold.w, solver="newton_cg", tol=1e-6)
+    cold = minimize(sparse(case), solver=solver, tol=1e-9)
+    warm = minimize(sparse(case), cold.w, solver=solver, tol=1e-6)
     assert warm.converged
     assert warm.n_passes < 0.6 * cold.n_passes
-    bad = minimize(sparse(case), 100 * cold.w, solver="newton_cg", tol=1e-9)
+    bad = minimize(sparse(case), 100 * cold.w, solver=solver, tol=1e-9)
     assert bad.converged
     assert bad.value == pytest.approx(cold.value, abs=1e-8)
 
 
-def test_max_passes_leaves_the_best_point_and_its_gap():
+def test_max_passes_leaves_the_best_point_and_its_gap(solver):
     case = wide_case("logistic", True)
-    best = minimize(sparse(case), solver="newton_cg", tol=1e-10).value
-    cut = minimize(sparse(case), solver="newton_cg", tol=1e-10, max_passes=12)
+    best = minimize(sparse(case), solver=solver, tol=1e-10).value
+    cut = minimize(sparse(case), solver=solver, tol=1e-10, max_passes=12)
     assert not cut.converged
     assert cut.n_passes <= 12
     assert value(case, cut.w) == pytest.approx(cut.value, rel=1e-9)
     assert cut.gap >= cut.value - best - 1e-12
 
 
-def test_what_newton_cg_refuses():
+def test_what_row_methods_refuse(solver):
     case = wide_case("logistic")
-    with pytest.raises(ValueError, match=r'"newton_cg" needs CSR and l2 > 0; this X is not CSR.*"auto"'):
-        get("newton_cg", Objective(**case))
+    with pytest.raises(ValueError, match=f'"{solver}" needs CSR and l2 > 0; this X is not CSR.*"auto"'):
+        get(solver, Objective(**case))
     with pytest.raises(ValueError, match=r"needs CSR and l2 > 0; this X comes with l2 = 0"):
-        get("newton_cg", sparse({**case, "l2": 0.0}))
+        get(solver, sparse({**case, "l2": 0.0}))
     with pytest.raises(ValueError, match="needs a smooth objective"):
-        get("newton_cg", sparse({**case, "l1": 0.1}))
+        get(solver, sparse({**case, "l1": 0.1}))
 
 
-def test_bad_numbers_in_x_are_named():
+def test_bad_numbers_in_x_are_named(solver):
     case = wide_case("logistic", True)
     X = csr(case["X"])
     X.data[5] = np.inf
     for fit_intercept in (False, True):
         with pytest.raises(ValueError, match="X holds NaN or infinity, first in row 0"):
             minimize(Objective(X, case["y"], loss="logistic", l2=0.1, fit_intercept=fit_intercept),
-                     solver="newton_cg")
+                     solver=solver)
 
 
-def test_auto_takes_newton_cg_where_rows_are_few():
+def test_auto_takes_rows_as_unknowns_where_they_are_few():
     rng = np.random.default_rng(0)
     X = np.where(rng.random((300, 2000)) < 0.02, 1.0, 0.0)
     y = (rng.random(300) < 0.5).astype(float)
     name, why = choose(Objective(csr(X), y, loss="logistic", l2=0.1))
-    assert name == "newton_cg"
+    assert name == "row_lbfgs"
     assert "few rows for the columns" in why
+    wider = np.where(rng.random((300, 3000)) < 0.02, 1.0, 0.0)
+    assert choose(Objective(csr(wider), y, loss="squared", l2=0.1))[0] == "newton_cg"
     uneven = X * 10.0 ** rng.uniform(-3, 3, 2000)
     for objective in (Objective(csr(uneven), y, loss="logistic", l2=0.1),
                       Objective(csr(X), y, loss="logistic", l2=0.0), Objective(X, y, loss="logistic", l2=0.1),
                       Objective(csr(X), y, loss="logistic", l2=0.1, l1=0.1),
                       Objective(csr(X.T), rng.random(2000) < 0.5, loss="logistic", l2=0.1)):
-        assert choose(objective)[0] != "newton_cg"
+        assert choose(objective)[0] not in METHODS

@@ -1,0 +1,131 @@
+// Newton's method on a smooth loss with an l2 penalty: a Hessian a pass, Cholesky, line search on margins.
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "engine/aligned.h"
+#include "engine/problem.h"
+
+namespace nag {
+
+// Thrown where `interrupted` said so.
+struct NewtonInterrupted {};
+
+// What is minimised, and where its passes come from. Coefficients are p x k in C order, p = d + fit_intercept.
+struct NewtonProblem {
+  const KernelTable* table = nullptr;  // for the algebra of the size of the coefficients
+  Compute compute = Compute::f64;
+  std::int64_t n = 0, d = 0, k = 1;
+  bool fit_intercept = false;
+  double l2 = 0.0;
+  const double* s = nullptr;       // n weights that sum to one; null where all are equal
+  const double* origin = nullptr;  // d numbers about which X is stored; null for zero
+  int n_threads = 1;
+  // The data term at w: returns its value, writes gradient, margins (n x k, of the compute type) and, where that is not null,
+  // the Hessian [a][i][b][j].
+  std::function<double(const double* w, double* grad, double* H, void* z)> pass;
+  // The data term from margins, and the residuals.
+  std::function<double(const void* z, void* r)> loss;
+  std::function<bool()> interrupted;  // asked by long factorisations; `pass` sees to itself
+
+  std::int64_t p() const { return d + (fit_intercept ? 1 : 0); }
+};
+
+// S^-1 L L' S^-1 = H: intercepts eliminated, a unit diagonal, Cholesky, with a ridge where a pivot is bad. Throws
+// std::domain_error where no ridge makes it definite.
+class NewtonFactor {
+ public:
+  explicit NewtonFactor(const NewtonProblem& problem);
+  // H is overwritten.
+  void build(double* H, double ridge);
+  double ridge() const { return ridge_; }
+  // H^-1 g; what is shared by all classes is left out where there are several.
+  void solve(const double* g, double* out);
+  // sqrt(g' H^-1 g): the length of a gradient in the metric of H.
+  double norm(const double* g);
+
+ private:
+  void take_intercepts(double* H);
+  void factorise(const double* K, double ridge);
+  void half(const double* g);
+
+  const NewtonProblem& problem_;
+  std::int64_t d_, k_, p_, size_;
+  double ridge_ = 0.0;
+  std::vector<double> scale_, half_, B_, V_, T_, tail_;
+  Aligned<double> L_;
+};
+
+struct NewtonRecord {
+  double data_value, f;   // of the pass
+  double decrement, bound;  // half g' H^-1 g; with l2, the square of the gradient over 2 l2: both NaN unless moved
+  double seconds;           // since the call
+  bool hessian;             // whether the pass took one
+  bool moved;               // whether a step was taken: else the pass is where the line search looks, or for a Hessian alone
+  bool resolved;            // whether it changes f by more than rounding does
+};
+
+// When a call ends before `steps` passes: at a step that is not a plain one (not taken, not resolved, not the lowest so far),
+// at a gap of at most max(tol (null_value - f), floor), and after a while.
+struct NewtonLimits {
+  std::int64_t steps = 1;
+  double tol = 0.0, null_value = 0.0, floor = 0.0;
+};
+
+struct NewtonTrace {
+  std::vector<NewtonRecord> records;
+  std::vector<double> w, g, u;  // of each record's pass: the point, the gradient, the data term's gradient
+};
+
+// p = -(H + l2 I + tau diag H)^-1 grad f, w+ = w + t p. The full step is tried by the next pass; where f falls too little,
+// margins of both ends give f on the segment, and the pass after that goes to its minimum. A step that is likely to be the
+// last, by the speed of the last two, takes the gradient alone, which is a fraction of the work.
+class Newton {
+ public:
+  // w is copied. margins[0] and margins[1] are n x k of the compute type and outlive this.
+  Newton(const NewtonProblem& problem, const double* w, void* margins0, void* margins1);
+  Newton(const Newton&) = delete;
+  Newton& operator=(const Newton&) = delete;
+  NewtonTrace run(const NewtonLimits& limits);
+  // Which margins are those of the last step taken; the others are of the last pass if that was not.
+  int current() const { return current_; }
+  // Sizes of the columns, sqrt(mean x^2), weighted by the curvature of the last pass.
+  const std::vector<double>& sizes() const { return rms_; }
+
+ private:
+  struct Point {
+    std::vector<double> w, u, g;
+    double data_value = 0.0, f = 0.0;
+  };
+  NewtonRecord start();
+  NewtonRecord renew();
+  NewtonRecord step(double target);
+  void pass_at(Point& point, void* z, bool hessian);
+  void take_sizes();
+  void settle();
+  NewtonRecord record(const Point& point, bool hessian, bool moved, bool resolved) const;
+  double gap() const { return problem_.l2 > 0 ? bound_ : 0.5 * size_; }
+  double rounding(double f, const void* z, const std::vector<double>& w);
+  template <class T> double mean_residual(const T* z);
+  double best_step(double t, double slope);
+  template <class T> double slope_on_margins(double t);
+
+  NewtonProblem problem_;
+  std::int64_t d_, k_, p_;
+  double eps_, ridge_, least_;
+  void* z_[2];
+  int current_ = 0;
+  bool started_ = false, searching_ = false;
+  bool fresh_ = false;  // whether the factor is of the Hessian at here_
+  Point here_, there_;
+  std::vector<double> h_, rms_, centre_;
+  double size_ = 0.0, bound_ = 0.0, t_ = 1.0;
+  double last_gap_ = 0.0;  // before the last step, if that was a full one
+  double residual_ = 0.0;
+  int residual_age_ = 0;
+  Aligned<double> H_;
+  NewtonFactor factor_;
+  Aligned<unsigned char> trial_, r_;  // n x k of the compute type, once they are needed
+};
+
+}  // namespace nag
