@@ -37,6 +37,19 @@ double minimiser(double target, double threshold, Interval box) {
   return std::min(std::max(soft, box.lower), box.upper);
 }
 
+// The same without bounds: sweeps over coordinates that mostly stay where they are cost half as much again with them.
+struct Unbounded {};
+
+double violation_at(double q, double w, double l1, Unbounded) {
+  if (w != 0) return std::fabs(q + std::copysign(l1, w));
+  return std::max(std::fabs(q) - l1, 0.0);
+}
+
+double minimiser(double target, double threshold, Unbounded) {
+  if (target > threshold) return target - threshold;
+  return target < -threshold ? target + threshold : 0.0;
+}
+
 // The piece of the interval about w on which l1 |.| is linear.
 Interval piece_about(double w, double l1, Interval box) {
   if (l1 > 0 && w > 0) return {std::max(box.lower, 0.0), box.upper};
@@ -304,14 +317,16 @@ double minimise_on_columns(const ColumnsView& A, const double* v, const double* 
   return left;
 }
 
-double sweep_on_gram(const double* C, std::int64_t p, double l1, const double* lower, const double* upper, double accuracy, std::int64_t sweeps,
-                     double* w, double* q) {
+namespace {
+
+template <class BoxAt>
+double sweep_in_box(const double* C, std::int64_t p, double l1, BoxAt box_at, double accuracy, std::int64_t sweeps, double* w, double* q) {
   double worst = 0;
   for (std::int64_t sweep = 0; sweep < sweeps; ++sweep) {
     worst = 0;
     for (std::int64_t j = 0; j < p; ++j) {
       const double h = C[j * p + j];
-      const Interval box{lower == nullptr ? -INFINITY : lower[j], upper == nullptr ? INFINITY : upper[j]};
+      const auto box = box_at(j);
       const double met = violation_at(q[j], w[j], l1, box);
       if (!(met > accuracy) || !(h > 0)) continue;
       worst = std::max(worst, met);
@@ -324,6 +339,18 @@ double sweep_on_gram(const double* C, std::int64_t p, double l1, const double* l
     if (worst <= accuracy) break;
   }
   return worst;
+}
+
+}  // namespace
+
+double sweep_on_gram(const double* C, std::int64_t p, double l1, const double* lower, const double* upper, double accuracy, std::int64_t sweeps,
+                     double* w, double* q) {
+  if (lower == nullptr && upper == nullptr)
+    return sweep_in_box(C, p, l1, [](std::int64_t) { return Unbounded{}; }, accuracy, sweeps, w, q);
+  const auto box_at = [=](std::int64_t j) {
+    return Interval{lower == nullptr ? -INFINITY : lower[j], upper == nullptr ? INFINITY : upper[j]};
+  };
+  return sweep_in_box(C, p, l1, box_at, accuracy, sweeps, w, q);
 }
 
 }  // namespace nag

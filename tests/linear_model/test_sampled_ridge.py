@@ -152,13 +152,15 @@ def test_hard_tables_are_solved_as_cholesky_solves_them(kind, always):
     np.testing.assert_allclose(model.predict(X[:50]), other.predict(X[:50]), rtol=1e-3, atol=1e-3 * y.std())
 
 
-def test_targets_that_X_does_not_explain(always):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_targets_that_X_does_not_explain(dtype, always):
     """Coefficients of no size have no digits to be right in: the fit ends nonetheless."""
-    X, y = table(n=20_000)
+    X, y = table(n=20_000, dtype=dtype)
     for target in (np.zeros(len(y)), np.full(len(y), 3.0), np.random.default_rng(0).standard_normal(len(y))):
         model = Ridge().fit(X, target)
         coef, _ = solution(X, target, 1.0)
-        assert np.abs(model.coef_ - coef).max() <= 1e-12 + 1e-10 * np.abs(coef).max()
+        allowed = 1e-10 if dtype == np.float64 else 2e-7
+        assert np.abs(model.coef_ - coef).max() <= 1e-12 + allowed * np.abs(coef).max()
 
 
 def test_rare_columns_are_in_the_sample(always):

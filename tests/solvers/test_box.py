@@ -244,6 +244,21 @@ def test_more_columns_than_a_hessian_takes(solver, bounds, sparse):
     assert result.solver == ("fista" if solver == "fista" else "prox_newton")
 
 
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize(("l1", "bounds"), [(0.0, (-0.2, 0.2)), (0.02, (0.05, 0.2)), (0.0, (-0.1, -0.1))])
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_working_sets_that_end_with_all_columns(loss, l1, bounds, fit_intercept):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 520)) / 5
+    y = X[:, 0] + 0.1 * rng.standard_normal(40)
+    y = (y > 0).astype(float) if loss == "logistic" else y
+    objective = nagcore.Objective(X, y, loss=loss, l1=l1, bounds=bounds, fit_intercept=fit_intercept)
+    result = nagcore.minimize(objective, tol=1e-8, solver="prox_newton", max_passes=200)
+    other = nagcore.minimize(objective, tol=1e-8, solver="fista", max_passes=20_000)
+    assert result.gap_kind == "certificate"
+    check(result, objective, other.value)
+
+
 def test_auto_leaves_working_sets_where_nothing_rests_at_zero():
     X, y = np.eye(600), np.linspace(-1, 1, 600)
     chosen = lambda **how: nagcore.solvers.auto.choose(  # noqa: E731
@@ -329,6 +344,18 @@ def test_passes_keep_to_their_limit(passes):
             result = nagcore.minimize(objective, tol=1e-12, solver="fista", max_passes=passes)
             assert result.n_passes <= passes
             assert objective.bounds.contains(result.coef)
+
+
+@pytest.mark.parametrize("solver", ["auto", "fista"])
+@pytest.mark.parametrize("bounds", [(-0.1, 0.2), ([0.1], 0.3), (np.array([-0.3]), np.array([-0.1]))])
+def test_one_column(bounds, solver):
+    X, y, s = table("squared")
+    X = X[:, -1:]
+    best, w = oracle(X, y, s, "squared", 0.1, 0.0, bounds, True)
+    objective = nagcore.Objective(X, y, loss="squared", l1=0.1, bounds=bounds, sample_weight=s)
+    result = nagcore.minimize(objective, tol=1e-9, solver=solver)
+    check(result, objective, best)
+    assert_allclose(result.w, w, atol=1e-4)
 
 
 class _Sides:  # as scipy.optimize.Bounds, and without it

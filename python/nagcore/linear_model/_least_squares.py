@@ -87,11 +87,12 @@ def least_squares(
     raise_if_bad(m.xx, X)
     q = m.quadratic(fit_intercept)
     lam = np.broadcast_to(alpha / q.total, Y.shape[1])
+    strengths = set(lam.tolist())
     singular = np.linalg.eigvalsh(q.G)[::-1] if spectrum else None
     precise = singular is None or singular[-1] > 1e-7 * singular[0]
     coef = np.zeros((Y.shape[1], d))
-    for value in set(lam.tolist()):
-        which = np.flatnonzero(lam == value)
+    for value in strengths:
+        which: Any = np.flatnonzero(lam == value) if len(strengths) > 1 else slice(None)
         problem = m.problem if Y.shape[1] == 1 else None
         found = (_normal_equations(X, Y[:, which], s, q, q.c[:, which], value, positive, problem)
                  if precise else None)

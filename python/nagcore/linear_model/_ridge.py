@@ -112,7 +112,10 @@ class Ridge(RidgeBase):
     """Least squares with an l2 penalty: minimises ‖y − Xw − b‖²_s + α‖w‖² over w and b.
 
     Up to 512 columns, and up to 2048 where X has few rows, it is solved exactly, all targets at
-    once, from one read of X; larger problems by `nagcore.minimize`.
+    once, from one read of X. Where there are so many rows that a few reads cost less than the
+    products of that one, and one target, dense X and alpha > 0, a sample of the rows preconditions
+    conjugate gradients on all of them: coefficients are right to float32's rounding, in float64 to
+    1e-12 of the largest. Larger problems are solved by `nagcore.minimize`.
 
     Parameters
     ----------
@@ -125,14 +128,16 @@ class Ridge(RidgeBase):
     max_iter : int, optional
         Most iterations; by default 1000.
     tol : float, default 1e-4
-        Relative suboptimality to reach, where the solution is not exact.
+        Relative suboptimality to reach, where the solution is not exact. A sample's metric reaches
+        its accuracy of the coefficients at any tol.
     solver : str, default "auto"
-        scikit-learn's names all mean nagcore's choice, which gives what they give; "lbfgs" asks for
-        positive=True, as there. A name of `nagcore.solvers.names()` runs that method.
+        scikit-learn's names all mean nagcore's choice, which gives what they give, but for the
+        sample's metric, which is for "auto" alone; "lbfgs" asks for positive=True, as there. A name
+        of `nagcore.solvers.names()` runs that method.
     positive : bool, default False
         Whether the coefficients must be ≥ 0.
     random_state : int, RandomState or None, default None
-        Chooses the rows that are sampled to scale the columns; None is 0.
+        Chooses the rows that are sampled; None is 0.
 
     Attributes
     ----------
@@ -140,7 +145,7 @@ class Ridge(RidgeBase):
     intercept_ : float, or ndarray of shape (n_targets,)
     n_iter_ : ndarray of shape (n_targets,), or None where the solution is exact
     solver_ : str
-        "cholesky", or the method of `nagcore.minimize` that ran.
+        "cholesky", "cg" in a sample's metric, or the method of `nagcore.minimize` that ran.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (d,), where X has column names
 

@@ -42,8 +42,8 @@ _MOST_COLUMNS = 2048
 _FEWEST = 8                      # rows per column of a sample
 _MOST_READS = 16
 _SPARE = 1.3                     # times the rows that the reads planned would just do with
-# Of the largest coefficient, in units of the columns' sizes: half a unit in the last place of a float32
-# coefficient; in float64 what Cholesky's own rounding leaves at a condition of some 10³.
+# Of the largest coefficient, as it is and in units of the columns' sizes: half a unit in the last place of
+# a float32 coefficient; in float64 what Cholesky's own rounding leaves at a condition of some 10³.
 _ACCURACY = {4: 2.0**-24, 8: 1e-12}
 _COLLINEAR = 1e-10               # least pivot of the scaled P below which nothing is promised
 _FAR = 1e4                       # mean²/variance up to which float32 sums are good enough for P
@@ -116,7 +116,7 @@ def sampled_ridge(
     accuracy = max(_ACCURACY[X.dtype.itemsize], 4 * _EPS / sample.factor.least)
     narrow = _NARROW / math.sqrt(sample.factor.least)
     promised = rate = math.sqrt(objective.p / planned.rows)
-    w, expected, before, size = sample.w, rate, math.nan, 0.0
+    w, expected, first, size = sample.w, rate, 1.0, 0.0
     g = p = np.zeros_like(w)
     for reads in range(1, _MOST_READS + 1):
         exact = expected <= narrow or objective.problem.compute == np.float64
@@ -126,18 +126,20 @@ def sampled_ridge(
         step, change, g_old = 1.0, g_end - g, g
         if reads > 1:
             bend = dot(p, change)
-            step = -dot(p, g) / bend if bend > 0 else math.nan
+            step = -dot(p, g) / bend if bend > 0 else 0.0
         w, g = w + step * p, g + step * change
         h = solve(g)
-        beta = max(0.0, dot(g, h) - dot(g_old, h)) / size if reads > 1 else 0.0
+        beta = max(0.0, dot(g, h) - dot(g_old, h)) / max(size, 1e-300) if reads > 1 else 0.0
         size = dot(g, h)
         p = beta * p - h
-        error = sample.largest(h) / max(sample.largest(w), _NOTHING * sample.y, 1e-300)
+        error = sample.error(h, w)
         if not math.isfinite(error):
             return None
-        if reads > 1:
-            rate = max(error / before, promised)
-        expected, before = error * rate, max(error, 1e-300)
+        if reads == 1:
+            first = max(size, 1e-300)
+        else:  # of all steps, in the norm of P: one step's, in the largest coefficient, is erratic
+            rate = max((size / first) ** (0.5 / (reads - 1)), promised)
+        expected = max(error * rate, 1e-300)
         if exact and expected <= accuracy and size <= tol * sample.gain(w):
             w = w + p
             return Sampled(w[:d], float(w[d]) if fit_intercept else 0.0, reads)
@@ -156,9 +158,13 @@ class _Sample:
     y: float             # and of the targets
     w: np.ndarray
 
-    def largest(self, w: np.ndarray) -> float:
-        """The largest coefficient, times the size of its column."""
-        return float(np.abs(w[: len(self.scale)] * self.scale).max())
+    def error(self, h: np.ndarray, w: np.ndarray) -> float:
+        """The largest of h over the largest of w: as they are, and in units of the columns."""
+        h, w = np.abs(h[: len(self.scale)]), np.abs(w[: len(self.scale)])
+        nothing = _NOTHING * self.y
+        in_units = float((h * self.scale).max()) / max(float((w * self.scale).max()), nothing, 1e-300)
+        least = nothing / max(float(self.scale.max()), 1e-300)
+        return max(in_units, float(h.max()) / max(float(w.max()), least, 1e-300))
 
     def gain(self, w: np.ndarray) -> float:
         """wᵀPw, centred: twice what a solution w gains over the null model."""

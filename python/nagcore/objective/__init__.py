@@ -121,13 +121,13 @@ class Objective:
         from nagcore import _core
 
         penalty = Penalty(l2=l2, l1=l1, positive=positive, bounds=bounds)
+        name = losses.get(loss).name
+        how = {"scale": scale, "shift": shift, "dtype": dtype, "fit_intercept": bool(fit_intercept)}
 
         def build(compute: str | None, X: Any = X, **other: Any) -> Any:
-            how = {"scale": scale, "shift": shift, "dtype": dtype, "fit_intercept": bool(fit_intercept)}
             return _core.Problem(
-                X, y, loss=losses.get(loss).name, sample_weight=sample_weight, offset=offset,
-                delta=delta, compute=compute, n_threads=n_threads,
-                n_classes=n_classes, **how | other,
+                X, y, loss=name, sample_weight=sample_weight, offset=offset, delta=delta,
+                compute=compute, n_threads=n_threads, n_classes=n_classes, **(how | other if other else how),
             )
 
         self.X, self.read_as = X, (scale, shift, dtype)
@@ -315,7 +315,9 @@ class Objective:
     def null_model(self, problem: Counted | None = None) -> tuple[float, np.ndarray]:
         """Return F₀ and the null model's w, from the targets alone where w = 0 is within bounds."""
         value, b = self._null_parts(problem or self.problem)
-        w = self.clipped(np.zeros(self.w_shape))
+        w = np.zeros(self.w_shape)
+        if self.bounds is not None:
+            w[: self.shape[1]] = self.bounds.nearest_zero
         if self.fit_intercept:
             w[-1] = b
         return value, w
@@ -324,7 +326,8 @@ class Objective:
         """F₀ and the null model's intercept: w can be far larger than all that it takes to find them."""
         has_zero = self.bounds is None or self.bounds.has_zero
         if problem.compute not in self._null:
-            z, b = self._zero_margins(problem), 0.0
+            z = self._zero_margins(problem)
+            b: Any = 0.0
             if self.fit_intercept:
                 link = link_of(self.loss.name) if self._offset is None and has_zero else None
                 found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)

@@ -93,8 +93,8 @@ def minimize(
     """Minimise F(w, b) = (1/S) Σ s_i φ(z_i, y_i) + (l2/2)‖w‖² + l1‖w‖₁ to a relative suboptimality.
 
     Stops when gap ≤ tol·(F₀ − F(w)), where F₀ is the null model and gap bounds F(w) − min F. With a
-    penalty the bound is a duality gap, computed in float64; without one it is an estimate, and
-    `gap_kind` says so.
+    penalty, or bounds that are all finite, gap is a duality gap, computed in float64; without it is
+    an estimate, and `gap_kind` says so. w stays within the objective's bounds.
 
     Parameters
     ----------
@@ -195,4 +195,6 @@ def run(
         this.message = "interrupted"
     finally:
         this.finish()
-    return this.result(why)
+    result = this.result(why)
+    this.release()
+    return result

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from nagcore.objective import Objective
-from nagcore.penalties import Box
 from nagcore.solvers.coordinates import DENSE_LIMIT
 from nagcore.solvers.proxnewton import ALL_COLUMNS
 
@@ -76,7 +75,7 @@ def _kind(objective: Objective) -> str:
     """What needs a prox, in a word or two."""
     if objective.bounds is None:
         return "l1"
-    bounds = "w ≥ 0" if objective.bounds == Box(np.zeros(objective.shape[1]), np.inf) else "bounds"
+    bounds = "w ≥ 0" if objective.bounds.nonnegative else "bounds"
     return f"l1, {bounds}" if objective.l1 and bounds == "bounds" else "l1" if objective.l1 else bounds
 
 

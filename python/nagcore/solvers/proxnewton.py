@@ -12,6 +12,7 @@ Source: Lee, Sun & Saunders 2014.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,31 +49,53 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
     d, z_new, hessians = objective.shape[1], oracle.new_margins(), _Hessians(oracle)
     x, f, g, H = hessians.start(x, z)
     F = oracle.value(x, f)
+    if not math.isfinite(F):
+        raise ValueError("the objective is infinite at the starting point; start elsewhere, or use "
+                         "w0=None to start at the null model, or bounds nearer to zero.")
     offence = _offence(objective, g, x)
-    yield Iterate(x, f, z, x, f, z, g, 1.0)
-    while True:
+
+    def ahead() -> tuple[np.ndarray, float]:
         p = direction(objective, H, g, x, max(1e-3 * offence, 1e-15 * (objective.l1 + offence)),
                       float(np.finfo(oracle.real).eps))
-        least = objective.l1 * float(np.abs(x[:d] + p[:d]).sum() - np.abs(x[:d]).sum()) + dot(g, p)
-        t, before = 1.0, offence
+        return p, objective.l1 * float(np.abs(x[:d] + p[:d]).sum() - np.abs(x[:d]).sum()) + dot(g, p)
+
+    def iterate(resolved: bool) -> Iterate:
+        it = Iterate(x, f, z, x, f, z, g, 1.0, resolved=resolved)
+        # Where nothing is proven, what the model has left to gain is the estimate of the gap.
+        return it if step is None else it._replace(decrement=max(-step[1] - 0.5 * _bend(H, step[0]), 0.0))
+
+    step = None if objective.penalty.provable else ahead()
+    oracle.spare = z_new
+    try:
+        yield iterate(True)
         while True:
-            x_new = moved(objective, x, t * p)
-            f_new, g_new, H_new = hessians.at(x_new, z_new)
-            F_new, noise = oracle.value(x_new, f_new), oracle.rounding(f, z)
-            resolved = -least * t > noise
-            if F_new <= F + (ARMIJO * t * least if resolved else noise):
-                break
-            if not resolved:  # values say nothing any more: stay
-                x_new, f_new, g_new, H_new, F_new = x, f, g, H, F
-                np.copyto(z_new, z)
-                break
-            yield Iterate(x, f, z, x_new, f_new, z_new, g_new, 1.0, moved=False)
-            t = _shorter(oracle, x, z, t * p, z_new, F, t * least) * t
-        x, f, g, H, F, z, z_new = x_new, f_new, g_new, H_new, F_new, z_new, z
-        offence = _offence(objective, g, x)
-        hessians.judge(1.0 if t < 1 else offence / before if before else 0.0)
+            p, least = step or ahead()
+            t, before = 1.0, offence
+            while True:
+                x_new = moved(objective, x, t * p)
+                f_new, g_new, H_new = hessians.at(x_new, z_new)
+                F_new, noise = oracle.value(x_new, f_new), oracle.rounding(f, z)
+                resolved = -least * t > noise
+                if F_new <= F + (ARMIJO * t * least if resolved else noise):
+                    break
+                if not resolved:  # values say nothing any more: stay
+                    x_new, f_new, g_new, H_new, F_new = x, f, g, H, F
+                    np.copyto(z_new, z)
+                    break
+                yield Iterate(x, f, z, x_new, f_new, z_new, g_new, 1.0, moved=False)
+                t = _shorter(oracle, x, z, t * p, z_new, F, t * least) * t
+            x, f, g, H, F, z, z_new = x_new, f_new, g_new, H_new, F_new, z_new, z
+            offence = _offence(objective, g, x)
+            hessians.judge(1.0 if t < 1 else offence / before if before else 0.0)
+            oracle.spare = z_new
+            step = None if objective.penalty.provable else ahead()
+            yield iterate(resolved)
+    finally:
         hessians.keep(x, z)
-        yield Iterate(x, f, z, x, f, z, g, 1.0, resolved=resolved)
+
+
+def _bend(H: np.ndarray, p: np.ndarray) -> float:
+    return float(np.einsum("i,ij,j->", p, H, p))
 
 
 def _offence(objective: Objective, g: np.ndarray, x: np.ndarray) -> float:
@@ -165,9 +188,9 @@ class _Hessians:
             self._wanted = left**self._cost > _LEFT
 
     def keep(self, x: np.ndarray, z: np.ndarray) -> None:
-        """Leave this pass to the next strength of a path."""
+        """Leave the last pass, and its margins, to the next strength of a path."""
         if self._kept is not None and self._oracle.w is x:
-            self._kept.last = Known(x, self._oracle.data_value, self._oracle.u, z.copy())
+            self._kept.last = Known(x, self._oracle.data_value, self._oracle.u, z)
 
     def _penalty_added(self) -> np.ndarray:
         H = self._constant["H"].copy()

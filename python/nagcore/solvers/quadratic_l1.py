@@ -1,11 +1,11 @@
 """min over δ of ⟨g, δ⟩ + ½⟨δ, Cδ⟩ + l1‖w + δ‖₁ for a small dense C: active sets, or coordinate descent.
 
 With the free coefficients and their signs fixed the problem is one linear system; the others are at
-zero, or at a bound. With few columns, exchanging whole blocks (those that leave the piece on which l1‖·‖₁
-is linear stop at its end, then all offenders enter) mostly finds both in two or three systems. It may
-cycle. Then, and with more columns, coordinate descent finds them, and the system's solution is taken as
-far as none leaves its piece (the last digits cost one solve, where coordinate descent would crawl). The
-two alternate until no coordinate wants to move.
+zero, or at a bound. With few columns and no bounds but w ≥ 0, exchanging whole blocks (wrong signs leave,
+then all offenders enter) mostly finds both in two or three systems. It may cycle. Then, and in other
+cases, coordinate descent finds them, and the system's solution is taken as far as none leaves the piece
+of its interval on which l1|·| is linear (the last digits cost one solve, where coordinate descent would
+crawl). The two alternate until no coordinate wants to move.
 
 Source: Portugal, Júdice & Vicente 1994 (block pivoting); Friedman, Hastie & Tibshirani 2010
 (coordinate descent on a Gram matrix); Osborne, Presnell & Turlach 2000 (the signed system).
@@ -35,8 +35,9 @@ def violation(q: np.ndarray, w: np.ndarray, l1: float, box: Box | None = None) -
     >>> violation(np.array([0.5, -2.0, 1.0]), np.array([0.0, 1.0, 1.0]), 0.0, Box(0.0, 1.0))
     array([0., 0., 1.])
     """
-    if box is None:
-        return np.where(w == 0, np.maximum(np.abs(q) - l1, 0.0), np.abs(q + l1 * np.sign(w)))
+    if box is None or box.nonnegative:
+        at_zero = np.abs(q) if box is None else -q
+        return np.where(w == 0, np.maximum(at_zero - l1, 0.0), np.abs(q + l1 * np.sign(w)))
     down = np.where(w <= box.lower, -np.inf, np.where(w > 0, q + l1, q - l1))
     up = np.where(w >= box.upper, -np.inf, np.where(w < 0, l1 - q, -q - l1))
     return np.maximum(np.maximum(down, up), 0.0)
@@ -77,11 +78,11 @@ def minimise(
     return w
 
 
-def _free(w: np.ndarray, l1: float, box: Box | None) -> np.ndarray:
-    """Which coefficients may move both ways on the piece of l1|·| that they are on."""
+def _free(C: np.ndarray, w: np.ndarray, l1: float, box: Box | None) -> np.ndarray:
+    """Which coefficients may move both ways on the piece of l1|·| that they are on, and have curvature."""
     if box is None:
         return w.nonzero()[0]
-    return (((w != 0) | (l1 == 0)) & (w > box.lower) & (w < box.upper)).nonzero()[0]
+    return (((w != 0) | (l1 == 0)) & (w > box.lower) & (w < box.upper) & (C.diagonal() > 0)).nonzero()[0]
 
 
 def _pieces(A: np.ndarray, sign: np.ndarray, l1: float, box: Box | None):
@@ -97,7 +98,7 @@ def _pieces(A: np.ndarray, sign: np.ndarray, l1: float, box: Box | None):
 
 def _signed_step(C: np.ndarray, q: np.ndarray, w: np.ndarray, l1: float, box: Box | None) -> None:
     """Solve for the free coefficients with their signs, and go there until the first leaves its piece."""
-    A = _free(w, l1, box)
+    A = _free(C, w, l1, box)
     if not A.size:
         return
     sign = np.sign(w[A])
