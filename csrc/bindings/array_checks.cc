@@ -1,7 +1,9 @@
 #include "bindings/array_checks.h"
 
 #include <cmath>
+#include <cstring>
 
+#include "bindings/kept_array.h"
 #include "engine/column_order.h"
 
 namespace py = pybind11;
@@ -168,6 +170,24 @@ bool overlap(const py::object& a, const py::object& b) {
   return p.first < q.second && q.first < p.second;
 }
 
+namespace {
+// A copy of a C-ordered array of S, in memory that large arrays leave to each other.
+template <class T, class S>
+py::array_t<T> converted(const py::array& a) {
+  py::array_t<T> out = new_array<T>(std::vector<py::ssize_t>(a.shape(), a.shape() + a.ndim()));
+  const char* from = static_cast<const char*>(a.data());  // which may be misaligned
+  T* const to = out.mutable_data();
+  const bool aligned = reinterpret_cast<std::uintptr_t>(from) % sizeof(S) == 0;
+  for (py::ssize_t i = 0; i < a.size(); ++i) {
+    S x;
+    if (aligned) x = reinterpret_cast<const S*>(from)[i];
+    else std::memcpy(&x, from + static_cast<std::size_t>(i) * sizeof(S), sizeof(S));
+    to[i] = static_cast<T>(x);
+  }
+  return out;
+}
+}  // namespace
+
 template <class T>
 py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int64_t rows, std::int64_t cols) {
   py::array a;
@@ -185,7 +205,10 @@ py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int
   if (a.ndim() != ndim || a.shape(0) != rows || (ndim == 2 && a.shape(1) != cols))
     bad_value(std::string(name) + " has shape " + shape_text(a) + "; " + want + " is needed" +
               (a.ndim() == 2 && ndim == 1 && a.shape(1) == 1 ? ". Use " + std::string(name) + ".ravel()." : ", one entry for each row of X."));
-  py::array_t<T, py::array::c_style | py::array::forcecast> typed(a);
+  py::array_t<T, py::array::c_style | py::array::forcecast> typed;
+  if (a.flags() & py::array::c_style && py::isinstance<py::array_t<double>>(a)) typed = converted<T, double>(a);
+  else if (a.flags() & py::array::c_style && py::isinstance<py::array_t<float>>(a)) typed = converted<T, float>(a);
+  else typed = py::array_t<T, py::array::c_style | py::array::forcecast>(a);
   if (typed.data() == a.data()) typed = py::array_t<T, py::array::c_style | py::array::forcecast>(py::object(a.attr("copy")("C")));
   const T* p = typed.data();
   const py::ssize_t count = all_finite(p, typed.size()) ? 0 : typed.size();

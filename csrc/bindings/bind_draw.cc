@@ -102,6 +102,35 @@ py::array_t<std::int64_t> unlike(const py::object& z, double value, const py::ob
   return out;
 }
 
+// rows as they were given, each checked.
+void check_rows(const py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>& rows, std::int64_t n) {
+  if (rows.ndim() != 1 || rows.size() == 0)
+    bad_value("rows has shape " + shape_text(rows) + "; at least one row number is needed.");
+  for (std::int64_t i = 0; i < rows.size(); ++i)
+    if (rows.data()[i] < 0 || rows.data()[i] >= n)
+      bad_value("rows holds " + std::to_string(rows.data()[i]) + "; numbers from 0 to " + std::to_string(n - 1) + " are needed.");
+}
+
+py::array taken(const py::array& X, const py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>& rows,
+                const py::object& n_threads) {
+  if (X.ndim() != 2 || (X.shape(1) > 1 && X.strides(1) != X.itemsize()) || X.dtype().attr("hasobject").cast<bool>())
+    bad_value("X has shape " + shape_text(X) + "; a 2-D array of numbers whose rows are contiguous is needed. Use X[rows].");
+  check_rows(rows, X.shape(0));
+  py::array out = new_array(X.dtype(), std::vector<py::ssize_t>{rows.size(), X.shape(1)});
+  void* const to = out.mutable_data();
+  const std::size_t bytes = static_cast<std::size_t>(X.shape(1) * X.itemsize());
+  const int threads = resolve_threads(n_threads.is_none() ? 0 : n_threads.cast<int>());
+  const std::int64_t* const at = rows.data();
+  const std::int64_t count = rows.size();
+  const void* const from = X.data();
+  const std::ptrdiff_t stride = X.strides(0);
+  {
+    const py::gil_scoped_release release;
+    take_rows(from, stride, bytes, at, count, to, threads);
+  }
+  return out;
+}
+
 py::array empty_rows(const std::vector<py::ssize_t>& shape, const py::object& dtype) {
   if (py::dtype::from_args(dtype).equal(py::dtype::of<float>())) return new_array<float>(shape);
   return new_array<double>(shape);
@@ -116,11 +145,8 @@ py::tuple off_usual(const py::array& X, const py::array_t<std::int64_t, py::arra
   else if (type == "uint16" || type == "bfloat16") storage = Storage::bf16;
   else if (type != "float64") bad_value("X has dtype " + type + "; float64, float32, bfloat16 or uint8 is needed.");
   if (X.ndim() != 2) bad_value("X has shape " + shape_text(X) + "; a 2-D array is needed.");
-  const std::int64_t n = X.shape(0), count = rows.size();
-  if (rows.ndim() != 1 || count == 0) bad_value("rows has shape " + shape_text(rows) + "; at least one row number is needed.");
-  for (std::int64_t i = 0; i < count; ++i)
-    if (rows.data()[i] < 0 || rows.data()[i] >= n)
-      bad_value("rows holds " + std::to_string(rows.data()[i]) + "; numbers from 0 to " + std::to_string(n - 1) + " are needed.");
+  check_rows(rows, X.shape(0));
+  const std::int64_t count = rows.size();
   py::array_t<std::int64_t> off(X.shape(1));
   py::array_t<double> usual(X.shape(1));
   std::int64_t* const to = off.mutable_data();
@@ -143,6 +169,8 @@ void bind_draw(py::module_& m) {
         "factors are v_i over the mean number of draws of row i, so that sum(s f x) over the draws estimates sum(s v x).");
   m.def("rows_unlike", &unlike, py::arg("z"), py::arg("value"), py::arg("n_threads") = py::none(),
         "The rows, ascending, whose z is not value: np.flatnonzero(z != value).");
+  m.def("take_rows", &taken, py::arg("X"), py::arg("rows"), py::arg("n_threads") = py::none(),
+        "X[rows] of a matrix whose rows are contiguous, several of them on their way at a time.");
   m.def("off_usual", &off_usual, py::arg("X"), py::arg("rows"), py::arg("n_threads") = py::none(),
         "(off, usual): in how many of the rows named each column of X is not at its usual number, the middle of those in the first three.");
   m.def("empty_rows", &empty_rows, py::arg("shape"), py::arg("dtype"),

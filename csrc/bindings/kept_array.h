@@ -10,14 +10,18 @@
 
 namespace nag {
 
+inline pybind11::array new_array(const pybind11::dtype& type, const std::vector<pybind11::ssize_t>& shape) {
+  std::size_t bytes = static_cast<std::size_t>(type.itemsize());
+  for (const pybind11::ssize_t size : shape) bytes *= static_cast<std::size_t>(size);
+  if (bytes < HugeBlocks::kHuge / 8) return pybind11::array(type, shape);
+  auto* block = new Aligned<char>(bytes, Unset{});
+  const pybind11::capsule owner(block, [](void* p) { delete static_cast<Aligned<char>*>(p); });
+  return pybind11::array(type, shape, block->data(), owner);
+}
+
 template <class T>
 pybind11::array_t<T> new_array(const std::vector<pybind11::ssize_t>& shape) {
-  std::size_t count = 1;
-  for (const pybind11::ssize_t size : shape) count *= static_cast<std::size_t>(size);
-  if (count * sizeof(T) < HugeBlocks::kHuge / 8) return pybind11::array_t<T>(shape);
-  auto* block = new Aligned<T>(count, Unset{});
-  const pybind11::capsule owner(block, [](void* p) { delete static_cast<Aligned<T>*>(p); });
-  return pybind11::array_t<T>(shape, block->data(), owner);
+  return pybind11::array_t<T>(new_array(pybind11::dtype::of<T>(), shape));
 }
 
 }  // namespace nag

@@ -213,7 +213,7 @@ py::object Problem::new_rows() const {
   return new_array<float>(shape);
 }
 
-py::object Problem::new_square() const { return py::array_t<double>(std::vector<py::ssize_t>{view_.w_rows(), view_.w_rows()}); }
+py::object Problem::new_square() const { return new_array<double>({view_.w_rows(), view_.w_rows()}); }
 
 void* Problem::optional_output(const py::object& x, const char* name) const {
   if (x.is_none()) return nullptr;

@@ -89,7 +89,7 @@ class DensePass {
     const std::size_t node_size = wants_grad() ? node_ : 1;
     std::atomic<std::int64_t> next{0};
     InterruptCheck check(q_.interrupted);
-    parallel_run(threads, [&](int thread, int) {
+    parallel_pass(threads, [&](int thread, int) {
       Workspace w(*this);
       TreeSum tree(node_size, std::min(level, ceil_log2(leaves)) + 1);
       for (std::int64_t i; (i = next++) < subtrees;) {

@@ -140,6 +140,8 @@ class Draw {
     const double step = total / static_cast<double>(q_.m);
     each_leaf(q_.m, q_.n_threads, [&](std::int64_t, std::int64_t first, std::int64_t end) {
       std::int64_t c = -1;
+      const std::int64_t* apart = nullptr;
+      const std::int64_t* const apart_end = q_.apart + q_.apart_count;
       alignas(64) double p[kCell];
       for (std::int64_t k = first; k < end; ++k) {
         const double point = (static_cast<double>(k) + q_.start) * step;
@@ -148,8 +150,10 @@ class Draw {
         if (c < 0) found = std::min<std::int64_t>(last, std::lower_bound(ends_.begin(), ends_.end(), point) - ends_.begin());
         while (found < last && ends_[static_cast<std::size_t>(found)] < point) ++found;
         if (found != c) {
+          if (c < 0) apart = first_apart(found * kCell);
           c = found;
-          cell(c * kCell, std::min(q_.n, (c + 1) * kCell), first_apart(c * kCell), p);
+          while (apart != apart_end && *apart < c * kCell) ++apart;
+          cell(c * kCell, std::min(q_.n, (c + 1) * kCell), apart, p);
         }
         double left = point - (c > 0 ? ends_[static_cast<std::size_t>(c) - 1] : 0.0);
         std::int64_t u = -1;  // the last that can be drawn, where rounding leaves the point beyond all of them
@@ -228,6 +232,26 @@ void count_off(const char* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stri
 }
 
 }  // namespace
+
+void take_rows(const void* X, std::ptrdiff_t row_stride, std::size_t row_bytes, const std::int64_t* rows, std::int64_t count, void* out,
+               int n_threads) {
+  constexpr std::int64_t kAhead = 8, kRows = 64;  // rows asked for in advance: they lie pages apart
+  constexpr std::size_t kLine = 64;
+  const char* const from = static_cast<const char*>(X);
+  char* const to = static_cast<char*>(out);
+  const std::int64_t blocks = (count + kRows - 1) / kRows;
+  std::atomic<std::int64_t> next{0};
+  parallel_run(threads_for(blocks, n_threads), [&](int, int) {
+    for (std::int64_t block; (block = next++) < blocks;)
+      for (std::int64_t i = block * kRows; i < std::min(count, (block + 1) * kRows); ++i) {
+#if defined(__GNUC__)
+        if (i + kAhead < count)
+          for (std::size_t b = 0; b < row_bytes; b += kLine) __builtin_prefetch(from + rows[i + kAhead] * row_stride + b);
+#endif
+        std::memcpy(to + static_cast<std::size_t>(i) * row_bytes, from + rows[i] * row_stride, row_bytes);
+      }
+  });
+}
 
 std::vector<std::int64_t> rows_unlike(Compute compute, const void* z, std::int64_t n, double value, int n_threads) {
   if (compute == Compute::f64) return unlike(static_cast<const double*>(z), n, value, n_threads);

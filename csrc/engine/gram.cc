@@ -160,7 +160,7 @@ class SecondPass {
     const std::int64_t subtrees = ((leaves - 1) >> level) + 1;
     Aligned<double> nodes(static_cast<std::size_t>(subtrees) * node);
     std::atomic<std::int64_t> next{0};
-    parallel_run(threads, [&](int thread, int) {
+    parallel_pass(threads, [&](int thread, int) {
       Block block(*this);
       std::vector<double> leaf(node);
       TreeSum tree(node, level + 1);
@@ -213,7 +213,7 @@ class SecondPass {
     // Counters run on from block to block, so that no thread has to reset them.
     std::atomic<std::int64_t> piece{0}, task{0};
     std::atomic<bool> stop{false};
-    parallel_run(q_.n_threads, [&](int thread, int count) {
+    parallel_pass(q_.n_threads, [&](int thread, int count) {
       std::int64_t piece_base = 0, task_base = 0;
       for (std::int64_t row = 0; row < m_; row += ld_) {
         const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(ld_, m_ - row));

@@ -46,7 +46,7 @@ class SparseSecond {
     InterruptCheck check(q_.interrupted);
     std::atomic<std::int64_t> block{0}, owner{0};
     std::atomic<bool> stop{false};
-    parallel_run(threads, [&](int thread, int count) {
+    parallel_pass(threads, [&](int thread, int count) {
       std::int64_t block_base = 0, owner_base = 0;
       for (std::int64_t b0 = 0; b0 < blocks; b0 += kRoundBlocks) {
         const std::int64_t round = std::min(kRoundBlocks, blocks - b0);

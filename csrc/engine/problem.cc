@@ -41,7 +41,7 @@ double loss_of_margins(const ProblemView& problem, const T* z, T* r, int n_threa
   const std::vector<T> no_bias(static_cast<std::size_t>(k), T(0));
   std::atomic<std::int64_t> next{0};
   const int threads = static_cast<int>(std::min<std::int64_t>(n_threads, leaves));
-  parallel_run(threads, [&](int, int) {
+  parallel_pass(threads, [&](int, int) {
     Aligned<T> zdot(static_cast<std::size_t>(k * ld)), sr(static_cast<std::size_t>(k * ld));
     for (std::int64_t leaf; (leaf = next++) < leaves;) {
       double sum = 0;
@@ -71,7 +71,7 @@ void curvature_of_margins(const ProblemView& problem, const T* z, T* h, int n_th
   const BlockVectors<T> vectors(plain);
   const std::int64_t n = problem.n, leaves = (n + kMarginLeaf - 1) / kMarginLeaf;
   std::atomic<std::int64_t> next{0};
-  parallel_run(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
+  parallel_pass(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
     constexpr std::ptrdiff_t kBlock = 256;
     alignas(64) T residuals[kBlock];
     const T no_bias = 0;

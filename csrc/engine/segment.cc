@@ -20,7 +20,7 @@ double slope_of(const ProblemView& problem, const T* z, const T* z_end, T t, int
   std::vector<double> sums(static_cast<std::size_t>(leaves));
   const std::vector<T> no_bias(static_cast<std::size_t>(k), T(0));
   std::atomic<std::int64_t> next{0};
-  parallel_run(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
+  parallel_pass(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
     Aligned<T> trial(static_cast<std::size_t>(k * kLd)), h(static_cast<std::size_t>(k * kLd)), sr(static_cast<std::size_t>(k * kLd));
     for (std::int64_t leaf; (leaf = next++) < leaves;) {
       double lanes[kLanes] = {};
@@ -64,7 +64,7 @@ double size_of(const ProblemView& problem, const T* z, int n_threads) {
   const std::int64_t n = problem.n, leaves = (n + kMarginLeaf - 1) / kMarginLeaf;
   std::vector<double> sums(static_cast<std::size_t>(leaves));
   std::atomic<std::int64_t> next{0};
-  parallel_run(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
+  parallel_pass(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
     alignas(64) T sr[kBlock + 64];
     const T no_bias = 0;
     for (std::int64_t leaf; (leaf = next++) < leaves;) {

@@ -19,7 +19,7 @@ ShiftedLoss typed(const ProblemView& problem, const T* z, const double* b, T* mo
   std::vector<double> sums(static_cast<std::size_t>(leaves) * node);
   const std::vector<T> no_bias(static_cast<std::size_t>(k), T(0));
   std::atomic<std::int64_t> next{0};
-  parallel_run(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
+  parallel_pass(static_cast<int>(std::min<std::int64_t>(n_threads, leaves)), [&](int, int) {
     Aligned<T> at(static_cast<std::size_t>(k * kLd)), sr(static_cast<std::size_t>(k * kLd));
     for (std::int64_t leaf; (leaf = next++) < leaves;) {
       double* const to = sums.data() + static_cast<std::size_t>(leaf) * node;

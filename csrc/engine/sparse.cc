@@ -52,7 +52,7 @@ class SparsePass {
   // With many columns the work on w and on the gradient is of the order of the pass itself, so the threads share it.
   void each_part(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& body) const {
     const int threads = count < 32768 ? 1 : q_.n_threads;
-    parallel_run(threads, [&](int thread, int of) { body(count * thread / of, count * (thread + 1) / of); });
+    parallel_pass(threads, [&](int thread, int of) { body(count * thread / of, count * (thread + 1) / of); });
   }
 
   void take_weights() {
@@ -135,7 +135,7 @@ class SparsePass {
     const std::int64_t subtrees = ((leaves - 1) >> level) + 1;
     std::vector<double> nodes(static_cast<std::size_t>(subtrees) * node_size);
     std::atomic<std::int64_t> next{0};
-    parallel_run(static_cast<int>(std::min<std::int64_t>(threads, subtrees)), [&](int thread, int) {
+    parallel_pass(static_cast<int>(std::min<std::int64_t>(threads, subtrees)), [&](int thread, int) {
       Workspace w(v_.k);
       TreeSum tree(node_size, level + 1);
       std::vector<double> leaf_node(node_size);
@@ -224,7 +224,7 @@ class SparsePass {
     std::atomic<int> next{0};
     std::atomic<bool> finite{true};
     const double inverse = 1.0 / v_.weight_sum;
-    parallel_run(threads, [&](int thread, int of) {
+    parallel_pass(threads, [&](int thread, int of) {
       if (order != nullptr && q_.w != nullptr) {
         each_column(order->number.data(), k, v_.d * thread / of, v_.d * (thread + 1) / of,
                     [w = q_.w, to = copy_.data()](std::int64_t at, std::int64_t number) { to[number] = static_cast<T>(w[at]); });
@@ -329,7 +329,7 @@ class SparsePass {
     for (int t = 0; t < threads; ++t) works.emplace_back(k);
     std::atomic<std::int64_t> next{0};
     std::atomic<bool> stop{false};
-    parallel_run(threads, [&](int thread, int count) {
+    parallel_pass(threads, [&](int thread, int count) {
       Workspace& w = works[static_cast<std::size_t>(thread)];
       for (int owner = thread; owner < threads; owner += count)
         std::fill(g.data() + bounds[static_cast<std::size_t>(owner)] * k, g.data() + bounds[static_cast<std::size_t>(owner) + 1] * k, 0.0);

@@ -12,6 +12,10 @@
 #if defined(__linux__)
 #include <pthread.h>
 #endif
+#if defined(__SSE__) || defined(_M_X64)
+#include <xmmintrin.h>
+#define NAG_MXCSR
+#endif
 
 #if defined(_OPENMP) && defined(__linux__)
 // OpenMP 5.0; an older runtime lacks it, and a weak symbol is then null.
@@ -31,6 +35,23 @@ void before_fork() { pause_failed = omp_pause_resource_all == nullptr || omp_pau
 void after_fork_in_child() { if (pause_failed) child_must_be_serial = true; }
 const int registered = pthread_atfork(before_fork, nullptr, after_fork_in_child);
 #endif
+
+// Of this thread, while it lives. Inputs below the smallest normal number stay what they are.
+class FlushToZero {
+#if defined(NAG_MXCSR)
+ public:
+  FlushToZero() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8000); }
+  ~FlushToZero() { _mm_setcsr(before_); }
+  FlushToZero(const FlushToZero&) = delete;
+  FlushToZero& operator=(const FlushToZero&) = delete;
+
+ private:
+  unsigned before_;
+#else
+ public:
+  ~FlushToZero() {}  // other processors take such numbers at full speed
+#endif
+};
 
 int cgroup_quota() {
   static const int quota = [] {
@@ -94,6 +115,13 @@ void parallel_run(int n_threads, const std::function<void(int, int)>& body) {
 #endif
   (void)n_threads;
   body(0, 1);
+}
+
+void parallel_pass(int n_threads, const std::function<void(int, int)>& body) {
+  parallel_run(n_threads, [&body](int thread, int count) {
+    const FlushToZero flush;
+    body(thread, count);
+  });
 }
 
 void parallel_barrier() {

@@ -14,6 +14,9 @@ int resolve_threads(int n_threads);
 // Calls body(t, count) for t = 0..count-1, count <= n_threads, t = 0 on the calling thread. The first exception is
 // rethrown on the calling thread after all have ended; none leaves the parallel region.
 void parallel_run(int n_threads, const std::function<void(int t, int count)>& body);
+// The same for passes over data: results below the smallest normal number become zero while body runs. Residuals of rows
+// that are far on the right side are such numbers, and each costs the processor a hundred others.
+void parallel_pass(int n_threads, const std::function<void(int t, int count)>& body);
 // Between the threads of one parallel_run; every one of them must call it.
 void parallel_barrier();
 

@@ -43,7 +43,7 @@ class WidePass {
     Handshake others(threads);
     std::vector<Owner> owners;
     for (int t = 0; t < threads; ++t) owners.emplace_back(*this, t, threads, ceil_log2(leaves) + 1);
-    parallel_run(threads, [&](int thread, int count) {
+    parallel_pass(threads, [&](int thread, int count) {
       // A runtime that grants fewer threads than asked leaves some owners to each.
       std::vector<Owner*> mine;
       for (int t = thread; t < threads; t += count) mine.push_back(&owners[static_cast<std::size_t>(t)]);

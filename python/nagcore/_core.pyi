@@ -37,6 +37,9 @@ def rows_unlike(
 def off_usual(
     X: npt.NDArray[Any], rows: npt.NDArray[np.int64], n_threads: int | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]: ...
+def take_rows(
+    X: npt.NDArray[Any], rows: npt.NDArray[np.int64], n_threads: int | None = None
+) -> npt.NDArray[Any]: ...
 def empty_rows(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]: ...
 def narrow_copy(
     x: npt.NDArray[np.float64],

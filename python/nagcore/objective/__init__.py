@@ -24,6 +24,15 @@ from nagcore.penalties import Penalty
 __all__ = ["Objective", "value_and_grad"]
 
 
+def _rows_of(X: Any, rows: np.ndarray, n_threads: int | None) -> Any:
+    """X[rows]. Of contiguous rows several are on their way from memory at a time."""
+    from nagcore import _core
+
+    if isinstance(X, np.ndarray) and X.strides[1] == X.itemsize and len(rows):
+        return _core.take_rows(X, rows, n_threads)
+    return X[rows]
+
+
 class Objective:
     """A data set, a loss and penalties as one function of w, which counts its passes over X.
 
@@ -134,8 +143,9 @@ class Objective:
                 given = weight if given is None else np.asarray(given, np.float64) * weight
             box = penalty.bounds
             return Objective(
-                X[rows] if columns is None else X[:, columns], of(y), loss=loss, l2=penalty.l2,
-                l1=penalty.l1, bounds=box if box is None or columns is None else box.at(columns),
+                _rows_of(X, rows, n_threads) if columns is None else X[:, columns], of(y), loss=loss,
+                l2=penalty.l2, l1=penalty.l1,
+                bounds=box if box is None or columns is None else box.at(columns),
                 positive=penalty.positive, fit_intercept=fit_intercept, sample_weight=given,
                 offset=of(offset), delta=delta, scale=scale, shift=shift,
                 compute=compute, n_threads=n_threads, dtype=dtype,
@@ -335,7 +345,10 @@ class Objective:
                 source = self.wide or self.problem
                 self._null_margins = source.margins(self.clipped(np.zeros(self.w_shape)))
             return self._null_margins.astype(problem.compute)
-        z = np.zeros((problem.n, *self.w_shape[1:]), problem.compute)
+        from nagcore import _core
+
+        z = _core.empty_rows((problem.n, *self.w_shape[1:]), problem.compute)
+        z.fill(0)
         if self._offset is not None:
             offset = np.asarray(self._offset, problem.compute)
             z += offset if offset.ndim == z.ndim else offset[:, None]

@@ -267,7 +267,7 @@ class ShiftedProblem:
         return self._pull_back(self.core.rmatvec(v))
 
     def gram(self, weights=None, rows=None, out=None, factors=None):
-        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows, one pass over the copy, or over `rows`; `out` is not used."""
+        """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows, a pass over the copy, or over `rows`; no `out`."""
         return self._pull_back_twice(self.core.gram(weights, rows, None, factors))
 
     def hessian(self, w, out=None, grad=None, margins=None, residuals=None):

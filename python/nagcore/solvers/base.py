@@ -164,6 +164,7 @@ class Pairs:
     def __init__(self) -> None:
         self._pairs: deque = deque(maxlen=_PAIRS)
         self._coordinates: Any = None
+        self.residual, self.residual_age = 0.0, 0  # of `Oracle.rounding`: the same in all variables
 
     def seen_in(self, coordinates: Any) -> deque:
         """The pairs in the variables of `coordinates`, which are theirs from now on."""
@@ -215,7 +216,6 @@ class Oracle:
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
         self.spare: np.ndarray | None = None  # margins that the method will not read again
-        self._residual, self._residual_age = 0.0, 0
         self._known = known
         self._memory = Pairs() if memory is None else memory
 
@@ -364,9 +364,10 @@ class Oracle:
 
     def rounding(self, f, z) -> float:
         """How far a value of f can be off: rounded margins, as large as their terms |x_ij w_j|."""
-        if self._residual_age == 0:
-            self._residual = self._residual_size(z)
-        self._residual_age = (self._residual_age + 1) % _RESIDUAL_STEPS
+        seen = self._memory
+        if seen.residual_age == 0:
+            seen.residual = self._residual_size(z)
+        seen.residual_age = (seen.residual_age + 1) % _RESIDUAL_STEPS
         terms, d, origin = np.abs(self.w), self._d, self.problem.origin
         if terms.ndim == 1:
             size = dot(self.coordinates.rms, terms[:d])
@@ -376,7 +377,7 @@ class Oracle:
             size += float(np.abs(self.w[d:] + np.einsum("i,i...->...", origin, self.w[:d])).sum())
         elif len(terms) > d:
             size += float(terms[d:].sum())
-        return 4 * self._eps * (abs(f) + self._residual * size)
+        return 4 * self._eps * (abs(f) + seen.residual * size)
 
 
 @dataclass(frozen=True)

@@ -50,15 +50,16 @@ class Columns(NamedTuple):
     def of_gram(cls, G: np.ndarray, d: int, curvature: float) -> Columns:
         """From (1/S) Σ s v x̃x̃ᵀ over all rows, or an estimate of it, `curvature` the mean of v."""
         weight = float(G[d, d]) if len(G) > d else curvature
-        mean, scatter = np.zeros(d), G[:d, :d]
+        mean, scatter, correlation = np.zeros(d), G[:d, :d], _core.empty_rows((d, d), np.float64)
         if len(G) > d:
             mean = G[d, :d] / weight
-            scatter = scatter - mean[:, None] * G[d, :d]
+            np.multiply(mean[:, None], G[d, :d], out=correlation)
+            scatter = np.subtract(scatter, correlation, out=correlation)
         spread = np.maximum(scatter.diagonal() / weight, 0.0)
         inverse = np.divide(1, np.sqrt(spread), out=np.zeros(d), where=spread > 0)
-        scatter = scatter * inverse
-        scatter *= (inverse / weight)[:, None]
-        return cls(mean, spread, scatter, weight)
+        np.multiply(scatter, inverse, out=correlation)
+        correlation *= (inverse / weight)[:, None]
+        return cls(mean, spread, correlation, weight)
 
     @classmethod
     def of(cls, objective: Objective, seed: int, rows: np.ndarray) -> Columns:
@@ -156,7 +157,7 @@ class Coordinates:
             left = ((1 - max(64 * eps, 1e-7)) * share)[:, None]
 
             def scaled() -> np.ndarray:
-                K = correlation * share
+                K = np.multiply(correlation, share, out=_core.empty_rows((d, d), np.float64))
                 K *= left
                 K.reshape(-1)[:: d + 1] = 1.0
                 return K
