@@ -238,7 +238,8 @@ def test_ridge_cv_by_folds_and_its_errors():
 @pytest.mark.parametrize("layout", ["C", "F", "csr", "float32"])
 @pytest.mark.parametrize("how", [
     {}, {"fit_intercept": False}, {"scoring": "neg_mean_absolute_error"}, {"cv": 4},
-    {"cv": ShuffleSplit(3, random_state=0), "scoring": lambda model, X, y: -np.abs(model.predict(X) - y).max()},
+    {"cv": ShuffleSplit(3, random_state=0),
+     "scoring": lambda model, X, y: -np.abs(model.predict(X) - y).max()},
 ], ids=range(5))  # fmt: skip
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.filterwarnings("ignore:The scoring.*sample_weight:UserWarning")

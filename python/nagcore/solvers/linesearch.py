@@ -19,7 +19,8 @@ def best_step(oracle: Oracle, x, z, p, z_end, slope: float) -> float:
     """A t in (0, 1) near the minimum of f(x + t·p), from the margins z at t = 0 and z_end at t = 1.
 
     The slope in t is (1/S) Σ s_i φ'(z_i + t·h_i) h_i + l2⟨w + t·δ, δ⟩ with h = z_end − z: its root by
-    the secant rule inside a bracket that shrinks. `slope` is its value at t = 0, negative.
+    the secant rule inside a bracket that shrinks. `slope` is its value at t = 0, negative. `z_end` may be
+    written: where the problem has no `slope_along`, h takes its place.
     """
     objective, problem = oracle.objective, oracle.problem
     d, l2 = objective.shape[1], objective.l2
@@ -53,7 +54,8 @@ class _Slopes:
     """`slope_along` of a problem that has residuals alone."""
 
     def __init__(self, oracle: Oracle, z: np.ndarray, z_end: np.ndarray) -> None:
-        self._oracle, self._h, self._r = oracle, z_end - z, np.empty_like(z)
+        self._oracle, self._r = oracle, np.empty_like(z)
+        self._h = np.subtract(z_end, z, out=z_end)
 
     def __call__(self, z: np.ndarray, z_end: np.ndarray, t: float) -> float:
         trial = self._h * self._oracle.real.type(t)
