@@ -76,13 +76,14 @@ def compare_with_onnx(model: keras.Model, X: np.ndarray, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder with IDX or CIFAR-10 binary files")
+    parser.add_argument("--rows", type=int, default=10_000, help="of --data, at most")
     parser.add_argument("--out", type=Path, default=Path("keras_dense.png"), help="the picture")
     parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--quick", action="store_true", help="600 pictures, at most 6 epochs")
     arguments = parser.parse_args()
     plots.check_path(arguments.out)
 
-    data = load(arguments.data, 600 if arguments.quick else 10_000)
+    data = load(arguments.data, 600 if arguments.quick else arguments.rows)
     keras.utils.set_random_seed(0)
     X, T = (part.reshape(len(part), -1).astype(np.float32) / 255 for part in (data.X, data.X_test))
     y, t = ((labels % 2).astype(np.float32) for labels in (data.y, data.y_test))

@@ -78,6 +78,7 @@ def train(data: Images, momentum: float, epochs: int, lr: float) -> tuple[Histor
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder with IDX or CIFAR-10 binary files")
+    parser.add_argument("--rows", type=int, default=10_000, help="of --data, at most")
     parser.add_argument("--out", type=Path, default=Path("torch_cnn.png"), help="the picture")
     parser.add_argument("--epochs", type=int, help="default 12 on digits, 2 on larger sets")
     parser.add_argument("--lr", type=float, default=0.05, help="of both runs")
@@ -85,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     plots.check_path(arguments.out)
 
-    data = load(arguments.data, 600 if arguments.quick else 10_000)
+    data = load(arguments.data, 600 if arguments.quick else arguments.rows)
     epochs = arguments.epochs or (4 if arguments.quick else 12 if len(data.X) < 5_000 else 2)
     print(f"{data.name}: {len(data.X):,} pictures to learn from, {len(data.X_test):,} to test")
     runs, given = {}, {}

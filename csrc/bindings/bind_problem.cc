@@ -7,6 +7,7 @@
 #include "bindings/bindings.h"
 #include "bindings/problem.h"
 #include "engine/aligned.h"
+#include "engine/shifted.h"
 
 namespace py = pybind11;
 
@@ -65,6 +66,31 @@ double Problem::residual_size(const py::object& z) {
   return nag::residual_size(view_, from.data(), resolve_threads(threads_));
 }
 
+py::tuple Problem::shifted_loss(const py::object& z, const py::object& b, const py::object& moved, const py::object& residuals) {
+  const py::array typed = row_vectors(z, "z", false);
+  void *to = optional_output(moved, "moved"), *r = optional_output(residuals, "residuals");
+  check_apart({{"z", z}, {"moved", moved}, {"residuals", residuals}});
+  std::vector<double> shift;
+  if (flat() && !b.is_none()) {
+    shift.push_back(b.cast<double>());
+  } else if (!b.is_none()) {
+    const py::array_t<double, py::array::c_style | py::array::forcecast> each(b);
+    if (each.ndim() != 1 || each.shape(0) != view_.k)
+      bad_value("b has shape " + shape_text(each) + "; (" + std::to_string(view_.k) + ",) is needed.");
+    shift.assign(each.data(), each.data() + view_.k);
+  }
+  const double* const by = b.is_none() ? nullptr : shift.data();
+  const int threads = resolve_threads(threads_);
+  ShiftedLoss found;
+  {
+    const py::gil_scoped_release release;
+    found = nag::shifted_loss(view_, typed.data(), by, to, r, threads);
+  }
+  if (flat()) return py::make_tuple(found.value, found.mean[0], found.size[0]);
+  const auto numbers = [](const std::vector<double>& x) { return py::array_t<double>(static_cast<py::ssize_t>(x.size()), x.data()); };
+  return py::make_tuple(found.value, numbers(found.mean), *std::max_element(found.size.begin(), found.size.end()));
+}
+
 py::object Problem::rmatvec(const py::object& v, const py::object& out) {
   const py::array typed = row_vectors(v, "v", true);
   py::object g = out.is_none() ? new_weights() : out;
@@ -96,6 +122,10 @@ void bind_problem(py::module_& m) {
       .def("slope_along", &Problem::slope_along, py::arg("z"), py::arg("z_end"), py::arg("t"),
            "The derivative in t of the data term at margins z + t (z_end - z): O(n), no pass.")
       .def("residual_size", &Problem::residual_size, py::arg("z"), "(1/S) sum s |phi'(z, y)| from margins alone: O(n), no pass.")
+      .def("shifted_loss", &Problem::shifted_loss, py::arg("z"), py::arg("b") = py::none(), py::arg("moved") = py::none(),
+           py::arg("residuals") = py::none(),
+           "(data term at margins z + b, the mean residual, the mean size of residuals, the largest over classes): O(n), no pass. b is a number, "
+           "or one a class, None for zero; the mean residual likewise. The margins go to moved, where that is given.")
       .def("rmatvec", &Problem::rmatvec, py::arg("v"), py::arg("out") = py::none(),
            "(1/S) X'(s*v) in one pass; with an intercept, (1/S) sum s*v is the last row.")
       .def_property_readonly("n", &Problem::n)

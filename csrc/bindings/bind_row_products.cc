@@ -22,27 +22,38 @@ class RowProducts {
     columns_ = std::make_unique<Columns>(view_, problem.n_threads());
   }
 
-  py::object product(const py::object& v) const { return any(v, false); }
-  py::object transposed(const py::object& v) const { return any(v, true); }
+  py::object product(const py::object& v) const { return any(v, What::product); }
+  py::object transposed(const py::object& v) const { return any(v, What::transposed); }
+  py::object square(const py::object& v) const { return any(v, What::square); }
 
   std::int64_t nbytes() const { return columns_->nbytes(); }
 
  private:
-  py::object any(const py::object& v, bool transposed) const {
+  enum class What { product, transposed, square };
+
+  py::object any(const py::object& v, What what) const {
     const py::array a = py::array(py::module_::import("numpy").attr("asarray")(v));
     if ((a.ndim() != 1 && a.ndim() != 2) || a.shape(0) != view_.n || (a.ndim() == 2 && a.shape(1) < 1))
       bad_value("v has shape " + shape_text(a) + "; (" + std::to_string(view_.n) + ",) or (" + std::to_string(view_.n) +
                 ", m) is needed: one row for each row of X.");
-    if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, transposed);
-    return typed<double>(a, transposed);
+    if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, what);
+    return typed<double>(a, what);
   }
 
   template <class T>
-  py::object typed(const py::array& a, bool transposed) const {
+  py::object typed(const py::array& a, What what) const {
     const std::int64_t k = a.ndim() == 1 ? 1 : a.shape(1);
     const py::array_t<T> v = numbers<T>(a, "v", static_cast<int>(a.ndim()), view_.n, k);
+    if (what == What::square) {
+      double sum = 0;
+      problem_->without_gil([&](const std::function<bool()>& interrupted) {
+        columns_->square(v.data(), k, &sum, problem_->n_threads(), interrupted);
+      });
+      if (!std::isfinite(sum)) problem_->explain_non_finite();
+      return py::float_(sum);
+    }
     std::vector<py::ssize_t> shape(a.shape(), a.shape() + a.ndim());
-    if (transposed) {
+    if (what == What::transposed) {
       shape[0] = view_.d;
       py::array_t<double> out(shape);
       double* const to = out.mutable_data();
@@ -150,6 +161,7 @@ void bind_row_products(py::module_& m) {
       .def("product", &RowProducts::product, py::arg("v"),
            "X X'v for v of shape (n,) or (n, m), in one trip over X. float32 where v and X are, else float64.")
       .def("transposed", &RowProducts::transposed, py::arg("v"), "X'v, float64 of shape (d,) or (d, m): one trip over X.")
+      .def("square", &RowProducts::square, py::arg("v"), "The sum of the squares of X'v, a float: one trip over X.")
       .def_property_readonly("nbytes", &RowProducts::nbytes);
 }
 

@@ -127,7 +127,7 @@ py::tuple Problem::class_hessian(const py::object& w, const py::object& margins)
     q.interrupted = interrupted;
     result = nag::class_hessian(view_, q);
   });
-  if (!result.finite || !std::isfinite(result.value)) explain_non_finite();
+  if (!result.finite) explain_non_finite();
   return py::make_tuple(result.value, g, H);
 }
 

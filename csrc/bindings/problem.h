@@ -35,6 +35,7 @@ class Problem {
   double loss_from_margins(const object& z, const object& residuals);
   double slope_along(const object& z, const object& z_end, double t);
   double residual_size(const object& z);
+  pybind11::tuple shifted_loss(const object& z, const object& b, const object& moved, const object& residuals);
   object rmatvec(const object& v, const object& out);
 
   object gram(const object& weights, const object& rows, const object& out, const object& factors);

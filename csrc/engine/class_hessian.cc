@@ -55,6 +55,10 @@ SecondResult typed(const ProblemView& problem, const SecondRequest& request) {
   result.value = first.value;
   result.interrupted = first.interrupted;
   std::fill_n(request.out, k * p * k * p, 0.0);
+  if (!first.interrupted && !std::isfinite(first.value)) {
+    std::int64_t row = 0, column = 0;
+    result.finite = !find_non_finite(problem, &row, &column);
+  }
   if (first.interrupted || !std::isfinite(first.value)) return result;
   probabilities(static_cast<const T*>(request.z), numbers, n, k, P.data(), request.n_threads);
   Aligned<double> G(static_cast<std::size_t>(p * p));

@@ -12,6 +12,7 @@ namespace {
 // About how many entries a group has. With several numbers a row a group's sums are as large as a cache, so there are few.
 constexpr std::int64_t kGroupEntries = 1 << 16, kPanelGroupEntries = 1 << 17;
 constexpr std::int64_t kMostGroups = 16;
+constexpr std::int64_t kMostSums = 8 << 20;  // bytes of sums beyond which there are four groups only
 constexpr std::int64_t kColumnCost = 6;    // of a column beside its entries, in entries
 constexpr std::int64_t kSmallWork = 16384;  // entries times numbers a row that one thread does
 constexpr int kMostShares = 16;
@@ -144,33 +145,50 @@ std::int64_t Columns::nbytes() const {
   return nnz_ * (4 + static_cast<std::int64_t>(kStorageBytes[static_cast<int>(storage_)])) + 8 * (d_ + 1) + 4 * d_ + 8 * n_;
 }
 
-template <class T>
-bool Columns::transposed(const T* v, std::int64_t k, double* u, int n_threads,
-                         const std::function<bool()>& interrupted) const {
+template <class T, class Rows>
+bool Columns::each_column(const T* v, std::int64_t k, int n_threads, const std::function<bool()>& interrupted, const Rows& rows) const {
   InterruptCheck check(interrupted);
   std::atomic<std::int64_t> next{0};
   parallel_run(nnz_ * k < kSmallWork ? 1 : n_threads, [&](int thread, int) {
     std::vector<double> found(static_cast<std::size_t>(kColumnsAtOnce * k));
     for (std::int64_t begin; (begin = kColumnsAtOnce * next++) < d_ && !check.due(thread);) {
-      const std::int64_t end = std::min(d_, begin + kColumnsAtOnce);
-      const auto u_of = [&](std::int64_t j) { return u + column_[static_cast<std::size_t>(j)] * k; };
-      const std::int64_t together = std::min(end, shared_);
-      if (begin < together) {
+      const std::int64_t end = std::min(d_, begin + kColumnsAtOnce), together = std::min(end, shared_);
+      if (begin < together)
         rows_of<T>(*table_).columns[static_cast<int>(storage_)](ColumnsBlock<T>{
             data_.data(), rows_.data(), ptr_.data() + begin, 0, together - begin, static_cast<std::ptrdiff_t>(k), v, nullptr, found.data()});
-        for (std::int64_t j = begin; j < together; ++j) std::copy_n(found.data() + (j - begin) * k, k, u_of(j));
-      }
       for (std::int64_t j = std::max(begin, shared_); j < std::min(end, used_); ++j) {
         const std::int64_t entry = ptr_[static_cast<std::size_t>(j)];
         const T* from = v + rows_[static_cast<std::size_t>(entry)] * k;
         const double x = value(entry);
-        double* to = u_of(j);
-        for (std::int64_t c = 0; c < k; ++c) to[c] = x * static_cast<double>(from[c]);
+        for (std::int64_t c = 0; c < k; ++c) found[static_cast<std::size_t>((j - begin) * k + c)] = x * static_cast<double>(from[c]);
       }
-      for (std::int64_t j = std::max(begin, used_); j < end; ++j) std::fill_n(u_of(j), k, 0.0);
+      if (end > used_) std::fill(found.begin() + std::max<std::int64_t>(used_ - begin, 0) * k, found.end(), 0.0);
+      rows(begin, end, found.data());
     }
   });
   return !check.stopped();
+}
+
+template <class T>
+bool Columns::transposed(const T* v, std::int64_t k, double* u, int n_threads,
+                         const std::function<bool()>& interrupted) const {
+  return each_column(v, k, n_threads, interrupted, [&](std::int64_t begin, std::int64_t end, const double* found) {
+    for (std::int64_t j = begin; j < end; ++j)
+      std::copy_n(found + (j - begin) * k, k, u + column_[static_cast<std::size_t>(j)] * k);
+  });
+}
+
+template <class T>
+bool Columns::square(const T* v, std::int64_t k, double* sum, int n_threads, const std::function<bool()>& interrupted) const {
+  std::vector<double> sums(static_cast<std::size_t>((d_ + kColumnsAtOnce - 1) / kColumnsAtOnce), 0.0);
+  const bool done = each_column(v, k, n_threads, interrupted, [&](std::int64_t begin, std::int64_t end, const double* found) {
+    double lanes[8] = {};
+    for (std::int64_t i = 0; i < (end - begin) * k; ++i) lanes[i % 8] += found[i] * found[i];
+    for (const double lane : lanes) sums[static_cast<std::size_t>(begin / kColumnsAtOnce)] += lane;
+  });
+  *sum = 0;
+  for (const double part : sums) *sum += part;
+  return done;
 }
 
 template <class T>
@@ -180,14 +198,26 @@ bool Columns::product(const T* v, std::int64_t k, T* out, int n_threads,
   const std::int64_t wide = k == 1 ? 1 : k % 16 > 8 ? (k + 15) / 16 * 16 : (k + 3) / 4 * 4;
   const std::int64_t count = n_ * wide, each = wide == 1 ? kGroupEntries : kPanelGroupEntries;
   std::int64_t groups = 1;
-  while (groups < kMostGroups && 2 * groups * each <= nnz_) groups *= 2;
+  while (groups < kMostGroups && 2 * groups * each <= nnz_ &&
+         (wide == 1 || groups < 4 || 2 * groups * count * static_cast<std::int64_t>(sizeof(T)) <= kMostSums)) groups *= 2;
   const std::vector<std::int64_t> bounds = even_parts(groups);
   // The first group sums into `out` where that has its shape, the others beside each other.
   const bool padded = wide != k;
-  Aligned<T> others(static_cast<std::size_t>((groups - 1 + 2 * padded) * count), Unset{});
-  T* const first = padded ? others.data() + groups * count : out;
-  const auto part = [&](std::int64_t g) { return g == 0 ? first : others.data() + (g - 1) * count; };
-  T* const filled = padded ? others.data() + (groups - 1) * count : nullptr;
+  const std::size_t bytes = static_cast<std::size_t>((groups - 1 + 2 * padded) * count) * sizeof(T);
+  const std::unique_lock<std::mutex> lock(working_, std::try_to_lock);
+  Aligned<unsigned char> mine;
+  if (!lock.owns_lock()) {
+    mine = Aligned<unsigned char>(bytes, Unset{});
+  } else if (work_bytes_ < bytes) {
+    work_ = Aligned<unsigned char>();
+    work_bytes_ = 0;
+    work_ = Aligned<unsigned char>(bytes, Unset{});
+    work_bytes_ = bytes;
+  }
+  T* const others = reinterpret_cast<T*>((lock.owns_lock() ? work_ : mine).data());
+  T* const first = padded ? others + groups * count : out;
+  const auto part = [&](std::int64_t g) { return g == 0 ? first : others + (g - 1) * count; };
+  T* const filled = padded ? others + (groups - 1) * count : nullptr;
   const T* const from = padded ? filled : v;
   InterruptCheck check(interrupted);
   std::atomic<std::int64_t> next{0};
@@ -232,6 +262,8 @@ bool Columns::product(const T* v, std::int64_t k, T* out, int n_threads,
 
 template bool Columns::transposed(const float*, std::int64_t, double*, int, const std::function<bool()>&) const;
 template bool Columns::transposed(const double*, std::int64_t, double*, int, const std::function<bool()>&) const;
+template bool Columns::square(const float*, std::int64_t, double*, int, const std::function<bool()>&) const;
+template bool Columns::square(const double*, std::int64_t, double*, int, const std::function<bool()>&) const;
 template bool Columns::product(const float*, std::int64_t, float*, int, const std::function<bool()>&) const;
 template bool Columns::product(const double*, std::int64_t, double*, int, const std::function<bool()>&) const;
 

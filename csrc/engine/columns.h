@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <vector>
 
 #include "engine/aligned.h"
@@ -21,6 +22,10 @@ class Columns {
   template <class T>
   bool product(const T* v, std::int64_t k, T* out, int n_threads, const std::function<bool()>& interrupted) const;
 
+  // *sum = the sum of the squares of X'v, in double: nothing of the size of X'v or of a product is made.
+  template <class T>
+  bool square(const T* v, std::int64_t k, double* sum, int n_threads, const std::function<bool()>& interrupted) const;
+
   // u = X'v, d x k.
   template <class T>
   bool transposed(const T* v, std::int64_t k, double* u, int n_threads, const std::function<bool()>& interrupted) const;
@@ -31,6 +36,9 @@ class Columns {
   template <class S, class I>
   void fill_from(const ProblemView& view, int threads);
   std::vector<std::int64_t> even_parts(std::int64_t parts) const;
+  // Calls rows(begin, end, u) for chunks of places, which the threads share: u holds the rows of X'v of columns column_[begin] on.
+  template <class T, class Rows>
+  bool each_column(const T* v, std::int64_t k, int n_threads, const std::function<bool()>& interrupted, const Rows& rows) const;
   double value(std::int64_t entry) const;
 
   const KernelTable* table_;
@@ -43,6 +51,11 @@ class Columns {
   Aligned<std::int64_t> ptr_;
   Aligned<std::int32_t> rows_;
   Aligned<unsigned char> data_;
+  // Sums of the groups of a product, from one to the next: fresh pages cost as much as filling them. Whoever finds it locked
+  // makes its own.
+  mutable std::mutex working_;
+  mutable Aligned<unsigned char> work_;
+  mutable std::size_t work_bytes_ = 0;
   Aligned<double> alone_;  // of each row: the squares of its entries in columns of one entry, which add a diagonal to X X'
 };
 

@@ -207,7 +207,10 @@ NewtonTrace Newton::run(const NewtonLimits& limits) {
     trace.w.insert(trace.w.end(), at.w.begin(), at.w.end());
     trace.g.insert(trace.g.end(), at.g.begin(), at.g.end());
     trace.u.insert(trace.u.end(), at.u.begin(), at.u.end());
-    if (!r.moved || !r.resolved || !(r.f < lowest) || !(gap() > target(r.f)) || r.seconds > kSeconds) break;
+    // Without an intercept the bound is a proof, and an earlier one may be the best.
+    if (r.moved && problem_.l2 > 0 && !problem_.fit_intercept) lower_ = std::max(lower_, r.f - r.bound);
+    const double free = std::min(gap(), r.f - lower_);
+    if (!r.moved || !r.resolved || !(r.f < lowest) || !(free > target(r.f)) || r.seconds > kSeconds) break;
     lowest = r.f;
   }
   return trace;

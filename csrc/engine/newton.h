@@ -1,6 +1,7 @@
 // Newton's method on a smooth loss with an l2 penalty: a Hessian a pass, Cholesky, line search on margins.
 #pragma once
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "engine/aligned.h"
@@ -120,6 +121,7 @@ class Newton {
   Point here_, there_;
   std::vector<double> h_, rms_, centre_;
   double size_ = 0.0, bound_ = 0.0, t_ = 1.0;
+  double lower_ = -std::numeric_limits<double>::infinity();  // of min f, proven by bounds
   double last_gap_ = 0.0;  // before the last step, if that was a full one
   double residual_ = 0.0;
   int residual_age_ = 0;

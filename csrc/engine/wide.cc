@@ -5,13 +5,14 @@
 // are due, so that threads seldom wait; the loss of a step's few rows is computed by every thread.
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <vector>
 
+#include "engine/even_block.h"
 #include "engine/handshake.h"
 #include "engine/margins.h"
 #include "engine/threads.h"
 #include "engine/tree.h"
-#include "engine/weights.h"
 
 namespace nag {
 namespace {
@@ -25,16 +26,17 @@ class WidePass {
  public:
   WidePass(const ProblemView& v, const PassRequest& q)
       : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), panels_((v.d + kPanel - 1) / kPanel),
-        dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), weights_(v, q.w, dpad_),
-        item_(static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)])) {
+        dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), item_(static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)])) {
     // Rows share each load of w and g, as many as fit two cores' caches together with their successors.
     const std::int64_t bytes = v.d * item_;
     group_ = bytes <= 256 * 1024 ? 4 : bytes <= 512 * 1024 ? 2 : 1;
+    leaf_rows_ = kLeafAdditions * group_;
   }
 
   PassResult run() {
     const int threads = static_cast<int>(std::min<std::int64_t>(q_.n_threads, panels_));
-    const std::int64_t leaves = (v_.n + kLeafRows - 1) / kLeafRows;
+    const std::int64_t leaves = (v_.n + leaf_rows_ - 1) / leaf_rows_;
+    w_sums_ = Aligned<double>(static_cast<std::size_t>(panels_), Unset{});
     for (Aligned<T>& p : partial_) p = Aligned<T>(static_cast<std::size_t>(panels_ * group_));
     g_ = Aligned<double>(static_cast<std::size_t>(wants_grad() ? dpad_ : 0), Unset{});
     InterruptCheck check(q_.interrupted);
@@ -45,7 +47,7 @@ class WidePass {
       // A runtime that grants fewer threads than asked leaves some owners to each.
       std::vector<Owner*> mine;
       for (int t = thread; t < threads; t += count) mine.push_back(&owners[static_cast<std::size_t>(t)]);
-      for (Owner* o : mine) o->clear();
+      for (Owner* o : mine) start(*o);
       try {
         if (!sweep_rows(thread, count, mine, others, check)) return;
         for (Owner* o : mine) finish(*o);
@@ -70,8 +72,8 @@ class WidePass {
 
  private:
   static constexpr std::ptrdiff_t kPanel = RowKernels<T>::kPanel;
-  // At most 128 additions to a leaf's gradient follow each other in float32, 256 in float64.
-  static constexpr std::int64_t kLeafRows = sizeof(T) == 8 ? 256 : 128;
+  // So many additions to a leaf's gradient follow each other at most, each of a group of rows.
+  static constexpr std::int64_t kLeafAdditions = sizeof(T) == 8 ? 256 : 128;
   static constexpr std::int64_t kFinished = std::numeric_limits<std::int64_t>::max();
 
   // w, g and the rows start at different places of a page: a load whose address ends in the same 12 bits as an earlier
@@ -81,11 +83,13 @@ class WidePass {
   struct Owner {
     std::int64_t first_panel, end_panel;
     std::ptrdiff_t first_column, columns;
-    Aligned<char> block;  // of the gradient and of the rows last read, in one piece: it fills the cache's sets evenly
-    T* g;
-    char* rows;  // as stored, in slots of a panel; each turn of a slot reads the rows before and leaves the next ones there
     std::ptrdiff_t slot_bytes;
+    std::ptrdiff_t tail;  // columns of a last panel that is narrower than the others
+    EvenBlock block;  // what stays in the cache, in one piece: coefficients, gradient, and the rows last read
+    T *w, *g;
+    char* rows;  // as stored, in slots of a panel; each turn of a slot reads the rows before and leaves the next ones there
     std::int64_t slot = 0;
+    Aligned<T> z;  // of the panels; lines that others have just read would hold up every store behind them
     TreeSum tree, sums;
     double total[2] = {0, 0};  // of s*r, and of the value
     bool finite = true;        // these and the columns' gradient, where the caller asks
@@ -93,18 +97,61 @@ class WidePass {
         : first_panel(p.panels_ * t / count), end_panel(p.panels_ * (t + 1) / count),
           first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
           columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
-          slot_bytes(p.group_ * kPanel * p.item_), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {
-      const std::ptrdiff_t of_g = pad_to(columns * static_cast<std::ptrdiff_t>(sizeof(T)), kPage);
-      block = Aligned<char>(static_cast<std::size_t>(kSkewG + of_g + kSkewRows + (panels() + lag()) * slot_bytes), Unset{});
-      g = reinterpret_cast<T*>(block.data() + kSkewG);
-      rows = block.data() + kSkewG + of_g + kSkewRows;
+          slot_bytes(p.group_ * kPanel * p.item_), tail(p.columns_of(end_panel - 1) % kPanel), block(bytes(), p.is_large(), p.v_.table->stream_read),
+          z(static_cast<std::size_t>((end_panel - first_panel) * p.group_)), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {
+      char* const at = block.data();
+      w = reinterpret_cast<T*>(at);
+      g = reinterpret_cast<T*>(at + of_columns() + kSkewG);
+      rows = at + 2 * of_columns() + kSkewG + kSkewRows;
+    }
+    std::ptrdiff_t of_columns() const { return pad_to(columns * static_cast<std::ptrdiff_t>(sizeof(T)), kPage); }
+    std::size_t bytes() const {
+      return static_cast<std::size_t>(2 * of_columns() + kSkewG + kSkewRows + (full() + lag() + 1) * slot_bytes);
     }
     void clear() { std::fill(g, g + columns, T(0)); }
-    std::int64_t panels() const { return end_panel - first_panel; }
-    std::int64_t lag() const { return std::min(kLag, panels()); }
+    std::int64_t full() const { return end_panel - first_panel - (tail > 0); }
+    std::int64_t lag() const { return std::min(kLag, full()); }
+    // The slot whose turn it is: it holds what was read full() + lag() panels ago. The narrow panel's own comes last.
+    char* turn_slot() {
+      char* const at = rows + slot * slot_bytes;
+      if (++slot == full() + lag()) slot = 0;
+      return at;
+    }
+    char* tail_slot() { return rows + (full() + lag()) * slot_bytes; }
   };
 
+  // A pass that takes as long as the search for memory that suits it.
+  bool is_large() const { return v_.n * v_.d * item_ >= std::int64_t(64) << 20; }
   bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
+
+  // An owner's coefficients as the kernels want them, by the thread that works there: so they are in its core's cache.
+  // scale*x + shift is folded in, as in weights.h.
+  void start(Owner& o) {
+    o.clear();
+    for (std::int64_t panel = o.first_panel; panel < o.end_panel; ++panel) {
+      T* const w = o.w + (panel - o.first_panel) * kPanel;
+      const std::ptrdiff_t m = columns_of(panel);
+      std::fill(w + m, w + pad_to(m, kernels_.lanes), T(0));
+      double lanes[8] = {};
+      if (q_.w == nullptr) {
+        std::fill(w, w + m, T(0));
+      } else {
+        const double* const from = q_.w + panel * kPanel;
+        for (std::ptrdiff_t j = 0; j < m; ++j) {
+          w[j] = static_cast<T>(v_.scale * from[j]);
+          lanes[j % 8] += from[j];
+        }
+      }
+      w_sums_[static_cast<std::size_t>(panel)] = std::accumulate(lanes, lanes + 8, 0.0);
+    }
+  }
+
+  // The intercept and shift * sum_j w_j; not finite where a coefficient is not. All owners have started.
+  T bias_of_w() const {
+    if (q_.w == nullptr) return T(0);
+    const double b = v_.shift * std::accumulate(w_sums_.data(), w_sums_.data() + panels_, 0.0);
+    return static_cast<T>(v_.fit_intercept ? b + q_.w[v_.d] : b);
+  }
 
   // In turn `step`, an owner forms the margins of row group `step` panel by panel, and kLag panels later adds the gradient of
   // the group before: the others' shares of its margins have long arrived by then, so threads seldom wait for each other.
@@ -113,25 +160,34 @@ class WidePass {
     const std::ptrdiff_t ld = pad_to(group_, kernels_.lanes);
     Aligned<T> zdot(static_cast<std::size_t>(ld)), sr(static_cast<std::size_t>(2 * ld));
     double leaf_sums[2] = {0, 0};  // of s*r, and of the value
+    T bias = 0;
     for (std::int64_t step = 0;; ++step) {
       // The last panels of group step - 2; its followers' r is not known yet.
       for (Owner* o : mine)
-        for (std::int64_t i = 0; i < o->lag(); ++i) sweep_panels(*o, step, i, step - 2, o->end_panel - o->lag() + i, sr.data() + step % 2 * ld);
+        for (std::int64_t i = 0; i < o->lag(); ++i)
+          sweep_panel(*o, i, kPanel, o->turn_slot(), step, step - 2, o->full() - o->lag() + i, sr.data() + step % 2 * ld);
       const std::int64_t row = (step - 1) * group_;
       if (step > 0) {
         const bool more = step <= groups;
-        if (row % kLeafRows == 0 || !more)
+        if (row % leaf_rows_ == 0 || !more)
           if (step > 1) {
             for (Owner* o : mine) push(*o, leaf_sums);
             leaf_sums[0] = leaf_sums[1] = 0;
           }
         if (!more) return true;
-        if (thread == 0 && row % kLeafRows == 0 && check.due(0)) others.leave();
+        if (thread == 0 && row % leaf_rows_ == 0 && check.due(0)) others.leave();
         if (!others.wait(threads, step - 1) || check.stopped()) return false;
-        lose(row, rows_of_group(step - 1), partial_[(step - 1) % 3].data(), ld, thread == 0, zdot.data(), sr.data() + (step - 1) % 2 * ld, leaf_sums);
+        if (step == 1) bias = bias_of_w();
+        lose(row, rows_of_group(step - 1), bias, partial_[(step - 1) % 3].data(), ld, thread == 0, zdot.data(), sr.data() + (step - 1) % 2 * ld, leaf_sums);
+      }
+      for (Owner* o : mine) {
+        const T* const r = sr.data() + (step + 1) % 2 * ld;
+        for (std::int64_t i = o->lag(); i < o->full(); ++i) sweep_panel(*o, i, kPanel, o->turn_slot(), step, step - 1, i - o->lag(), r);
+        // Of the narrow panel both sides at once: beside a whole one, each would go alone.
+        if (o->tail > 0) sweep_panel(*o, o->full(), o->tail, o->tail_slot(), step, step - 1, o->full(), r);
       }
       for (Owner* o : mine)
-        for (std::int64_t i = o->lag(); i < o->panels(); ++i) sweep_panels(*o, step, i, step - 1, o->first_panel + i - o->lag(), sr.data() + (step + 1) % 2 * ld);
+        std::copy(o->z.data(), o->z.data() + (o->end_panel - o->first_panel) * group_, partial_[step % 3].data() + o->first_panel * group_);
       others.arrive(thread, step);
     }
   }
@@ -140,37 +196,31 @@ class WidePass {
     return group < 0 ? 0 : static_cast<std::ptrdiff_t>(std::max<std::int64_t>(0, std::min<std::int64_t>(group_, v_.n - group * group_)));
   }
 
-  // Margins of row group `next` in an owner's i-th panel, and the gradient of group `prev` in `prev_panel`.
-  void sweep_panels(Owner& o, std::int64_t next, std::int64_t i, std::int64_t prev, std::int64_t prev_panel, const T* r) {
-    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
+  // Margins of row group `next` in an owner's i-th panel, and the gradient of group `prev`, whose rows are in the slot, in its
+  // `prev_panel`-th.
+  void sweep_panel(Owner& o, std::int64_t i, std::ptrdiff_t columns, char* slot, std::int64_t next, std::int64_t prev,
+                   std::int64_t prev_panel, const T* r) {
     const std::int64_t panel = o.first_panel + i;
     PipeBlock<T> b{};
     b.group = group_;
     b.ldx = v_.row_stride / item_;
     b.ldp = kPanel;
-    // The slot holds what was read panels() + lag() panels ago: the previous rows' share of prev_panel.
-    b.copy = wants_grad() ? o.rows + o.slot * o.slot_bytes : nullptr;
-    if (++o.slot == o.panels() + o.lag()) o.slot = 0;
-    b.far = kAhead;
+    b.far = group_ == 1 ? columns * item_ : kAhead;
     b.pieces = true;
-    b.r = r;
-    b.d = columns_of(panel);
+    b.d = columns;
     b.next = at(next, panel);
     // The same rows' next panel, and after an owner's last one the next rows' first.
-    b.after = i + 1 < o.panels() ? at(next, panel + 1) : at(next + 1, o.first_panel);
+    b.after = panel + 1 < o.end_panel ? at(next, panel + 1) : at(next + 1, o.first_panel);
     b.next_rows = rows_of_group(next);
-    b.w = weights_.w.data() + panel * kPanel;
-    b.z = partial_[next % 3].data() + panel * group_;
-    PipeBlock<T> c = b;
-    c.d = columns_of(prev_panel);
-    c.prev = b.copy;
-    c.prev_rows = wants_grad() ? rows_of_group(prev) : 0;
-    c.g = o.g + (prev_panel * kPanel - o.first_column);
-    if (b.d == c.d) return pipe(c);
-    // The last panel of a row is narrower. The slot is read before it is written.
-    c.next_rows = 0;
-    pipe(c);
-    pipe(b);
+    b.w = o.w + i * kPanel;
+    b.z = o.z.data() + i * group_;
+    if (wants_grad()) {
+      b.prev = b.copy = slot;
+      b.prev_rows = rows_of_group(prev);
+      b.r = r;
+      b.g = o.g + prev_panel * kPanel;
+    }
+    kernels_.pipe[static_cast<int>(v_.storage)](b);
   }
 
   std::ptrdiff_t columns_of(std::int64_t panel) const {
@@ -181,7 +231,7 @@ class WidePass {
   }
 
   // Margins from the panels, then the loss of these rows; the thread that speaks writes what the caller asked for.
-  void lose(std::int64_t row, std::ptrdiff_t rows, const T* partial, std::ptrdiff_t ld, bool speaks, T* zdot, T* sr, double* leaf_sums) {
+  void lose(std::int64_t row, std::ptrdiff_t rows, T bias, const T* partial, std::ptrdiff_t ld, bool speaks, T* zdot, T* sr, double* leaf_sums) {
     if (q_.kind == PassRequest::Kind::rmatvec) {
       vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ld, sr);
     } else {
@@ -191,10 +241,10 @@ class WidePass {
         zdot[i] = static_cast<T>(z);
       }
       if (!wants_grad()) {
-        if (speaks) vectors_.margins(row, rows, zdot, ld, weights_.bias.data(), static_cast<T*>(q_.z));
+        if (speaks) vectors_.margins(row, rows, zdot, ld, &bias, static_cast<T*>(q_.z));
         return;
       }
-      leaf_sums[1] += vectors_.respond(q_, row, rows, zdot, ld, weights_.bias.data(), speaks ? static_cast<T*>(q_.z) : nullptr,
+      leaf_sums[1] += vectors_.respond(q_, row, rows, zdot, ld, &bias, speaks ? static_cast<T*>(q_.z) : nullptr,
                                        speaks ? static_cast<T*>(q_.r) : nullptr, sr);
     }
     leaf_sums[0] += kernels_.sum(sr, rows);
@@ -244,9 +294,9 @@ class WidePass {
   BlockVectors<T> vectors_;
   std::int64_t panels_;
   std::ptrdiff_t dpad_;
-  Weights<T> weights_;
   std::ptrdiff_t group_ = 1;
-  
+  std::int64_t leaf_rows_ = 0;
+  Aligned<double> w_sums_;  // of each panel
   Aligned<T> partial_[3];  // a thread may be kLag panels into a turn before all have read what it wrote three turns ago
   Aligned<double> g_;
   std::ptrdiff_t item_;

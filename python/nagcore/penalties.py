@@ -38,6 +38,8 @@ def names() -> tuple[str, ...]:
 
 
 def _strength(name: str, value: float) -> float:
+    if type(value) is float and 0.0 <= value < math.inf:
+        return value  # an abstract class is slow to ask
     if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {type(value).__name__}; nagcore takes one number. {_REMEDY}")
     if not (value >= 0 and math.isfinite(value)):

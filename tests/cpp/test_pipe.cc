@@ -74,12 +74,13 @@ void check(const KernelTable* table, std::ptrdiff_t d, std::ptrdiff_t next_rows,
   }
   for (T& v : r) v = static_cast<T>(noise(state));
   const std::vector<T> before = g;
-  const auto run = [&](std::ptrdiff_t n, std::ptrdiff_t p, std::vector<T>& to_z, std::vector<T>& to_g) {
+  const auto run = [&](std::ptrdiff_t n, std::ptrdiff_t p, std::vector<T>& to_z, std::vector<T>& to_g, std::vector<S>* slot = nullptr) {
     PipeBlock<T> b{};
     b.d = d;
     b.group = group;
     b.next = next.data();
-    b.prev = prev.data();
+    b.prev = slot ? slot->data() : prev.data();
+    b.copy = slot ? slot->data() : nullptr;
     b.ldx = b.ldp = ld;
     b.next_rows = n;
     b.prev_rows = p;
@@ -114,6 +115,18 @@ void check(const KernelTable* table, std::ptrdiff_t d, std::ptrdiff_t next_rows,
         << "column " << j << " d " << d;
   }
   for (std::ptrdiff_t j = d; j < padded_d; ++j) EXPECT_EQ(g[static_cast<std::size_t>(j)], T(0)) << "padding " << j;
+
+  // Rows copied over those whose gradient the same call adds: both sides' bits stay, and the copy is what was read.
+  if (next_rows <= prev_rows) {
+    std::vector<S> slot = prev;
+    std::vector<T> z_copied(z.size()), g_copied = before;
+    run(next_rows, prev_rows, z_copied, g_copied, &slot);
+    EXPECT_EQ(z, z_copied);
+    EXPECT_EQ(g, g_copied);
+    for (std::ptrdiff_t i = 0; i < next_rows; ++i)
+      EXPECT_EQ(std::memcmp(&slot[static_cast<std::size_t>(i * ld)], &next[static_cast<std::size_t>(i * ld)], static_cast<std::size_t>(d) * sizeof(S)), 0)
+          << "row " << i << " d " << d;
+  }
 
   // Each side alone gives the same bits.
   std::vector<T> z_alone(z.size()), g_alone = before, unused_z(z.size()), unused_g = before;

@@ -64,6 +64,7 @@ def test_row_products_without_any_entry():
     X = csr(np.zeros((5, 4)))
     np.testing.assert_array_equal(products(X).product(np.ones(5)), 0)
     np.testing.assert_array_equal(products(X).transposed(np.ones((5, 2))), np.zeros((4, 2)))
+    assert products(X).square(np.ones((5, 2))) == 0
 
 
 def test_a_slice_of_rows_is_its_own_matrix(close):
@@ -83,6 +84,7 @@ def test_threads_give_the_same_bits(dtype):
         each = [products(X, n_threads=t) for t in THREADS]
         assert len({p.product(v).tobytes() for p in each}) == 1
         assert len({p.transposed(v).tobytes() for p in each}) == 1
+        assert len({p.square(v) for p in each}) == 1
 
 
 def test_row_products_say_what_they_hold():
@@ -97,7 +99,7 @@ def test_row_products_refuse_what_they_cannot_take():
     for v in (np.ones(5), np.ones((9, 2)), np.ones((6, 0)), np.ones((6, 1, 1))):
         with pytest.raises(ValueError, match=r"v has shape .*\(6,\) or \(6, m\) is needed"):
             got.product(v)
-    for method in (got.product, got.transposed):
+    for method in (got.product, got.transposed, got.square):
         with pytest.raises(ValueError, match="v holds NaN"):
             method(np.array([1.0, np.nan, 0, 0, 0, 0]))
 
@@ -106,6 +108,62 @@ def test_not_a_number_in_x_is_named():
     X = sparse_rows(6, 9, keep=1.0)
     X.data[3] = np.nan
     row = int(np.searchsorted(X.indptr, 3, side="right") - 1)
-    for method in (products(X).product, products(X).transposed):
+    for method in (products(X).product, products(X).transposed, products(X).square):
         with pytest.raises(ValueError, match=f"X holds NaN or infinity, first in row {row}, column"):
             method(np.ones(6))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_square_is_that_of_the_transposed_product(dtype):
+    X = sparse_rows(80, 130, dtype)
+    v = np.random.default_rng(0).normal(size=(80, 6)).astype(dtype)
+    u = X.toarray().T.astype(np.float64) @ v.astype(np.float64)
+    assert products(X).square(v) == pytest.approx((u**2).sum(), rel=1e-13 if dtype == "float64" else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_columns_of_one_entry_are_a_diagonal(dtype, close):
+    """Beside columns of none and of several, and rows that have several of them."""
+    dense = np.zeros((7, 20))
+    dense[np.arange(14) % 5, np.arange(14)] = np.arange(1, 15) / 4  # one entry each
+    dense[:, 17] = 1.5
+    X = csr(dense, dtype=dtype)
+    for shape in ((7,), (7, 1), (7, 5), (7, 20)):
+        check(close, X, np.random.default_rng(0).normal(size=shape).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_vectors_are_combined_and_multiplied(dtype):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(300, 4)).astype(dtype) for _ in range(3)]
+    want = 0.5 * arrays[0] - 2 * arrays[1] + arrays[2]
+    out = np.empty_like(arrays[0])
+    _core.combine(arrays, [0.5, -2.0, 1.0], out)
+    rtol = 1e-13 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(out, want, rtol=rtol, atol=rtol)
+    found = _core.inner_products(arrays, out)
+    np.testing.assert_allclose(found, [float((a.astype(float) * out).sum()) for a in arrays], rtol=rtol)
+    _core.combine([arrays[0], out], [1.0, 1.0], arrays[0])
+    first = 2 * (want + 2 * arrays[1] - arrays[2])
+    np.testing.assert_allclose(arrays[0], first + want, rtol=rtol, atol=10 * rtol)
+    wide = rng.normal(size=(70, 3))
+    np.testing.assert_array_equal(_core.transposed_copy(wide), wide.T)
+    np.testing.assert_array_equal(_core.transposed_copy(wide, True), wide.T.astype(np.float32))
+    assert _core.transposed_copy(wide[:, 0].copy()).shape == (1, 70)
+
+
+def test_vectors_that_do_not_match_are_refused():
+    out, other = np.ones((3, 2)), np.ones((3, 2), np.float32)
+    for a in (other, np.ones(5), np.ones((2, 3)).T, np.ones(6)[::2]):
+        with pytest.raises(ValueError, match=r"an array has dtype .*C-contiguous arrays of dtype float64"):
+            _core.combine([a], [1.0], out)
+        with pytest.raises(ValueError, match=r"an array has dtype .*C-contiguous arrays of dtype float64"):
+            _core.inner_products([a], out)
+    with pytest.raises(ValueError, match="1 arrays come with 2 coefficients"):
+        _core.combine([out], [1.0, 2.0], out)
+    with pytest.raises(ValueError, match="float32 or float64 is needed"):
+        _core.inner_products([out], np.ones((3, 2), np.int64))
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="out is read-only"):
+        _core.combine([other.astype(float)], [1.0], out)
+    np.testing.assert_array_equal(out, 1)

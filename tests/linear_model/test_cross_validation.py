@@ -104,6 +104,36 @@ def test_folds_of_x_are_not_copied(monkeypatch):
     assert all(data is X for data in seen)
 
 
+def test_a_scorer_of_one_s_own_sees_rows_of_x():
+    X, y, _ = classes(True)
+    seen = []
+
+    def score(model, rows, labels):
+        seen.append((rows, labels))
+        return model.score(rows, labels)
+
+    how = {"Cs": [0.1, 1.0], "cv": KFold(3), "l1_ratios": (0.0,), "use_legacy_attributes": False}
+    own = ours.LogisticRegressionCV(scoring=score, **how).fit(X, y)
+    for (rows, labels), (_, test) in zip(seen[::2], KFold(3).split(X), strict=True):
+        np.testing.assert_array_equal(rows, X[test])
+        np.testing.assert_array_equal(labels, y[test])
+    np.testing.assert_array_equal(
+        own.scores_, ours.LogisticRegressionCV(scoring="accuracy", **how).fit(X, y).scores_)
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss", "roc_auc_ovr", None])
+@pytest.mark.parametrize("several", [False, True])
+def test_held_out_rows_in_blocks_score_as_a_copy_of_them(scoring, several, monkeypatch):
+    from nagcore.linear_model import _folds
+
+    X, y, _ = classes(several)
+    how = {"Cs": [0.1, 1.0], "cv": 3, "scoring": scoring, "use_legacy_attributes": False}
+    want = ours.LogisticRegressionCV(**how).fit(X, y).scores_
+    monkeypatch.setattr(_folds, "_COPIED", 0)
+    monkeypatch.setattr(_folds, "_BLOCK", 7 * X.strides[0])
+    np.testing.assert_allclose(ours.LogisticRegressionCV(**how).fit(X, y).scores_, want, rtol=1e-12)
+
+
 PATHS = ["coef_", "intercept_", "alpha_", "mse_path_", "alphas_"]
 
 
@@ -202,6 +232,46 @@ def test_ridge_cv_by_folds_and_its_errors():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             ours.RidgeCV(**wrong).fit(X, y)
+
+
+@pytest.mark.parametrize("shape", [(120, 7), (30, 45)])
+@pytest.mark.parametrize("layout", ["C", "F", "csr", "float32"])
+@pytest.mark.parametrize("how", [
+    {}, {"fit_intercept": False}, {"scoring": "neg_mean_absolute_error"}, {"cv": 4},
+    {"cv": ShuffleSplit(3, random_state=0), "scoring": lambda model, X, y: -np.abs(model.predict(X) - y).max()},
+], ids=range(5))  # fmt: skip
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.filterwarnings("ignore:The scoring.*sample_weight:UserWarning")
+def test_ridge_cv_by_folds(shape, layout, how, weighted):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal(shape) * 3 + 2
+    Y = X[:, :3] @ rng.standard_normal((3, 2)) + rng.standard_normal((len(X), 2))
+    s = rng.random(len(X)) + 0.1 if weighted else None
+    how = {"alphas": [0.1, 1.0, 100.0], "cv": KFold(3, shuffle=True, random_state=0), **how}
+    made = {"C": np.ascontiguousarray, "F": np.asfortranarray, "csr": sp.csr_matrix,
+            "float32": np.float32}[layout](X)  # fmt: skip
+    for target in (Y[:, 0], Y):
+        mine = ours.RidgeCV(**how).fit(made, target, s)
+        other = theirs.RidgeCV(**how).fit(made.toarray() if layout == "csr" else X, target, s)
+        for name in RIDGE:
+            if layout == "float32":
+                np.testing.assert_allclose(getattr(mine, name), getattr(other, name), rtol=2e-4, atol=1e-5)
+            else:
+                agree(mine, other, name, 1e-6)
+
+
+def test_ridge_cv_by_folds_of_collinear_columns_and_of_many(monkeypatch):
+    """Where moments lose digits, or columns are too many for them, each fold is fitted by weights."""
+    from nagcore.linear_model import _ridge_cv
+
+    X, y = load_diabetes(return_X_y=True)
+    twice = np.hstack([X, X[:, :1] * (1 + 1e-13)])
+    how = {"alphas": [1e-9, 0.1], "cv": 3}
+    agree(ours.RidgeCV(**how).fit(twice, y), theirs.RidgeCV(**how).fit(twice, y), "best_score_", 1e-6)
+    want = ours.RidgeCV(**how).fit(X, y)
+    monkeypatch.setattr(_ridge_cv, "fits", lambda X: False)
+    for name in RIDGE:
+        agree(ours.RidgeCV(**how).fit(X, y), want, name, 1e-8)
 
 
 def test_ctrl_c_in_a_path_leaves_the_last_coefficients(monkeypatch):

@@ -126,14 +126,22 @@ def test_max_seconds_is_looked_at_after_each_pass():
 def test_horizon_is_not_passed():
     objective = Objective(**fit_case("logistic"))
     oracle = Oracle(objective, OwnCoordinates(objective), objective.problem)
-    oracle.horizon = lambda: Horizon(3.0)
-    run = newton.newton(oracle, np.zeros(7))
-    for n in range(1, 7):
+    oracle.horizon = lambda: Horizon(2.0)
+    run, at = newton.newton(oracle, np.zeros(7)), 0.0
+    for n in (2, 4):
         it = next(run)
         assert objective.n_passes == n
-        assert not math.isnan(it.at)
+        (step,) = it.trail
+        assert step.later == 1
+        assert step.f > it.f
+        assert step.gap > it.bound
+        assert at < step.at < it.at
         assert it.moved
+        at = it.at
     np.testing.assert_array_equal(oracle.w, it.x)
+    value, grad = Objective(**fit_case("logistic")).value_and_grad(it.x)
+    assert it.f == pytest.approx(value, rel=1e-13)
+    np.testing.assert_allclose(it.g, grad, atol=1e-13)
 
 
 def test_passes_of_another_object_give_the_same_steps():

@@ -1,4 +1,4 @@
-"""newton_cg and row_lbfgs: minima, trips over X, certificates and bits, on wide sparse problems with an oracle each."""
+"""newton_cg and row_lbfgs: minima, trips over X, certificates and bits, with an oracle each."""
 
 from __future__ import annotations
 

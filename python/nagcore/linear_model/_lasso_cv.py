@@ -18,7 +18,6 @@ from nagcore.linear_model._base import (
     LinearRegressor,
     check_data,
     check_weights,
-    linear_scores,
     raise_if_interrupted,
     seed_of,
     solve,
@@ -26,9 +25,10 @@ from nagcore.linear_model._base import (
     validate_params,
     warn_unconverged,
 )
+from nagcore.linear_model._folds import HeldOut, fold_moments, fold_weights
 from nagcore.linear_model._lasso import ElasticNet, Lasso
 from nagcore.linear_model._least_squares import fits, mean_x_of
-from nagcore.linear_model._moments import Moments, as_columns, blocks, moments, origin_of, raise_if_bad
+from nagcore.linear_model._moments import Moments, as_columns, blocks, origin_of
 from nagcore.linear_model._routing import refuse_params, route, router
 from nagcore.objective import Objective
 from nagcore.penalties import Penalty
@@ -54,24 +54,8 @@ class _Path:
         self.tests: list[Moments] | None = None
         self.trains: list[Moments] = []
         if fits(X, True):
-            self._read()
-
-    def _read(self) -> None:
-        n, fit_intercept = self.X.shape[0], self.estimator.fit_intercept
-        origin = origin_of(self.X, self.Y, fit_intercept)
-        tests = [moments(self.X, self.Y, self.s, origin, np.arange(n)[test]) for _, test in self.folds]
-        for m in tests:
-            raise_if_bad(m.xx, self.X)
-        self.tests, self.trains = tests, []
-        held = np.concatenate([np.arange(n)[test] for _, test in self.folds])
-        parted = len(held) == n and len(np.unique(held)) == n
-        for i, (train, test) in enumerate(self.folds):
-            others = np.arange(n)[train]
-            if parted and len(others) == n - len(test):
-                rest = [m for j, m in enumerate(tests) if j != i]
-                self.trains.append(sum(rest[1:], rest[0]))
-            else:
-                self.trains.append(moments(self.X, self.Y, self.s, origin, others))
+            origin = origin_of(X, self.Y, estimator.fit_intercept)
+            self.tests, self.trains = fold_moments(X, self.Y, s, origin, folds)
 
     def errors(self, i: int, l1_ratio: float, alphas: np.ndarray) -> np.ndarray:
         """The mean squared error on fold i's test rows, for each alpha."""
@@ -99,12 +83,11 @@ class _Path:
 
     def _objective(self, i: int) -> Objective:
         """All rows, those that fold i holds out with weight zero; its strengths share what they find."""
-        estimator, n = self.estimator, self.X.shape[0]
-        kept = np.bincount(np.arange(n)[self.folds[i][0]], minlength=n).astype(np.float64)
+        estimator = self.estimator
         return shared(Objective(
             self.X, self.y, loss="squared", fit_intercept=estimator.fit_intercept,
             positive=bool(estimator.positive), n_threads=threads_of(estimator),
-            sample_weight=kept if self.s is None else kept * self.s))
+            sample_weight=fold_weights(self.folds[i][0], self.X.shape[0], self.s)))
 
     def _by_passes(self, objective: Objective, w, b) -> tuple[np.ndarray, float]:
         estimator = self.estimator
@@ -127,7 +110,7 @@ class _Path:
             spread = m.yy[0] / m.total
             if (error > _CANCELLED * spread).all():
                 return error
-        scores = linear_scores(self.X[test], coef, intercept)
+        scores = HeldOut(self.X, test).scores(coef, intercept)
         weights = None if self.s is None else self.s[test]
         return np.average((scores - self.Y[test]) ** 2, axis=0, weights=weights)
 

@@ -191,7 +191,7 @@ class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
                 f"only one class: {self.classes_[0]!r}"
             )
         weights = class_weighted(self.class_weight, check_weights(sample_weight, X), self.classes_, y, codes)
-        problem = LogisticProblem(self, X, codes, k)
+        problem = LogisticProblem(self, X, codes, k, path=False)
         dtype = coef_dtype(X)
         result, self.coef_, intercept = problem.solve(strength, ratio, weights, self._start(k, X.shape[1]),
                                                       quiet=True, dtype=dtype)

@@ -14,6 +14,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 
 from nagcore.linear_model._base import check_data, check_weights, raise_if_interrupted, validate_params
+from nagcore.linear_model._folds import HeldOut, fold_weights, takes_predictions
 from nagcore.linear_model._labels import check_labels, encode
 from nagcore.linear_model._logistic import LogisticRegression
 from nagcore.linear_model._logistic_problem import LogisticProblem, check_solver
@@ -22,11 +23,19 @@ from nagcore.linear_model._routing import label_aware, part_of, refuse_params, r
 __all__ = ["LogisticRegressionCV"]
 
 
+class _OfMargins(LogisticRegression):
+    """A model that is given margins in place of X: scorers ask nothing else of X."""
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        return X
+
+
 class LogisticRegressionCV(LogisticRegression):
     """Logistic regression with C and l1_ratio chosen by cross-validation.
 
     For each fold and each l1_ratio the path over C is fitted with warm starts. Rows that a fold holds
-    out have weight zero: X stays where it is, and only a fold's rows are copied to be scored.
+    out have weight zero, and their margins are computed in blocks: X stays where it is. Only a scorer
+    that is not of scikit-learn's make is handed a copy of the rows held out.
 
     Parameters
     ----------
@@ -160,9 +169,8 @@ class LogisticRegressionCV(LogisticRegression):
         paths, scores = np.zeros((*shape, rows, width)), np.zeros(shape)
         n_iter = np.zeros(shape, np.int32)
         for i, (train, test) in enumerate(folds):
-            kept = np.bincount(np.arange(len(codes))[train], minlength=len(codes)).astype(np.float64)
-            kept *= 1.0 if weights is None else weights
-            X_test, y_test, own_test = X[test], y[test], part_of(score_params, len(codes), test)
+            kept = fold_weights(train, len(codes), weights)
+            held, y_test, own_test = HeldOut(X, test), y[test], part_of(score_params, len(codes), test)
             for r, ratio in enumerate(ratios):
                 start = None
                 for c, C in enumerate(Cs):
@@ -170,7 +178,7 @@ class LogisticRegressionCV(LogisticRegression):
                     n_iter[i, r, c] = result.n_iter
                     start = np.column_stack([coef, intercept]) if self.fit_intercept else coef
                     paths[i, r, c] = start
-                    scores[i, r, c] = self._score(scorer, X_test, y_test, own_test)
+                    scores[i, r, c] = self._score(scorer, held, y_test, own_test)
         self._choose(problem, weights, paths, scores, ratios)
         self._attributes(paths, scores, n_iter, legacy, given_ratios is None)
         return self
@@ -247,14 +255,19 @@ class LogisticRegressionCV(LogisticRegression):
         raise_if_interrupted(result)
         return result, coef, intercept
 
-    def _score(self, scorer: Any, X: Any, y: np.ndarray, params: dict[str, Any]) -> float:
-        model = LogisticRegression()
-        model.classes_, model.n_features_in_ = self.classes_, X.shape[1]
+    def _score(self, scorer: Any, held: HeldOut, y: np.ndarray, params: dict[str, Any]) -> float:
+        seen = scorer is None or takes_predictions(scorer)
+        model = _OfMargins() if seen else LogisticRegression()
+        model.classes_, model.n_features_in_ = self.classes_, held.X.shape[1]
         model.coef_, model.intercept_ = self.coef_, self.intercept_
+        if not seen:
+            return scorer(model, held.copy(), y, **params)
+        margins = held.scores(self.coef_, self.intercept_)
+        margins = margins[:, 0] if margins.shape[1] == 1 else margins
         if scorer is None:
             # scikit-learn's accuracy_score looks at labels that are known to be good for longer than a fit.
-            return float(np.average(model.predict(X) == y, weights=params.get("sample_weight")))
-        return scorer(model, X, y, **params)
+            return float(np.average(model.predict(margins) == y, weights=params.get("sample_weight")))
+        return scorer(model, margins, y, **params)
 
     def _choose(self, problem, weights, paths, scores, ratios) -> None:
         """C_ and l1_ratio_ as numbers, and the coefficients that belong to them."""

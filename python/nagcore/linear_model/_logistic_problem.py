@@ -60,17 +60,18 @@ def class_weighted(
 
 
 class LogisticProblem:
-    """X and class numbers with everything but the penalty: what a path over C solves again and again.
+    """X and class numbers with everything but the penalty: what a path over C solves again and again, or once.
 
     liblinear penalises the intercept, as the coefficient of one more column that holds
     `intercept_scaling` throughout. X is copied for that column, as liblinear itself does.
     """
 
-    def __init__(self, estimator: Any, X: Any, codes: np.ndarray, k: int) -> None:
+    def __init__(self, estimator: Any, X: Any, codes: np.ndarray, k: int, path: bool = True) -> None:
         self.estimator, self.k, self.d = estimator, k, X.shape[1]
         self.codes = codes  # the core makes its own copy
         self.fit_intercept = bool(estimator.fit_intercept)
         self.scaling = 0.0
+        self._path = path  # whether there are more strengths to come
         self._last: tuple[np.ndarray | None, Objective] | None = None
         if estimator.solver == "liblinear":
             if k > 2:
@@ -101,12 +102,16 @@ class LogisticProblem:
     ) -> tuple[Result, np.ndarray, np.ndarray]:
         """Minimise Σ s_i φ_i + strength·(ρ‖w‖₁ + (1 − ρ)‖w‖²/2) from coefficients (rows, d [+ 1]).
 
-        Returns the result, coefficients (rows, d) of the dtype and intercepts (rows,); rows is 1 for two classes.
+        Returns the result, coefficients (rows, d) of `dtype` and intercepts (rows,); rows is 1 for two
+        classes.
         """
         estimator = self.estimator
         total = self.X.shape[0] if weights is None else weights.sum()
-        objective = self._weighted(weights).with_penalty(
-            l2=strength * (1 - ratio) / total, l1=strength * ratio / total)
+        penalty = {"l2": strength * (1 - ratio) / total, "l1": strength * ratio / total}
+        if self._path or ratio:  # one strength of l1 profits, too: its steps share Hessians
+            objective = self._weighted(weights).with_penalty(**penalty)
+        else:
+            objective = self._objective(weights, **penalty)
         w0 = None
         if start is not None:
             w0 = start.T if not self.scaling else start.T / np.append(np.ones(self.d), self.scaling)[:, None]
@@ -131,12 +136,16 @@ class LogisticProblem:
     def _weighted(self, weights: np.ndarray | None) -> Objective:
         """The objective of these weights: of the same ones again, it keeps what its strengths share."""
         if self._last is None or self._last[0] is not weights:
-            loss = {"loss": "logistic"} if self.k == 2 else {"loss": "softmax", "n_classes": self.k}
-            self._last = weights, shared(Objective(
-                self.X, self.codes, sample_weight=weights, fit_intercept=self.fit_intercept,
-                n_threads=threads_of(self.estimator), **loss,
-            ))
+            self._last = weights, shared(self._objective(weights))
         return self._last[1]
+
+    def _objective(self, weights: np.ndarray | None, **penalty: float) -> Objective:
+        two = self.k == 2
+        return Objective(
+            self.X, self.codes, loss="logistic" if two else "softmax", n_classes=None if two else self.k,
+            sample_weight=weights, fit_intercept=self.fit_intercept, n_threads=threads_of(self.estimator),
+            **penalty,
+        )
 
 
 def _with_constant(X: Any, value: float) -> Any:

@@ -25,6 +25,7 @@ __all__ = ["Moments", "Quadratic", "as_columns", "blocks", "moments", "origin_of
 _ENTRIES = 1 << 17   # float64 entries of a block: it stays in cache
 _LARGE = 1 << 16     # entries of X from which the compiled Gram kernel pays
 _FAR = 1e4           # mean²/variance up to which sums about zero keep twelve digits
+_PRODUCTS = 1 << 18  # entries of sparser CSR at a time: with what their products take, some 10 MB
 _DENSE = 0.05        # CSR of this density or more is multiplied as dense blocks
 
 
@@ -128,13 +129,20 @@ def moments(
     ox, oy = origin
     m = Moments(origin, 0.0, np.zeros(d), np.zeros(k), np.zeros((d, d)), np.zeros((d, k)), np.zeros(k))
     if _by_products(X):
-        A = (X if rows is None else X[rows]).astype(np.float64, copy=False)
-        r = (Y if rows is None else Y[rows]) - oy
-        w = np.ones(A.shape[0]) if s is None else s if rows is None else s[rows]
-        weighted = A.T.multiply(w).tocsr()
-        m.total, m.x, m.y = float(w.sum()), weighted.sum(axis=1), w @ r
-        m.x = np.asarray(m.x).reshape(d)
-        m.xx, m.xy, m.yy = (weighted @ A).toarray(), weighted @ r, w @ (r * r)
+        n = X.shape[0] if rows is None else len(rows)
+        step = max(_PRODUCTS * X.shape[0] // max(X.nnz, 1), 1)
+        for i in range(0, n, step):
+            part = slice(i, min(i + step, n)) if rows is None else rows[i : i + step]
+            A = X if step >= n and rows is None else X[part]
+            A = A.astype(np.float64, copy=False)
+            r, w = Y[part] - oy, np.ones(A.shape[0]) if s is None else s[part]
+            weighted = A.T.multiply(w).tocsr()
+            m.total += float(w.sum())
+            m.x += np.asarray(weighted.sum(axis=1)).reshape(d)
+            m.y += w @ r
+            m.xx += (weighted @ A).toarray()
+            m.xy += weighted @ r
+            m.yy += w @ (r * r)
         return m
     with np.errstate(invalid="ignore", over="ignore"):  # `raise_if_bad` looks at the sums
         for part, A in blocks(X, rows):

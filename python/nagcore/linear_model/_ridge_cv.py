@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, check_cv
 from sklearn.utils import check_scalar
 from sklearn.utils._metadata_requests import _routing_enabled
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from nagcore.linear_model._base import LinearRegressor, validate_params
-from nagcore.linear_model._least_squares import mean_x_of, row_products
+from nagcore.linear_model._folds import HeldOut, fold_moments, fold_weights, takes_predictions
+from nagcore.linear_model._least_squares import _normal_equations as normal_equations
+from nagcore.linear_model._least_squares import fits, mean_x_of, row_products
 from nagcore.linear_model._moments import as_columns, blocks, moments, origin_of, raise_if_bad
 from nagcore.linear_model._ridge import Ridge
-from nagcore.linear_model._routing import refuse_params, route, router
+from nagcore.linear_model._routing import part_of, refuse_params, route, router
 
 __all__ = ["RidgeCV"]
 
@@ -84,6 +88,40 @@ def _from_rows(X, Y, s, root, alphas, fit_intercept):
     return errors, coef, mean_x, mean_y
 
 
+def _takes_weights(scorer: Any) -> bool:
+    """Whether weights go to the scorer, too: where it has them, and scikit-learn's search does that."""
+    if not hasattr(GridSearchCV, "_check_scorers_accept_sample_weight"):
+        return False
+    known = inspect.signature(getattr(scorer, "_score_func", scorer)).parameters
+    if "sample_weight" in known:
+        return True
+    warnings.warn(f"The scoring {scorer} does not support sample_weight: folds are scored without. Use a "
+                  "scorer that takes sample_weight.", stacklevel=4)
+    return False
+
+
+class _Paths:
+    """Coefficients for the training rows of each fold and each alpha, by moments where those do."""
+
+    def __init__(self, X: Any, y: np.ndarray, s: np.ndarray | None, fit_intercept: bool, folds: list) -> None:
+        self.X, self.y, self.s, self.fit_intercept, self.folds = X, y, s, fit_intercept, folds
+        self.Y, self.trains = as_columns(y), None
+        if fits(X) and X.shape[0] >= X.shape[1]:
+            _, self.trains = fold_moments(X, self.Y, s, origin_of(X, self.Y, fit_intercept), folds)
+
+    def at(self, i: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        """coef (k, d) and intercepts (k,) of fold i."""
+        kept = fold_weights(self.folds[i][0], len(self.y), self.s)
+        if self.trains is not None:
+            q = self.trains[i].quadratic(self.fit_intercept)
+            coef = normal_equations(self.X, self.Y, kept, q, q.c, alpha / q.total, False)
+            if coef is not None:
+                return coef, q.intercepts(coef)
+        model = Ridge(alpha=alpha, fit_intercept=self.fit_intercept).fit(self.X, self.y, kept)
+        intercept = np.broadcast_to(model.intercept_, self.Y.shape[1])
+        return np.atleast_2d(model.coef_), intercept
+
+
 class _Predicted(BaseEstimator):
     """Hands a scorer the predictions that it was given for X."""
 
@@ -107,7 +145,9 @@ class _Predicted(BaseEstimator):
 class RidgeCV(LinearRegressor):
     """Ridge regression with alpha chosen from a grid, by leaving each row out in turn unless `cv` is given.
 
-    Two reads of X serve all alphas: one for its moments, one for the residuals.
+    Two reads of X serve all alphas: one for its moments, one for the residuals. With `cv`, one serves
+    all folds and alphas and one each to score the rows held out. X is not copied; only a scorer that is
+    not of scikit-learn's make is handed a copy of the rows held out.
 
     Parameters
     ----------
@@ -230,17 +270,32 @@ class RidgeCV(LinearRegressor):
         for name in ("store_cv_results", "alpha_per_target"):
             if getattr(self, name):
                 raise ValueError(f"cv!=None and {name}=True are incompatible")
-        model = Ridge(fit_intercept=self.fit_intercept)
-        if _routing_enabled():
-            model.set_fit_request(sample_weight=True)
-        if sample_weight is not None:
-            params = {**params, "sample_weight": sample_weight}
-        search = GridSearchCV(model, {"alpha": alphas}, cv=self.cv, scoring=self._get_scorer())
-        best = search.fit(X, y, **params).best_estimator_
-        self.alpha_, self.best_score_ = best.alpha, search.best_score_
-        self.coef_, self.intercept_, self.n_features_in_ = best.coef_, best.intercept_, best.n_features_in_
-        if hasattr(best, "feature_names_in_"):
-            self.feature_names_in_ = best.feature_names_in_
+        X, y, s = self._check(X, y, sample_weight)
+        split_params, score_params = route(self, "fit", s, params)
+        scorer = get_scorer("r2") if self.scoring is None else self._get_scorer()
+        if s is not None and not _routing_enabled() and not _takes_weights(scorer):
+            score_params = {}
+        n = X.shape[0]
+        folds = list(check_cv(self.cv, y).split(X, y, **split_params))
+        paths = _Paths(X, y, s, bool(self.fit_intercept), folds)
+        scores = np.empty((len(folds), len(alphas)))
+        for i, (_, test) in enumerate(folds):
+            held, params_i = HeldOut(X, test), part_of(score_params, n, test)
+            for a, alpha in enumerate(alphas):
+                coef, intercept = paths.at(i, alpha)
+                if takes_predictions(scorer):
+                    model, seen = _Predicted(), held.scores(coef, intercept)
+                    seen = seen[:, 0] if y.ndim == 1 else seen
+                else:
+                    model, seen = Ridge(alpha=alpha, fit_intercept=self.fit_intercept), held.copy()
+                    model.n_features_in_ = X.shape[1]
+                    model._set(X, y, coef, intercept)
+                scores[i, a] = scorer(model, seen, y[test], **params_i)
+        mean = scores.mean(axis=0)
+        best = int(np.nan_to_num(mean, nan=-np.inf).argmax())
+        self.alpha_, self.best_score_ = alphas[best], mean[best]
+        chosen = Ridge(alpha=alphas[best], fit_intercept=self.fit_intercept).fit(X, y, s)
+        self.coef_, self.intercept_ = chosen.coef_, chosen.intercept_
         return self
 
     def _get_scorer(self) -> Any:

@@ -112,13 +112,13 @@ class Objective:
         from nagcore import _core
 
         penalty = Penalty(l2=l2, l1=l1, positive=positive, bounds=bounds)
+        name = losses.get(loss).name
+        how = {"scale": scale, "shift": shift, "dtype": dtype, "fit_intercept": bool(fit_intercept)}
 
         def build(compute: str | None, X: Any = X, **other: Any) -> Any:
-            how = {"scale": scale, "shift": shift, "dtype": dtype, "fit_intercept": bool(fit_intercept)}
             return _core.Problem(
-                X, y, loss=losses.get(loss).name, sample_weight=sample_weight, offset=offset,
-                delta=delta, compute=compute, n_threads=n_threads,
-                n_classes=n_classes, **how | other,
+                X, y, loss=name, sample_weight=sample_weight, offset=offset, delta=delta,
+                compute=compute, n_threads=n_threads, n_classes=n_classes, **(how | other if other else how),
             )
 
         self.X, self.read_as = X, (scale, shift, dtype)

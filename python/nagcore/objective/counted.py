@@ -52,6 +52,8 @@ class Counted:
         self.slope_along: Callable[..., float] | None = getattr(core, "slope_along", None)
         self.residual_size: Callable[..., float] | None = getattr(core, "residual_size", None)
         self.n_threads: int | None = getattr(core, "n_threads", None)
+        # The same at margins that are all shifted, with means over the residuals, where the core has it.
+        self.shifted_loss: Callable[..., tuple] | None = getattr(core, "shifted_loss", None)
         self.second_order = hasattr(core, "hessian") and core.k == 1
         self.has_gram = hasattr(core, "gram")
         self.has_class_hessian = hasattr(core, "class_hessian")

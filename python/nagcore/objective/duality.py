@@ -33,14 +33,15 @@ _TAIL = 1e-2  # in margins
 _FAR = 100.0  # intercepts of classes are bounded to this many times the largest margin
 
 
-def imbalance(theta: np.ndarray, s: np.ndarray | None) -> np.ndarray | float:
+def imbalance(theta: np.ndarray, excess: float, size: float) -> np.ndarray | float:
     """Factors in [0, 1], one per row, that make Σ s_i θ_i vanish: the heavier sign shrinks.
+
+    `excess` is Σ s_i θ_i, `size` is Σ s_i |θ_i|.
 
     Zero lies in the domain of every conjugate of docs/maths.md, so the products stay inside.
     Returns 1.0 where nothing is to be done.
     """
-    excess = float(row_mean(theta, s))
-    total = 0.5 * (mean_size(theta, s) + abs(excess))  # of the heavier sign
+    total = 0.5 * (size + abs(excess))  # of the heavier sign
     share = abs(excess) / total if total else 0.0
     # Each θ_i is rounded by as much: a mean so small cannot be told from zero.
     if share <= _ROUNDED:
@@ -80,7 +81,7 @@ def infeasibility(u: np.ndarray, penalty: Penalty) -> float:
     return float(np.abs(u).max()) if penalty.bounds is None else penalty.bounds.excess(u)
 
 
-def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
+def _scaling_gap(problem, z, r, alpha, s, curvature, spare=None) -> float:
     """A bound on (1/S) Σ s_i [φ(z_i) + φ*(α_i r_i) − α_i z_i r_i], of second order in 1 − α_i.
 
     The bracket is the divergence between z and the margins z' with φ'(z') = α φ'(z). It is at most
@@ -88,7 +89,7 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     few O(n) evaluations of the residual find. For classes z″ raises the one margin whose residual
     is negative: by this alone the residual of a class label stays parallel to itself.
     """
-    if np.all(alpha == 1):
+    if (isinstance(alpha, float) and alpha == 1) or np.all(alpha == 1):
         return 0.0
     # One margin of each row moves; with one margin a row that is all of them, and nothing is copied.
     pick: Any = ... if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
@@ -108,7 +109,7 @@ def _scaling_gap(problem, z, r, alpha, s, curvature) -> float:
     # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
     np.maximum(step, _TAIL, out=step)
     step *= (1 - alpha) * (1 + 1e-6)
-    moved, residual = np.empty_like(z), np.empty_like(z)
+    moved, residual = np.empty_like(z) if spare is None else spare, np.empty_like(z)
     for _ in range(40):
         if z.ndim == 1:
             np.add(z, step, out=moved, where=~down)
@@ -178,15 +179,15 @@ def certify(
     if problem.p > d:
         z = problem.margins(w) if z is None else z
         given = z
-        b, best_value, z, r, data_value = best_intercept(
+        b, best_value, z, r, data_value, mean, size = best_intercept(
             problem, z, s, curvature, spare=spare)
         w = w.copy()
         w[d] += b
         if z.ndim == 1:
-            kept = imbalance(r, s)
+            kept = imbalance(r, float(mean), size)
         else:
             # Bounds F over all intercepts within this of the best: only rounding is ever paid for.
-            unbalanced = _FAR * (1 + float(np.abs(z).max())) * float(np.abs(row_mean(r, s)).sum())
+            unbalanced = _FAR * (1 + float(np.abs(z).max())) * float(np.abs(mean).sum())
         if isinstance(kept, float):
             u = problem.rmatvec(r)
         elif z is given:
@@ -212,7 +213,8 @@ def certify(
     for alpha in scales:
         fenchel = penalty_gap(wd, alpha * ud, penalty) + alpha * unbalanced
         if fenchel < gap:
-            shrunk = _scaling_gap(problem, z, r, kept if alpha == 1 else alpha * kept, s, curvature)
+            shrunk = _scaling_gap(problem, z, r, kept if alpha == 1 else alpha * kept, s, curvature,
+                                  None if z is spare else spare)
             if fenchel + shrunk < gap:
                 gap, slope = fenchel + shrunk, alpha * ud
     extra = penalty.l1 * float(np.abs(wd).sum()) + 0.5 * penalty.l2 * dot(wd, wd)

@@ -79,29 +79,38 @@ class Intercept(NamedTuple):
     z: np.ndarray
     r: np.ndarray
     given_value: float  # the mean loss at the margins as they were given
+    mean: np.ndarray | float  # of the residuals: zero but for rounding
+    size: float               # their mean size, the largest over classes
 
 
 class _Shifted:
-    """The mean loss and its slope at margins that are shifted by b."""
+    """The mean loss and its slope at margins that are shifted by b, and how large residuals are there."""
 
     def __init__(
         self, problem: Any, z: np.ndarray, s: np.ndarray | None, spare: np.ndarray | None
     ) -> None:
         self.problem, self.start, self.s = problem, z, s
         self._moved, self.r = np.empty_like(z) if spare is None else spare, np.empty_like(z)
+        self._eps = 2 * float(np.finfo(z.dtype).eps)
+        self._in_core = getattr(problem, "shifted_loss", None)
         self.b: Any = None
-        self.z, self.value = z, math.nan
+        self.z, self.value, self.mean, self.size = z, math.nan, math.nan, math.nan
 
     def at(self, b: Any) -> Any:
         """The mean residual at b, one number or one per class; at None, where the margins are."""
         self.b, self.z = b, self.start if b is None else self._moved
+        if self._in_core is not None:
+            self.value, self.mean, self.size = self._in_core(
+                self.start, b, None if b is None else self._moved, self.r)
+            return self.mean
         if np.ndim(b) and len(b) * _LONG <= len(self.z):
             for shift, column, moved in zip(b, self.start.T, self._moved.T, strict=True):
                 np.add(column, shift, out=moved, casting="same_kind")
         elif b is not None:
             np.add(self.start, b, out=self._moved, casting="same_kind")
         self.value = self.problem.loss_from_margins(self.z, self.r)
-        return row_mean(self.r, self.s)
+        self.mean, self.size = row_mean(self.r, self.s), mean_size(self.r, self.s)
+        return self.mean
 
     def bend(self) -> float:
         """The mean curvature where the margins are, before any shift: it lies where shifted ones will."""
@@ -109,7 +118,7 @@ class _Shifted:
 
     def rounding(self) -> float:
         """What the mean of n rounded residuals cannot be told from zero below."""
-        return 2 * float(np.finfo(self.r.dtype).eps) * mean_size(self.r, self.s)
+        return self._eps * self.size
 
 
 def best_intercept(
@@ -152,7 +161,7 @@ def best_intercept(
             loss.at(b)
     if b is None:
         b = 0.0 if z.ndim == 1 else np.zeros(z.shape[1])
-    return Intercept(b, loss.value, loss.z, loss.r, given_value)
+    return Intercept(b, loss.value, loss.z, loss.r, given_value, loss.mean, loss.size)
 
 
 def _first_step(loss: _Shifted, h: float, curvature: float, link: Any) -> float:
@@ -181,7 +190,7 @@ def _root(loss: _Shifted, h: float, noise: float, curvature: float, link: Any) -
         low, high = (b, high) if h < 0 else (low, b)
         last_b, last_h = b, h
         b += step
-        h = float(loss.at(b))
+        h = loss.at(b)
         if abs(h) < least:
             least, best = abs(h), b
         secant = -h * (b - last_b) / (h - last_h) if math.isfinite(h) and h != last_h else math.nan

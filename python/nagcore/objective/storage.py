@@ -218,6 +218,7 @@ class ShiftedProblem:
         self.p = core.d + bool(fit_intercept)
         self.compute, self.nbytes, self.loss = core.compute, core.nbytes, core.loss
         self.loss_from_margins = core.loss_from_margins
+        self.shifted_loss = core.shifted_loss
         self.curvature_from_margins = core.curvature_from_margins
         self.slope_along, self.residual_size = core.slope_along, core.residual_size
         self.n_threads = core.n_threads

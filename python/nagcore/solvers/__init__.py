@@ -195,4 +195,6 @@ def run(
         this.message = "interrupted"
     finally:
         this.finish()
-    return this.result(why)
+    result = this.result(why)
+    this.release()
+    return result

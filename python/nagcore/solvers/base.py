@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from nagcore.solvers.prox import best_shift, box_threshold, class_threshold, sof
 _PAIRS = 12           # steps remembered with their changes of gradient
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
 
-__all__ = ["Horizon", "Iterate", "Known", "Method", "Oracle", "Result"]
+__all__ = ["Horizon", "Iterate", "Known", "Method", "Oracle", "Result", "Step"]
 
 
 @dataclass(eq=False)
@@ -92,6 +92,16 @@ class Result:
     separated: bool = False
 
 
+class Step(NamedTuple):
+    """A pass that lowered f and left a gap too large for anything to be done about it."""
+
+    x: np.ndarray
+    f: float
+    gap: float    # what it says of the gap at its point
+    at: float     # when it ended
+    later: float  # passes since
+
+
 class Iterate(NamedTuple):
     """One pass of a solver, in its variables.
 
@@ -102,7 +112,8 @@ class Iterate(NamedTuple):
     ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
     ‖∇_w f‖²/(2·l2) where the method knows it without that gradient. `at` is when the pass ended, on
     the clock of `time.perf_counter`, where that was not just now, and `proven` says whether `bound`
-    was computed in the oracle's arithmetic.
+    was computed in the oracle's arithmetic. `trail` holds the steps since the last iterate, where a
+    method went on by itself (`Horizon`).
     """
 
     x: np.ndarray
@@ -119,6 +130,7 @@ class Iterate(NamedTuple):
     bound: float = math.nan
     at: float = math.nan
     proven: bool = True
+    trail: Sequence[Step] = ()
 
 
 class Horizon(NamedTuple):
@@ -399,6 +411,8 @@ class Method:
         Whether the solution of some rows, once there are many, is a start for it.
     rows : bool
         Whether its unknowns are rows of X: it needs X as CSR, and l2 > 0.
+    mixes : bool
+        Whether its float64 steps read X in float32, so that they begin where those of float32 end.
 
     Examples
     --------
@@ -423,6 +437,7 @@ class Method:
     losses: tuple[str, ...] = ()
     from_sample: bool = False
     rows: bool = False
+    mixes: bool = False
 
     def check(self, objective: Objective) -> None:
         """Raise ValueError if the objective lacks what the solver needs; the error names both."""

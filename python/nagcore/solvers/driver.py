@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ _UNRESOLVED = 3  # steps in a row that float32 could not judge, before float64 t
 _RENEW_AFTER = 6
 _RENEW_GROWTH = 2
 _SMALL = 1 << 22  # bytes of X that are as soon read in float64: methods of few passes start there
+_FEW_COLUMNS = 32  # whose Hessians cost nearly as little in float64
 _FEW_PASSES = 10  # allowed at most: then a narrower copy of X does not pay for itself
 
 
@@ -92,9 +93,13 @@ class Run:
             seldom = objective.nbytes <= _SMALL and objective.storage is None
             seldom = seldom or objective.shape[1] > self.method.wide_beyond
             seldom = seldom or (objective.kept is not None and not objective.penalty.smooth)
+            seldom = seldom and not self.method.mixes
             narrow = narrow and not (seldom and objective.wide is not None)
             if w0 is None and self.method.from_sample:
-                judge.best_w = start_of_sample(self, seed, judge.best_w)
+                null, judge.best_w = judge.best_w, start_of_sample(self, seed, judge.best_w)
+                # Few passes are left then: one more to close in float64 is worth more than they gain without.
+                late = judge.best_w is not null and objective.p <= _FEW_COLUMNS
+                narrow = narrow and not (late and objective.storage is None)
         else:
             self.metric = metric = Metric(objective, seed)
             patience = _RENEW_AFTER
@@ -193,6 +198,10 @@ class Run:
         for it in self.method.run(oracle, x):
             if self.n_iter == begun and self.metric is not None:
                 self.metric.look(oracle.problem, it.zy, oracle.spare)
+            if it.trail:
+                for estimate in self._passed(it, exact=not narrow):
+                    idle = 0 if estimate < 0.5 * lowest and objective.storage else idle + 1
+                    lowest = min(lowest, estimate)
             if it.moved:
                 self.n_iter += 1
                 self._margins = it.z
@@ -237,6 +246,16 @@ class Run:
         if not self.callbacks and self.max_seconds == math.inf:
             passes = min(self.max_passes - reserve - self.n_passes, self.max_iter - self.n_iter)
         return Horizon(passes, self.tol, self.judge.null_value, self.judge.floor)
+
+    def _passed(self, it: Iterate, exact: bool) -> Iterator[float]:
+        """Take in the steps that led to an iterate; yield what each made of the gap."""
+        judge, passes = self.judge, self.n_passes
+        for step in it.trail:
+            self.n_iter += 1
+            judge.pass_by(step, exact)
+            self.history.iteration(
+                self.n_iter, round(passes - step.later, 3), step.at - self.begun, step.f, judge.gap)
+            yield judge.estimate
 
     def _screened(self, it: Iterate, reserve: int, narrow: bool) -> bool:
         """Whether a look at what is proven zero was due, and made the passes shorter."""
@@ -348,9 +367,17 @@ class Run:
         self.oracle.problem.loss_from_margins(self._margins, r)
         return bool(np.abs(r).max() < 0.5)
 
+    def release(self) -> None:
+        """Let go of arrays at once: what refers to itself waits until Python looks for cycles."""
+        if self._rows is not None:
+            self._rows.memory = None
+        self.oracle = self._rows = self.metric = self._last = None
+
     def result(self, why: str = "asked for") -> Result:
         judge, objective = self.judge, self.objective
         w, d = self._best_w(), objective.shape[1]
+        if not self.method.rows and self.oracle is not None:
+            self.oracle.horizon = Horizon  # nothing of this run, so that all of it goes with it
         why = "; ".join(filter(None, (why, self.stored)))
         intercept = w[d] if objective.fit_intercept else np.zeros(w.shape[1:])
         return Result(

@@ -74,8 +74,10 @@ def fista(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
             # x is sound and the extrapolation beyond it overflows (an exponential loss): stop there.
             y, t, beta = x, 1.0, 0.0
             x_old, z_old, zx, origin = x, zx, z_old, None
+            oracle.spare = zx
             yield Iterate(x, fx, z_old, y, f, zy, g, L, moved=False)
             continue
+        oracle.spare = z_old
         yield Iterate(x, fx, zx, y, f, zy, g, L, resolved=resolved)
         if resolved:
             passed += 1

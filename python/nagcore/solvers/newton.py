@@ -14,7 +14,7 @@ them: for few classes and columns.
 
 The iteration is compiled (`_core.Newton`): on small tables Python between two passes would cost what
 many passes do. It runs on while steps are plain ones that nobody watches and the gap is not yet within
-reach; what it saw is told here pass by pass.
+reach; those steps are told along with the next.
 
 Source: Boyd & Vandenberghe, Convex Optimization, 9.5; Nocedal & Wright, Numerical Optimization, 3.
 """
@@ -28,7 +28,7 @@ import numpy as np
 
 from nagcore import _core
 from nagcore.objective import Objective
-from nagcore.solvers.base import Iterate, Method, Oracle
+from nagcore.solvers.base import Iterate, Method, Oracle, Step
 
 __all__ = ["METHOD", "minimum_of_sample", "newton"]
 
@@ -36,7 +36,7 @@ _MOST = 1 << 30  # passes of a call that nothing limits
 
 
 def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
-    """Yield one iterate per pass, from x. L is not used: Newton's step has a length of its own."""
+    """Yield an iterate after each call, from x. L is not used: Newton's step has a length of its own."""
     objective, problem = oracle.objective, oracle.problem
     margins = oracle.new_margins(), oracle.new_margins()
     loop = _core.Newton(problem.core, x, *margins, objective.l2, objective.s, problem.origin)
@@ -47,17 +47,25 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         begun = time.perf_counter()
         records, points, gradients, data_gradients = loop.run(
             max(1, int(min(most // cost, _MOST))), tol, null_value, floor)
-        current = loop.current
+        current, gap = loop.current, 3 if objective.l2 else 2
         z, z_other = margins[current], margins[1 - current]
         oracle.coordinates.rms = loop.sizes
-        for record, y, g, u in zip(records, points, gradients, data_gradients, strict=True):
-            data_value, f_y, decrement, bound, seconds, hessian, moved, resolved = record
-            problem.count(cost if hessian else problem.share)
-            oracle.w, oracle.data_value, oracle.u = y, data_value, u
-            if moved:
-                x, f = y, f_y
-            yield Iterate(x, f, z, y, f_y, z if moved else z_other, g, L, moved, resolved,
-                          decrement, bound, begun + seconds)
+        trail: list[Step] = []
+        later: float = 0
+        for i in range(len(records) - 1, -1, -1):
+            if i < len(records) - 1:
+                trail.append(Step(points[i], records[i][1], records[i][gap], begun + records[i][4], later))
+            later += cost if records[i][5] else problem.share
+        problem.count(later)
+        data_value, f_y, decrement, bound, seconds, _, moved, resolved = records[-1]
+        y = points[-1]
+        oracle.w, oracle.data_value, oracle.u = y, data_value, data_gradients[-1]
+        if moved:
+            x, f = y, f_y
+        elif trail:
+            x, f = points[-2], records[-2][1]
+        yield Iterate(x, f, z, y, f_y, z if moved else z_other, gradients[-1], L, moved, resolved,
+                      decrement, bound, begun + seconds, trail=trail[::-1])
 
 
 def minimum_of_sample(objective: Objective, tol: float, passes: int = 30) -> np.ndarray:

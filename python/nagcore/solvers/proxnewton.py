@@ -65,29 +65,33 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
         return it if step is None else it._replace(decrement=max(-step[1] - 0.5 * _bend(H, step[0]), 0.0))
 
     step = None if objective.penalty.provable else ahead()
-    yield iterate(True)
-    while True:
-        p, least = step or ahead()
-        t, before = 1.0, offence
+    oracle.spare = z_new
+    try:
+        yield iterate(True)
         while True:
-            x_new = moved(objective, x, t * p)
-            f_new, g_new, H_new = hessians.at(x_new, z_new)
-            F_new, noise = oracle.value(x_new, f_new), oracle.rounding(f, z)
-            resolved = -least * t > noise
-            if F_new <= F + (ARMIJO * t * least if resolved else noise):
-                break
-            if not resolved:  # values say nothing any more: stay
-                x_new, f_new, g_new, H_new, F_new = x, f, g, H, F
-                np.copyto(z_new, z)
-                break
-            yield Iterate(x, f, z, x_new, f_new, z_new, g_new, 1.0, moved=False)
-            t = _shorter(oracle, x, z, t * p, z_new, F, t * least) * t
-        x, f, g, H, F, z, z_new = x_new, f_new, g_new, H_new, F_new, z_new, z
-        offence = _offence(objective, g, x)
-        hessians.judge(1.0 if t < 1 else offence / before if before else 0.0)
+            p, least = step or ahead()
+            t, before = 1.0, offence
+            while True:
+                x_new = moved(objective, x, t * p)
+                f_new, g_new, H_new = hessians.at(x_new, z_new)
+                F_new, noise = oracle.value(x_new, f_new), oracle.rounding(f, z)
+                resolved = -least * t > noise
+                if F_new <= F + (ARMIJO * t * least if resolved else noise):
+                    break
+                if not resolved:  # values say nothing any more: stay
+                    x_new, f_new, g_new, H_new, F_new = x, f, g, H, F
+                    np.copyto(z_new, z)
+                    break
+                yield Iterate(x, f, z, x_new, f_new, z_new, g_new, 1.0, moved=False)
+                t = _shorter(oracle, x, z, t * p, z_new, F, t * least) * t
+            x, f, g, H, F, z, z_new = x_new, f_new, g_new, H_new, F_new, z_new, z
+            offence = _offence(objective, g, x)
+            hessians.judge(1.0 if t < 1 else offence / before if before else 0.0)
+            oracle.spare = z_new
+            step = None if objective.penalty.provable else ahead()
+            yield iterate(resolved)
+    finally:
         hessians.keep(x, z)
-        step = None if objective.penalty.provable else ahead()
-        yield iterate(resolved)
 
 
 def _bend(H: np.ndarray, p: np.ndarray) -> float:
@@ -184,9 +188,9 @@ class _Hessians:
             self._wanted = left**self._cost > _LEFT
 
     def keep(self, x: np.ndarray, z: np.ndarray) -> None:
-        """Leave this pass to the next strength of a path."""
+        """Leave the last pass, and its margins, to the next strength of a path."""
         if self._kept is not None and self._oracle.w is x:
-            self._kept.last = Known(x, self._oracle.data_value, self._oracle.u, z.copy())
+            self._kept.last = Known(x, self._oracle.data_value, self._oracle.u, z)
 
     def _penalty_added(self) -> np.ndarray:
         H = self._constant["H"].copy()

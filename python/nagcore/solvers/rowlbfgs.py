@@ -30,6 +30,7 @@ __all__ = ["METHOD", "row_lbfgs"]
 _PAIRS = 4
 _FLAT = 0.3     # of the slope at the start: a step's end with less is near enough to the minimum along it
 _TRIALS = 20
+_LARGE = 1e-3   # of F: steps that promise more are far from any rounding
 
 
 class _Kept:
@@ -52,16 +53,17 @@ class _Kept:
     def _place(gradient: int) -> int:
         return _PAIRS + gradient % (_PAIRS + 1)
 
-    def add(self, x: np.ndarray, g: np.ndarray, lifted: np.ndarray) -> None:
-        """Take in the gradient after the latest step."""
+    def add(self, x: np.ndarray, g: np.ndarray, lifted: np.ndarray) -> float:
+        """Take in the gradient after the latest step; return ⟨g, g⟩."""
         at = self._place(self.steps)
         self._plain[at], self._lifted[at], self.x = g, lifted, x
         live = [i for i, kept in enumerate(self._lifted) if kept is not None]
         found = self._rows.products([self._lifted[i] for i in live], g)
         self._inner[at, live] = self._inner[live, at] = found
+        return float(self._inner[at, at])
 
-    def direction(self) -> tuple[np.ndarray, np.ndarray]:
-        """−H g, kept as the next step, and its lifted product."""
+    def direction(self) -> tuple[np.ndarray, np.ndarray, float, float]:
+        """d = −H g, kept as the next step, its lifted product, ⟨g, d⟩ and ⟨d, d⟩."""
         M, c = self._inner, np.zeros(len(self._inner))
         c[self._place(self.steps)] = -1.0
         pairs = []
@@ -94,7 +96,7 @@ class _Kept:
         size = c @ along
         M[at] = M[:, at] = along
         M[at, at] = size
-        return found[0], found[1]
+        return found[0], found[1], float(along[self._place(self.steps)]), float(size)
 
     def took(self, t: float) -> None:
         """The step along the latest direction was of this length."""
@@ -105,55 +107,54 @@ class _Kept:
 def row_lbfgs(rows: RowOracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     """Yield one iterate per step, from x."""
     kept = rows.coordinates.memory
-    if kept is None or kept.x is not x:
+    known = rows.mixed and kept is not None and kept.x is x  # the gradient here, to leading digits
+    if not known:
         kept = rows.coordinates.memory = _Kept(rows)
     kept.enter(rows)
-    low = rows.coordinates.real
-    mixed = low != rows.real
+    low, mixed, l2 = rows.coordinates.real, rows.mixed, rows.objective.l2
     x, Kx, z, r, f = rows.start(x)
-    n, followed, resolved, first = len(z), False, True, True
+    n, followed, resolved = len(z), False, True
+    square = rows.products([Kx], x[:n])[0]
     while True:
         g = rows.gradient(x, r)
-        small = g.astype(low, copy=False)
-        Kg = rows.product(g if first else small)
-        proven = first or not mixed
-        bound = _bound(rows, g if first else small, Kg)
-        Kg = Kg.astype(low, copy=False)
-        kept.add(x, small, rows.lifted(small, Kg))
-        if not proven and bound <= rows.target() and rows.left() > 3:
+        bound, proven = 0.0, not mixed
+        if not known:
+            small = g.astype(low, copy=False)
+            size = kept.add(x, small, rows.lifted(small, rows.product(small)))
+            bound = 0.5 * max(size - rows.apart(small, small), 0.0) / l2
+        if mixed and (known or (bound <= rows.target() and rows.left() > 3)):
             if followed:  # margins by products in float32: now by one in float64
                 Kx, followed = rows.product(x), False
-                z, r = rows.margins(x, Kx), np.empty_like(z)
-                f = rows.value_at(z, rows.products([Kx], x[:n])[0], r)
+                z, r, square = rows.margins(x, Kx), np.empty_like(z), rows.products([Kx], x[:n])[0]
+                f = rows.value_at(z, square, r)
                 g = rows.gradient(x, r)
-            bound, proven = _bound(rows, g, rows.product(g)), True
+            bound, proven, known, kept.x = 0.5 * rows.coordinates.square(g) / l2, True, False, x
         yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved, bound=bound, proven=proven)
-        first = False
-        d, Kd = kept.direction()
-        slope = rows.products([Kd], small)[0]
-        h = rows.total(d, Kd[:n]).astype(rows.real, copy=False)
-        square = rows.products([Kx], x[:n])[0]
-        cross, far = rows.products([Kx, Kd[:n]], d[:n])
-        t = 1.0 if kept.steps else _length(rows, z, d, Kd[:n], slope)
-        noise = rows.rounding(f, z)
+        d, Kd, slope, far = kept.direction()
+        far -= rows.apart(d, d)
+        Kd = Kd[:n]
+        h = rows.total(d, Kd).astype(rows.real, copy=False)
+        cross = rows.products([Kx], d[:n])[0]
+        t = 1.0 if kept.steps else _length(rows, z, d, Kd, h, slope, far)
+        noise = rows.rounding(f, z) if -slope < _LARGE * abs(f) else 0.0
         t, found = _search(rows, (z, f, square), (h, slope, cross, far), t, noise)
         if found is not None:
             z, r, f = found
             x = rows.combine([x, d], [1.0, t], np.empty_like(x))
-            Kx = rows.combine([Kx, Kd[:n]], [1.0, t], np.empty_like(Kx))
-            followed = mixed
+            Kx = z if rows.margins_are_products else rows.combine([Kx, Kd], [1.0, t], np.empty_like(Kx))
+            square, followed = square + t * (2 * cross + t * far), mixed
         resolved = found is not None and -slope * t > noise
         kept.took(t)
 
 
-def _bound(rows: RowOracle, g: np.ndarray, Kg: np.ndarray) -> float:
-    """‖∇_w F‖²/(2·l2)."""
-    return max(0.5 * rows.products([Kg], g[: len(Kg)])[0] / rows.objective.l2, 0.0)
-
-
-def _length(rows: RowOracle, z: np.ndarray, d: np.ndarray, Kd: np.ndarray, slope: float) -> float:
-    """The length of the first step, by the curvature along it."""
-    _, bend = rows.bend(rows.curvature(z), d.astype(rows.real, copy=False), Kd.astype(rows.real, copy=False))
+def _length(rows: RowOracle, z, d, Kd, h, slope: float, far: float) -> float:
+    """The length of the first step: by the bound of the curvature, or without one by what it is here."""
+    most = rows.objective.loss.curvature_bound
+    if math.isfinite(most):
+        bend = most * rows.slope(h, h) + rows.objective.l2 * far
+    else:
+        d, Kd = d.astype(rows.real, copy=False), Kd.astype(rows.real, copy=False)
+        _, bend = rows.bend(rows.curvature(z), d, Kd)
     return -slope / bend if bend > 0 else 1.0
 
 
@@ -194,4 +195,4 @@ def _search(
     return length, best
 
 
-METHOD = Method("row_lbfgs", row_lbfgs, own_variables=True, smooth=True, patience=20, rows=True)
+METHOD = Method("row_lbfgs", row_lbfgs, own_variables=True, smooth=True, patience=20, rows=True, mixes=True)

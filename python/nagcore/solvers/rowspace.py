@@ -77,6 +77,11 @@ class RowCoordinates:
             Ka -= np.asarray(row_mean(Ka, self.objective.s)).astype(Ka.dtype)
         return Ka
 
+    def square(self, x: np.ndarray) -> float:
+        """⟨a, K a⟩ = ‖X̃ᵀa‖², as a sum of squares. One trip over X, at half the price of a product."""
+        self.objective.reads.passes += 1
+        return self._products.square(self._balanced(x[: self.objective.shape[0]]))
+
     def to_w(self, x: np.ndarray) -> np.ndarray:
         """w and b of x, in float64. One pass."""
         n = self.objective.shape[0]
@@ -131,9 +136,12 @@ class RowOracle:
         self.n_threads = objective.n_threads
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
         self.real = np.dtype(problem.compute)
+        self.mixed = self.real != coordinates.real  # products can be had in narrower arithmetic
+        self.margins_are_products = not coordinates.scale and objective._offset is None
         self._n, self._l2, self._c = objective.shape[0], objective.l2, coordinates.scale
-        self._weight = coordinates.weight
-        if not np.isscalar(self._weight):
+        self._weight: Any = coordinates.weight
+        self._equal = isinstance(self._weight, float)  # all rows weigh alike
+        if not self._equal:
             self._weight = self._weight.astype(self.real)
         self._offset = objective._zero_margins(problem)
         self._at: tuple[np.ndarray, np.ndarray] = np.zeros(0), np.zeros(0)  # the last gradient's x and r
@@ -150,6 +158,10 @@ class RowOracle:
         n = self._n
         return dot(x[:n], Ky) + (dot(x[n], y[n]) if self._c else 0.0)
 
+    def apart(self, x: np.ndarray, y: np.ndarray) -> float:
+        """The part of ⟨x, y⟩ that is not of w: the product of the β's."""
+        return dot(x[self._n], y[self._n]) if self._c else 0.0
+
     def total(self, x: np.ndarray, Kx: np.ndarray) -> np.ndarray:
         """K a + c·β; K a itself where there is no intercept."""
         return Kx + self.real.type(self._c) * x[self._n] if self._c else Kx
@@ -165,7 +177,7 @@ class RowOracle:
     def gradient(self, x: np.ndarray, r: np.ndarray) -> np.ndarray:
         """g, with its part in β last."""
         n, g = self._n, np.empty_like(x)
-        if np.isscalar(self._weight):
+        if self._equal:
             self.combine([r, x[:n]], [self._weight, self._l2], g[:n])
         else:
             weighted = r * self._weight
@@ -178,20 +190,20 @@ class RowOracle:
 
     def combine(self, arrays: list[np.ndarray], coefficients: list[float], out: np.ndarray) -> np.ndarray:
         """out = Σ_j c_j a_j, in out's arithmetic; out may be one of the arrays."""
-        if any(a.dtype != out.dtype for a in arrays):
+        if self.mixed:
             arrays = [a.astype(out.dtype, copy=False) for a in arrays]
         _core.combine(arrays, coefficients, out, self.n_threads)
         return out
 
     def products(self, arrays: list[np.ndarray], v: np.ndarray) -> list[float]:
         """⟨a_j, v⟩ for each array, not in the metric of w."""
-        if any(a.dtype != v.dtype for a in arrays):
+        if self.mixed and any(a.dtype != v.dtype for a in arrays):
             arrays, v = [a.astype(np.float64, copy=False) for a in arrays], v.astype(np.float64, copy=False)
         return _core.inner_products(arrays, v, self.n_threads)
 
     def slope(self, r: np.ndarray, h: np.ndarray) -> float:
         """(1/S) Σ s_i ⟨r_i, h_i⟩: the mean loss's slope along margins h."""
-        if np.isscalar(self._weight):
+        if self._equal:
             return self._weight * self.products([h], r)[0]
         return dot(r * self._weight, h)
 
@@ -277,7 +289,7 @@ class RowOracle:
     def rounding(self, f: float, z: np.ndarray) -> float:
         """How far a value of f can be off: rounded margins."""
         r = self._at[1] if self._at[1].size else np.zeros_like(z)
-        if np.isscalar(self._weight):
+        if self._equal:
             residual = math.sqrt(self._weight * self.products([r], r)[0])  # no less than any class's mean
         else:
             residual = float(np.max(row_mean(np.abs(r), self.objective.s)))

@@ -28,9 +28,11 @@ __all__ = ["FewerColumns", "Screen"]
 
 _FIRST, _GROWTH = 12, 1.3  # iterations before the first look, and from one to the next
 _SHRINK = 0.5            # the share of columns that must be left, or less, for a copy to pay
-_MOST_SHARE = 0.25       # of X's bytes that the copy may take
+_MOST_SHARE = 0.25       # of X's columns that may be left, and
+_MOST_BYTES = 1 << 23    # of X that they may hold: a fit's memory beyond X does not grow with X
 _SMALL = 1 << 18         # bytes of X that are read faster than this is thought about
 _DOUBT = 4.0             # proven gaps are larger than estimated ones
+_ENTRIES = 1 << 18       # counted at a time
 _SLACK = 1e-6            # of the norms and of l1, for rounding
 
 
@@ -50,6 +52,7 @@ class Screen:
         self.part: Objective | None = None
         self.columns = np.arange(objective.shape[1])
         self._norms: np.ndarray | None = None
+        self._bytes: np.ndarray | None = None  # of each column
         self._next: float = _FIRST
 
     @staticmethod
@@ -88,7 +91,11 @@ class Screen:
 
     def _pays(self, out: np.ndarray) -> bool:
         left = len(out) - int(np.count_nonzero(out))
-        return 0 < left <= _SHRINK * len(self.columns) and left <= _MOST_SHARE * len(out)
+        if not (0 < left <= _SHRINK * len(self.columns) and left <= _MOST_SHARE * len(out)):
+            return False
+        if self._bytes is None:
+            self._bytes = _bytes_of_columns(self.objective)
+        return float(self._bytes[~out].sum()) <= _MOST_BYTES
 
     def _drop(self, out: np.ndarray) -> None:
         objective = self.objective
@@ -100,6 +107,17 @@ class Screen:
         """The problem over the columns that are left, in float64 unless `narrow`."""
         assert self.part is not None
         return FewerColumns(self.objective, self.part.problem if narrow else self.part.wide, self.columns)
+
+
+def _bytes_of_columns(objective: Objective) -> np.ndarray:
+    """What a copy of each column takes, shape (d,)."""
+    X, d = objective.X, objective.shape[1]
+    if isinstance(X, np.ndarray):
+        return np.full(d, objective.nbytes / d)
+    entries = np.zeros(d)
+    for i in range(0, len(X.indices), _ENTRIES):  # bincount makes eight bytes of each index
+        entries += np.bincount(X.indices[i : i + _ENTRIES], minlength=d)
+    return entries * (X.data.itemsize + X.indices.itemsize)
 
 
 def _norms(objective: Objective) -> np.ndarray:

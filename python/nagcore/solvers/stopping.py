@@ -14,7 +14,7 @@ import numpy as np
 
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, infeasibility, penalty_gap
-from nagcore.solvers.base import Iterate, Method, Oracle
+from nagcore.solvers.base import Iterate, Method, Oracle, Step
 
 __all__ = ["Judge"]
 
@@ -72,7 +72,7 @@ class Judge:
         return _ROUNDING * abs(self.null_value)
 
     def start(self, w0: np.ndarray | None, x0: np.ndarray | None = None) -> None:
-        """Take the null model as what is best so far, or w0, or x0 in the method's variables, if one is given."""
+        """Take the null model as what is best so far, or w0, or x0 in the method's own variables."""
         self.null_value = self.objective.null_value
         self.best_x, self.best_w = x0, w0
         if w0 is None and x0 is None:
@@ -115,6 +115,14 @@ class Judge:
         ahead = self.best_value - value_y
         self.estimate = free + ahead if self.penalised and free + ahead > 0 else free + max(ahead, 0)
         return value
+
+    def pass_by(self, step: Step, exact: bool) -> None:
+        """Take in a step that lowered F, and no more."""
+        self.unresolved, self._stale = 0, False
+        self.best_value, self.best_x, self.best_w = step.f, step.x, None
+        self.estimate = step.gap
+        if exact and self.penalised and not self.objective.fit_intercept:
+            self.lower = max(self.lower, step.f - step.gap)
 
     def _penalised_gap(self, oracle: Oracle) -> tuple[float, float]:
         """The duality gap at y: as a bound (infinite at l2 = 0) and as an estimate.
