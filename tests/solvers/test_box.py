@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 import nagcore
 from nagcore import reference
 from nagcore.penalties import Box
+from solvers.problems import fit_case
 
 N, D = 150, 8
 INF = np.inf
@@ -242,6 +243,27 @@ def test_more_columns_than_a_hessian_takes(solver, bounds, sparse):
     result = nagcore.minimize(objective, tol=1e-9, solver=solver, max_passes=20_000)
     check(result, objective, best)
     assert result.solver == ("fista" if solver == "fista" else "prox_newton")
+
+
+@pytest.mark.parametrize("kind", ["collinear", "scales", "correlated"])
+@pytest.mark.parametrize("loss", ["squared", "logistic", "huber", "squared_hinge"])
+def test_awkward_columns_without_a_penalty(loss, kind):
+    """Constant, duplicate and ill-scaled columns; and an estimate where one side is open, held to the proof
+    that bounds far away give."""
+    case = fit_case(loss, kind, fit_intercept=True, weights=True) | {"l1": 0.0, "l2": 0.0}
+    X = case["X"]
+    unit = 0.3 / np.maximum(np.abs(X - X.mean(axis=0)).mean(axis=0), 1e-3)
+    values = []
+    for upper in (unit, 1e3 * unit, INF):
+        objective = nagcore.Objective(bounds=(-unit, upper), **case)
+        result = nagcore.minimize(objective, tol=1e-7)
+        assert result.converged, result.message
+        assert result.n_passes <= 40
+        assert objective.bounds.contains(result.coef)
+        assert result.gap_kind == ("estimate" if upper is INF else "certificate")
+        values.append(result.value)
+    assert values[0] >= values[1] - 1e-10
+    assert abs(values[1] - values[2]) <= 1e-6 * (result.null_value - values[1])
 
 
 @pytest.mark.parametrize("fit_intercept", [False, True])

@@ -143,7 +143,7 @@ class FewerColumns:
         self.p, self.k, self.compute = objective.p, 1, part.compute
         self._index = np.append(columns, self.d) if objective.fit_intercept else columns
         self._rows = self.n * len(columns) // self.d
-        self.loss_from_margins = part.loss_from_margins
+        self.loss_from_margins, self.n_threads = part.loss_from_margins, part.n_threads
         self.slope_along = getattr(part, "slope_along", None)
         self.residual_size = getattr(part, "residual_size", None)
         self.n_threads = getattr(part, "n_threads", None)
