@@ -60,7 +60,7 @@ def class_weighted(
 
 
 class LogisticProblem:
-    """X and class numbers with everything but the penalty: what a path over C solves again and again, or once.
+    """X and class numbers with all but the penalty: what a path over C solves again and again, or once.
 
     liblinear penalises the intercept, as the coefficient of one more column that holds
     `intercept_scaling` throughout. X is copied for that column, as liblinear itself does.

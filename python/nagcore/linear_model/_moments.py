@@ -119,7 +119,7 @@ def moments(
     more for each target after the first, with the same bits for every number of threads.
     """
     if rows is not None and len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        part: Any = slice(int(rows[0]), int(rows[-1]) + 1)
         X, Y, s, rows = X[part], Y[part], None if s is None else s[part], None
     if rows is None and X.shape[0] * X.shape[1] >= _LARGE and not issparse(X):
         found = _by_kernels(X, Y, s, origin)

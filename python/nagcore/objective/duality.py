@@ -186,8 +186,10 @@ def certify(
         if z.ndim == 1:
             kept = imbalance(r, float(mean), size)
         else:
-            # Bounds F over all intercepts within this of the best: only rounding is ever paid for.
-            unbalanced = _FAR * (1 + float(np.abs(z).max())) * float(np.abs(mean).sum())
+            # Bounds F over all intercepts within this of the best. As above, what cannot be told from
+            # zero is taken for it.
+            excess = float(np.abs(mean).sum())
+            unbalanced = _FAR * (1 + float(np.abs(z).max())) * excess if excess > _ROUNDED * size else 0.0
         if isinstance(kept, float):
             u = problem.rmatvec(r)
         elif z is given:
