@@ -43,9 +43,10 @@ constexpr std::size_t bytes_of(UpdateNumber n) { return n == UpdateNumber::f64 ?
 void advise_large_pages([[maybe_unused]] std::uintptr_t address, [[maybe_unused]] std::size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr std::size_t kPage = 4096;
-  if (bytes < kLargeArray) return;
-  const std::uintptr_t begin = (address + kPage - 1) / kPage * kPage;
-  const std::uintptr_t end = (address + bytes) / kPage * kPage;
+  if (bytes < kAdvisedArray) return;
+  // The pages at both ends as well: arrays that follow each other then share the large page between them.
+  const std::uintptr_t begin = address / kPage * kPage;
+  const std::uintptr_t end = (address + bytes + kPage - 1) / kPage * kPage;
   (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
 }

@@ -12,7 +12,8 @@
 namespace nag {
 
 inline constexpr std::size_t kLargePage = std::size_t{2} << 20;
-inline constexpr std::size_t kLargeArray = std::size_t{4} << 20;  // smaller ones fill few pages
+inline constexpr std::size_t kLargeArray = std::size_t{4} << 20;    // moved: smaller ones fill few pages
+inline constexpr std::size_t kAdvisedArray = std::size_t{1} << 20;  // advised: neighbours fill pages together
 
 // Advice to keep memory that has not been written yet in large pages, as NumPy gives it for arrays of this size and torch does
 // not. What the system does not know or want, it leaves.
