@@ -2,12 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -15,6 +12,7 @@
 #include "bindings/tensor_plan.h"
 #include "bindings/update_scalars.h"
 #include "dispatch/dispatch.h"
+#include "engine/large_pages.h"
 #include "engine/update.h"
 
 namespace py = pybind11;
@@ -39,7 +37,8 @@ class Turn {
 
 class TensorPlan {
  public:
-  TensorPlan(py::handle capsule, py::object describe) : tensors_(capsule, std::move(describe)) {}
+  TensorPlan(py::handle capsule, py::object describe, bool large_pages)
+      : tensors_(capsule, std::move(describe)), large_pages_(large_pages) {}
 
   // Reads groups and tensors; [] when a step may follow.
   py::list gather(const py::list& groups, const py::dict& state, py::handle momentum, py::handle lookahead, bool ema, bool master,
@@ -85,7 +84,10 @@ class TensorPlan {
     UpdateReport r;
     {
       const py::gil_scoped_release released;
+      const auto start = std::chrono::steady_clock::now();
       r = run_update(active_table().update, tensors_.list(), rules, threads);
+      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+      if (large_pages_) pages_.after_step(tensors_.list(), tensors_.layouts(), taken.count());
     }
     tensors_.release();
     const UpdateList& list = tensors_.list();
@@ -97,6 +99,10 @@ class TensorPlan {
   void hand_over(std::size_t place) { tensors_.hand_over(place); }
   py::list active() const { return tensors_.active(); }
   std::size_t layouts() const { return tensors_.layouts(); }
+  py::tuple pages() const {
+    const PageMover::Bytes found = pages_.bytes();
+    return py::make_tuple(found.moved, found.waiting, found.refused);
+  }
 
  private:
   static void share(const UpdateScalars& shared, UpdateScalars& rule) {
@@ -146,20 +152,10 @@ class TensorPlan {
   TensorList tensors_;
   std::vector<UpdateScalars> rules_;
   std::vector<char> buffered_;
+  bool large_pages_;
+  PageMover pages_;
   std::atomic<bool> busy_{false};
 };
-
-// Advice to keep memory that has not been written yet in large pages, as NumPy gives it for arrays of this size and torch does
-// not: the processor's own prefetching ends at every page. What the system does not know or want, it leaves.
-void advise_large_pages([[maybe_unused]] std::uintptr_t address, [[maybe_unused]] std::size_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr std::size_t kLeast = std::size_t{4} << 20, kPage = 4096;
-  if (bytes < kLeast) return;
-  const std::uintptr_t begin = (address + kPage - 1) / kPage * kPage;
-  const std::uintptr_t end = (address + bytes) / kPage * kPage;
-  (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-}
 
 }  // namespace
 
@@ -167,7 +163,7 @@ void bind_tensors(py::module_& m) {
   m.def("advise_large_pages", &advise_large_pages, py::arg("address"), py::arg("bytes"),
         "Asks the system to keep this memory in large pages, where it is large and the system has them.");
   py::class_<TensorPlan>(m, "TensorPlan", "The tensors and rules of an optimizer's step; behind nagcore.torch.SGD.")
-      .def(py::init<py::handle, py::object>(), py::arg("exchange"), py::arg("describe"))
+      .def(py::init<py::handle, py::object, bool>(), py::arg("exchange"), py::arg("describe"), py::arg("large_pages"))
       .def("gather", &TensorPlan::gather, py::arg("groups"), py::arg("state"), py::arg("momentum"), py::arg("lookahead"),
            py::arg("ema"), py::arg("master"), py::arg("remember"),
            "Reads every tensor. Returns (place, reason) for those that need a look; [] when step may follow. remember keeps "
@@ -180,6 +176,7 @@ void bind_tensors(py::module_& m) {
       .def("release", &TensorPlan::release, "Lets go of the tensors that gather holds for the step.")
       .def("hand_over", &TensorPlan::hand_over, py::arg("place"), "Leaves the parameter at this place to somebody else.")
       .def_property_readonly("active", &TensorPlan::active, "The parameters that the next step moves.")
+      .def_property_readonly("pages", &TensorPlan::pages, "Bytes moved into large pages, waiting, and refused by the system.")
       .def_property_readonly("layouts", &TensorPlan::layouts, "How often the list was laid out anew.");
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -113,6 +113,14 @@ def _parameters(torch: Any, shapes: Shapes, copies: int = 1) -> list[list[Any]]:
     return lists
 
 
+def _settle(optimizer: Any, step: Callable[[], Any]) -> None:
+    """Steps until all that moves into large pages has moved: a training's first hundred or so."""
+    for _ in range(1000):
+        step()
+        if not optimizer.page_report.waiting:
+            break
+
+
 def _apart(name: str, ours: list[Any], theirs: list[Any], bound: float) -> float:
     apart = max(float((a.detach() - b.detach()).abs().max()) for a, b in zip(ours, theirs))
     return check_agreement(name, apart, bound)
@@ -144,12 +152,16 @@ def _step_row(
     from ..torch import SGD
 
     ours, theirs = _parameters(torch, shapes, 2)
+    for p in theirs:  # the peer keeps memory as torch allocates it: ours moves large gradients
+        if p.grad.nbytes >= 4 << 20:
+            p.grad = p.grad.clone()
     a = SGD(ours, n_threads=n_threads, **_RULE)
     b = torch.optim.SGD(theirs, fused=True, **_RULE)
     for _ in range(3):
         a.step()
         b.step()
     error = _apart(f"step of {name}", ours, theirs, 1e-5)
+    _settle(a, a.step)
     work = {"nagcore": a.step, "torch": b.step}
     more: dict[str, Any] = {}
     if reach_roof is not None:
@@ -204,6 +216,7 @@ def _sequence_row(torch: Any, shapes: Shapes, effort: Effort, n_threads: int) ->
     one()
     other()
     error = _apart("unscale, clip, step, average", ours, theirs, 1e-5)
+    _settle(a, one)
     times = race({"nagcore": one, "torch": other}, effort)
     # Ours reads g, then reads g, θ, b, e and writes θ, b, e.
     return _row(
@@ -222,6 +235,8 @@ def _bfloat16_row(torch: Any, shapes: Shapes, effort: Effort, n_threads: int) ->
         a.step()
         b.step()
     error = _apart("bfloat16 momentum", narrow, wide, 1e-4)
+    for optimizer in (a, b):
+        _settle(optimizer, optimizer.step)
     times = race({"nagcore": a.step, "float32": b.step}, effort)
     return _row(
         "step, GPT-2", shapes, times["nagcore"], 4, dtype="bfloat16 state",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -47,6 +47,21 @@ def readable(tensor: torch.Tensor) -> bool:
     return plain and tensor.dtype in _READ
 
 
+class PageReport(NamedTuple):
+    """Bytes of an optimizer's large tensors, by what became of them.
+
+    >>> PageReport(moved=1 << 24, waiting=0, refused=0).moved
+    16777216
+    """
+
+    moved: int
+    """In large pages of memory by now."""
+    waiting: int
+    """To be moved by steps that follow."""
+    refused: int
+    """Left where they lie, as the system refused."""
+
+
 class Memory:
     """The tensors of one optimizer as the core sees them, and the state that goes with them."""
 
@@ -56,10 +71,9 @@ class Memory:
         self.handed_over: dict[int, torch.Tensor] = {}
         self._said: set[str] = set()
 
-    @staticmethod
-    def _new_plan() -> _core.TensorPlan:
+    def _new_plan(self) -> _core.TensorPlan:
         exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)  # torch ≥ 2.10
-        return _core.TensorPlan(exchange, describe)
+        return _core.TensorPlan(exchange, describe, self.optimizer.large_pages)
 
     def parameters(self) -> list[torch.Tensor]:
         """Every parameter, in the order in which the plan counts places."""
@@ -168,19 +182,20 @@ class Memory:
         buffered = scheduled or group["momentum"] != 0
         goes_on = buffered and state.get("momentum_buffer") is not None
         if buffered and not goes_on:
-            buffer = _room_like(p, self._dtype_of(p, "momentum_buffer"))
+            buffer = _room_like(p, self._dtype_of(p, "momentum_buffer"), o.large_pages)
             # Beside a moving average that goes on, no first step can be marked: from zero the
             # buffer becomes g just as well where there is no dampening.
             state["momentum_buffer"] = buffer.zero_() if began else buffer
         if averaged and not began:
             # On a first step it is written without being read; beside momentum that goes on it
             # starts where the parameter stands.
-            average = _room_like(p, self._dtype_of(p, "ema"))
+            average = _room_like(p, self._dtype_of(p, "ema"), o.large_pages)
             state["ema"] = average.copy_(p.detach()) if goes_on else average
         if not began and not goes_on and (buffered or averaged):
             first.append(place)
         if o.master_weights and p.dtype in _HALF and state.get("master") is None:
-            state["master"] = _room_like(p, torch.float32).copy_(p.detach())
+            master = _room_like(p, torch.float32, o.large_pages)
+            state["master"] = master.copy_(p.detach())
 
     def forget(self, first: list[int]) -> None:
         """Remove the state that was made for a step which was not taken."""
@@ -312,10 +327,11 @@ class Memory:
                     )
 
 
-def _room_like(p: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _room_like(p: torch.Tensor, dtype: torch.dtype, large_pages: bool) -> torch.Tensor:
     """Memory for a state of this parameter, unwritten, and in large pages where the system gives them."""
     room = torch.empty_like(p, dtype=dtype).detach()
-    _core.advise_large_pages(room.data_ptr(), room.numel() * room.element_size())
+    if large_pages:
+        _core.advise_large_pages(room.data_ptr(), room.numel() * room.element_size())
     return room
 
 

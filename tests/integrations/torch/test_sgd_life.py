@@ -119,7 +119,9 @@ CHANGES = [
 def test_the_cache_notices(change, exchange, monkeypatch):
     if not exchange:  # as with torch before 2.10
         monkeypatch.setattr(
-            memory.Memory, "_new_plan", staticmethod(lambda: nagcore._core.TensorPlan(None, memory.describe))
+            memory.Memory,
+            "_new_plan",
+            staticmethod(lambda: nagcore._core.TensorPlan(None, memory.describe, True)),
         )
     ours, theirs = twins((6, 4), (3, 3))
     a, b = SGD(ours, **RULE), torch.optim.SGD(theirs, **RULE)
