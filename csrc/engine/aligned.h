@@ -24,13 +24,14 @@ class HugeBlocks {
 
   static void* take(std::size_t bytes) {
     HugeBlocks& mine = of_this_thread();
-    for (std::size_t i = 0; i < mine.free_.size(); ++i)
+    for (std::size_t i = mine.free_.size(); i-- > 0;)  // what was given back last may still be in cache
       if (mine.free_[i].second == bytes) {
         void* p = mine.free_[i].first;
         mine.free_.erase(mine.free_.begin() + static_cast<std::ptrdiff_t>(i));
         mine.kept_ -= bytes;
         return p;
       }
+    mine.make_room(bytes);  // blocks of other sizes must not add to what a fit takes
     void* p = ::operator new(bytes, std::align_val_t(kHuge));
 #if defined(__linux__)
     madvise(p, bytes, MADV_HUGEPAGE);  // advice: its failure costs speed alone
@@ -39,7 +40,8 @@ class HugeBlocks {
   }
   static void give(void* p, std::size_t bytes) noexcept {
     HugeBlocks& mine = of_this_thread();
-    if (mine.kept_ + bytes <= kKept && mine.free_.size() < mine.free_.capacity()) {
+    mine.make_room(bytes);
+    if (bytes <= kKept && mine.free_.size() < mine.free_.capacity()) {
       mine.free_.emplace_back(p, bytes);
       mine.kept_ += bytes;
     } else {
@@ -55,6 +57,15 @@ class HugeBlocks {
   static HugeBlocks& of_this_thread() {
     thread_local HugeBlocks blocks;
     return blocks;
+  }
+  // Lets go of the blocks that have lain here longest, until so many bytes more are within kKept.
+  void make_room(std::size_t bytes) noexcept {
+    std::size_t gone = 0;
+    for (; gone < free_.size() && (kept_ + bytes > kKept || free_.size() - gone == free_.capacity()); ++gone) {
+      ::operator delete(free_[gone].first, std::align_val_t(kHuge));
+      kept_ -= free_[gone].second;
+    }
+    free_.erase(free_.begin(), free_.begin() + static_cast<std::ptrdiff_t>(gone));
   }
   std::vector<std::pair<void*, std::size_t>> free_;
   std::size_t kept_ = 0;

@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <mutex>
+#include <thread>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
 #if defined(__linux__)
 #include <pthread.h>
+#include <sched.h>
 #endif
 #if defined(__SSE__) || defined(_M_X64)
 #include <xmmintrin.h>
@@ -52,6 +55,72 @@ class FlushToZero {
   ~FlushToZero() {}  // other processors take such numbers at full speed
 #endif
 };
+
+// Where the threads of a region wait for each other. The runtime's own barrier spins for milliseconds before it lets go of
+// its core, and where the system has put two of the threads on one core it is the other thread that this keeps waiting.
+class Meeting {
+ public:
+  void meet(int count) {
+    if (count == 1) return;
+    const int turn = turn_.load(std::memory_order_acquire);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
+      arrived_.store(0, std::memory_order_relaxed);
+      turn_.store(turn + 1, std::memory_order_release);
+      return;
+    }
+    for (int spins = 0; turn_.load(std::memory_order_acquire) == turn; ++spins)
+      if (spins < kSpins) relax();
+      else std::this_thread::yield();
+  }
+
+ private:
+  static constexpr int kSpins = 1024;  // some 50 µs
+  static void relax() {
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    __builtin_ia32_pause();
+#endif
+  }
+  std::atomic<int> arrived_{0}, turn_{0};
+};
+
+// The cores on which threads of a region are. The system at times wakes one where another is at work, though a core next to
+// it is idle, and leaves it there for some 4 ms: more than a small pass takes. Such a thread moves itself, once.
+class Cores {
+#if defined(__linux__) && defined(_GNU_SOURCE)
+ public:
+  void settle() {
+    const int here = sched_getcpu();
+    if (here < 0 || here >= kMost || !taken(here)) return;
+    cpu_set_t allowed, free;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    free = allowed;
+    for (int i = 0; i < kMost; ++i)
+      if (CPU_ISSET(i, &free) && ((taken_[i / 64].load(std::memory_order_relaxed) >> (i % 64)) & 1) != 0) CPU_CLR(i, &free);
+    // Moving is at once; the set of cores that the caller's system allows stands again right after.
+    if (CPU_COUNT(&free) == 0 || sched_setaffinity(0, sizeof free, &free) != 0) return;
+    sched_setaffinity(0, sizeof allowed, &allowed);
+    const int there = sched_getcpu();
+    if (there >= 0 && there < kMost) taken(there);
+  }
+
+ private:
+  static constexpr int kMost = CPU_SETSIZE;
+  bool taken(int core) {  // and from now on it is
+    const std::uint64_t bit = std::uint64_t(1) << (core % 64);
+    return (taken_[core / 64].fetch_or(bit, std::memory_order_relaxed) & bit) != 0;
+  }
+  std::atomic<std::uint64_t> taken_[kMost / 64] = {};
+#else
+ public:
+  void settle() {}
+#endif
+};
+
+struct Region {
+  Meeting* meeting = nullptr;
+  int count = 1;
+};
+thread_local Region this_region;
 
 int cgroup_quota() {
   static const int quota = [] {
@@ -100,21 +169,38 @@ void parallel_run(int n_threads, const std::function<void(int, int)>& body) {
   if (n_threads > 1) {
     std::exception_ptr first;
     std::mutex guard;
+    Meeting meeting;
+    Cores cores;
+    cores.settle();  // the calling thread first: it stays where it is
 #pragma omp parallel num_threads(n_threads)
     {
+      const Region outer = this_region;
+      const int count = omp_get_num_threads();
+      this_region = {&meeting, count};
+      if (omp_get_thread_num() != 0) cores.settle();
       try {
-        body(omp_get_thread_num(), omp_get_num_threads());
+        body(omp_get_thread_num(), count);
       } catch (...) {
         const std::lock_guard<std::mutex> lock(guard);
         if (!first) first = std::current_exception();
       }
+      meeting.meet(count);  // ahead of the runtime's barrier, where nobody then waits
+      this_region = outer;
     }
     if (first) std::rethrow_exception(first);
     return;
   }
 #endif
   (void)n_threads;
-  body(0, 1);
+  const Region outer = this_region;
+  this_region = {};
+  try {
+    body(0, 1);
+  } catch (...) {
+    this_region = outer;
+    throw;
+  }
+  this_region = outer;
 }
 
 void parallel_pass(int n_threads, const std::function<void(int, int)>& body) {
@@ -125,9 +211,7 @@ void parallel_pass(int n_threads, const std::function<void(int, int)>& body) {
 }
 
 void parallel_barrier() {
-#if defined(_OPENMP)
-#pragma omp barrier
-#endif
+  if (this_region.meeting != nullptr) this_region.meeting->meet(this_region.count);
 }
 
 }  // namespace nag

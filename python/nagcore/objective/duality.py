@@ -91,6 +91,10 @@ def _scaling_gap(problem, z, r, alpha, s, curvature, spare=None) -> float:
     """
     if (isinstance(alpha, float) and alpha == 1) or np.all(alpha == 1):
         return 0.0
+    if problem.core.loss == "squared":  # exactly ((1 − α_i) r_i)²/2
+        left = np.broadcast_to(1 - np.asarray(alpha), r.shape)
+        weight = np.broadcast_to(1 / len(r), r.shape) if s is None else s
+        return 0.5 * float(np.einsum("i,i,i,i,i->", weight, left, left, r, r, dtype=np.float64))
     # One margin of each row moves; with one margin a row that is all of them, and nothing is copied.
     pick: Any = ... if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
     rp = r[pick]

@@ -61,6 +61,8 @@ class Run:
         self.storage, self.stored = storage, ""
         self.metric: Metric | None = None
         self.screen = Screen(objective) if method.screens and Screen.applies(objective) else None
+        classes = objective.loss.name in ("logistic", "softmax")
+        self._unbounded = classes and not objective.penalty.provable  # w, where classes are separable
         self._margins: np.ndarray | None = None
         self._last: Iterate | None = None
         self._memory = Pairs()
@@ -207,7 +209,8 @@ class Run:
                     lowest = min(lowest, estimate)
             if it.moved:
                 self.n_iter += 1
-                self._margins = it.z
+                if self._unbounded:
+                    self._margins = it.z
                 value = judge.look(it, oracle, exact=not narrow)
                 if self._report(value, it, oracle):
                     self.message = "stopped by a callback"
@@ -365,8 +368,7 @@ class Run:
 
     def _separated(self) -> bool:
         """Whether nothing bounds w and each residual is below a half: the right side of every row."""
-        classes = self.objective.loss.name in ("logistic", "softmax")
-        if not classes or self.objective.penalty.provable or self._margins is None:
+        if not self._unbounded or self._margins is None:
             return False
         r = np.empty_like(self._margins)
         self.oracle.problem.loss_from_margins(self._margins, r)
