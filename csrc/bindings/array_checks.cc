@@ -189,7 +189,7 @@ py::array_t<T> converted(const py::array& a) {
 }  // namespace
 
 template <class T>
-py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int64_t rows, std::int64_t cols) {
+py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int64_t rows, std::int64_t cols, bool own) {
   py::array a;
   try {
     // An array as it is; a list, a matrix or a masked array as NumPy reads it.
@@ -206,10 +206,13 @@ py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int
     bad_value(std::string(name) + " has shape " + shape_text(a) + "; " + want + " is needed" +
               (a.ndim() == 2 && ndim == 1 && a.shape(1) == 1 ? ". Use " + std::string(name) + ".ravel()." : ", one entry for each row of X."));
   py::array_t<T, py::array::c_style | py::array::forcecast> typed;
-  if (a.flags() & py::array::c_style && py::isinstance<py::array_t<double>>(a)) typed = converted<T, double>(a);
+  const bool aligned = reinterpret_cast<std::uintptr_t>(a.data()) % sizeof(T) == 0;
+  if (!own && aligned && a.flags() & py::array::c_style && py::isinstance<py::array_t<T>>(a))
+    typed = py::reinterpret_borrow<py::array_t<T, py::array::c_style | py::array::forcecast>>(a);
+  else if (a.flags() & py::array::c_style && py::isinstance<py::array_t<double>>(a)) typed = converted<T, double>(a);
   else if (a.flags() & py::array::c_style && py::isinstance<py::array_t<float>>(a)) typed = converted<T, float>(a);
   else typed = py::array_t<T, py::array::c_style | py::array::forcecast>(a);
-  if (typed.data() == a.data()) typed = py::array_t<T, py::array::c_style | py::array::forcecast>(py::object(a.attr("copy")("C")));
+  if (own && typed.data() == a.data()) typed = py::array_t<T, py::array::c_style | py::array::forcecast>(py::object(a.attr("copy")("C")));
   const T* p = typed.data();
   const py::ssize_t count = all_finite(p, typed.size()) ? 0 : typed.size();
   for (py::ssize_t i = 0; i < count; ++i)
@@ -218,8 +221,8 @@ py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int
                 std::to_string(ndim == 2 ? i / cols : i) + "; finite numbers are needed. Drop or impute those rows.");
   return py::array_t<T>(typed);
 }
-template py::array_t<float> numbers<float>(const py::object&, const char*, int, std::int64_t, std::int64_t);
-template py::array_t<double> numbers<double>(const py::object&, const char*, int, std::int64_t, std::int64_t);
+template py::array_t<float> numbers<float>(const py::object&, const char*, int, std::int64_t, std::int64_t, bool);
+template py::array_t<double> numbers<double>(const py::object&, const char*, int, std::int64_t, std::int64_t, bool);
 
 template <class T>
 T* output(const py::object& x, const char* name, std::int64_t rows, std::int64_t cols, bool flat) {

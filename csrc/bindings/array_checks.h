@@ -37,12 +37,12 @@ template <class T> bool all_finite(const T* x, std::int64_t m) {
   return true;
 }
 
-// A vector (ndim 1) or matrix (ndim 2) of finite numbers as a C-contiguous array of T of our own: what is checked here
-// cannot change afterwards.
+// A vector (ndim 1) or matrix (ndim 2) of finite numbers as a C-contiguous array of T. `own`: a copy, so that what is checked
+// here cannot change afterwards; else x itself where it is such an array, for the length of one call.
 template <class T>
-pybind11::array_t<T> numbers(const pybind11::object& x, const char* name, int ndim, std::int64_t rows, std::int64_t cols);
-extern template pybind11::array_t<float> numbers<float>(const pybind11::object&, const char*, int, std::int64_t, std::int64_t);
-extern template pybind11::array_t<double> numbers<double>(const pybind11::object&, const char*, int, std::int64_t, std::int64_t);
+pybind11::array_t<T> numbers(const pybind11::object& x, const char* name, int ndim, std::int64_t rows, std::int64_t cols, bool own = true);
+extern template pybind11::array_t<float> numbers<float>(const pybind11::object&, const char*, int, std::int64_t, std::int64_t, bool);
+extern template pybind11::array_t<double> numbers<double>(const pybind11::object&, const char*, int, std::int64_t, std::int64_t, bool);
 
 // An output array: writable, C-contiguous, aligned, of dtype T and the given shape.
 template <class T>

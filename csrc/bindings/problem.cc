@@ -223,8 +223,8 @@ void* Problem::optional_output(const py::object& x, const char* name) const {
 
 py::array Problem::row_vectors(const py::object& x, const char* name, bool finite) const {
   if (finite) {
-    if (view_.compute == Compute::f64) return numbers<double>(x, name, flat() ? 1 : 2, view_.n, view_.k);
-    return numbers<float>(x, name, flat() ? 1 : 2, view_.n, view_.k);
+    if (view_.compute == Compute::f64) return numbers<double>(x, name, flat() ? 1 : 2, view_.n, view_.k, false);
+    return numbers<float>(x, name, flat() ? 1 : 2, view_.n, view_.k, false);
   }
   const py::array a = py::array(x);
   const bool ok = flat() ? a.ndim() == 1 && a.shape(0) == view_.n : a.ndim() == 2 && a.shape(0) == view_.n && a.shape(1) == view_.k;
@@ -234,8 +234,8 @@ py::array Problem::row_vectors(const py::object& x, const char* name, bool finit
 }
 
 py::array Problem::row_vector(const py::object& x, const char* name) const {
-  if (view_.compute == Compute::f64) return numbers<double>(x, name, 1, view_.n, 1);
-  return numbers<float>(x, name, 1, view_.n, 1);
+  if (view_.compute == Compute::f64) return numbers<double>(x, name, 1, view_.n, 1, false);
+  return numbers<float>(x, name, 1, view_.n, 1, false);
 }
 
 void Problem::needs_one_column(const char* what) const {
