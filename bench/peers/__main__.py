@@ -112,9 +112,12 @@ def plot(results: list[dict[str, Any]], path: str) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     names = sorted({name for r in results for name in r["rows"]}, key=lambda s: (s != "nagcore", s))
-    colours = dict(zip(names, ["#D55E00", *plt.get_cmap("tab20").colors]))
+    others = [c for i, c in enumerate(plt.get_cmap("tab10").colors) if i != 1]  # orange is nagcore's
+    styles = [(colour, marker) for marker in "s^v" for colour in others]
+    style = dict(zip(names, [("#D55E00", "o"), *styles]))
     columns = min(3, len(results))
     lines = -(-len(results) // columns)
     figure, axes = plt.subplots(
@@ -126,10 +129,10 @@ def plot(results: list[dict[str, Any]], path: str) -> None:
             if points:
                 ax.plot(
                     *zip(*points),
-                    marker="o",
-                    markersize=3,
+                    marker=style[name][1],
+                    markersize=3.5,
                     linewidth=2.2 if name == "nagcore" else 1,
-                    color=colours[name],
+                    color=style[name][0],
                     label=name,
                     zorder=3 if name == "nagcore" else 2,
                 )
@@ -137,10 +140,15 @@ def plot(results: list[dict[str, Any]], path: str) -> None:
             xscale="log",
             yscale="log",
             title=f"{r['problem']} ({r['dtype']})",
-            xlabel="seconds of the whole fit",
+            xlabel="time of the whole fit",
             ylabel="relative suboptimality",
         )
         ax.grid(alpha=0.3)
+        low, high = ax.get_xlim()
+        subs = (1, 2, 5) if high < 20 * low else (1, 3) if high < 200 * low else (1,)
+        ax.xaxis.set_major_locator(LogLocator(subs=subs))
+        ax.xaxis.set_major_formatter(EngFormatter(unit="s"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     for ax in list(axes.flat)[len(results) :]:
         ax.set_axis_off()
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels())}
