@@ -234,3 +234,25 @@ def test_fork_inside_a_thread_while_another_computes():
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux's sched_getaffinity")
+def test_threads_may_run_where_they_could_before():
+    """A thread that steps off another's core is held to no core afterwards."""
+    script = """
+        import os
+        import numpy as np
+        from nagcore import _core
+
+        allowed = os.sched_getaffinity(0)
+        X, y = np.random.default_rng(0).standard_normal((20_000, 20)), np.ones(20_000)
+        problem = _core.Problem(X, y, loss="squared", n_threads=2)
+        for _ in range(300):
+            problem.value_and_grad(np.zeros(20))
+        print([os.sched_getaffinity(int(t)) == allowed for t in os.listdir("/proc/self/task")])
+    """
+    unbound = {k: v for k, v in os.environ.items() if k not in ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=unbound, capture_output=True,
+                          text=True, timeout=120, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "False" not in done.stdout and "True" in done.stdout
