@@ -132,7 +132,7 @@ NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, p
   while (i + R <= b.next_rows || q + R <= b.prev_rows) {
     const S* x = static_cast<const S*>(b.next) + i * b.ldx;
     const S* p = static_cast<const S*>(b.prev) + q * b.ldp;
-    S* copy = static_cast<S*>(b.copy) + i * b.ldp;
+    S* copy = b.copy ? static_cast<S*>(b.copy) + i * b.ldp : nullptr;
     const bool n = i + R <= b.next_rows, c = q + R <= b.prev_rows;
     // By default, rows follow rows.
     const S* after = b.after ? static_cast<const S*>(b.after) + i * b.ldx : x + R * b.ldx;
