@@ -41,12 +41,12 @@ TOLERANCES = {
 
 
 def limit(quantity: str, arithmetic: str, magnitude):
-    """The largest difference the table allows; twice the smallest normal number is always allowed.
+    """The largest difference the table allows; four times the smallest normal number is always allowed.
 
     Passes round what is smaller than that number to zero, and a half of a loss is one of their steps.
     """
     tiny = np.finfo(np.float64 if arithmetic == "float64" else np.float32).tiny
-    return TOLERANCES[quantity] * EPS[arithmetic] * np.asarray(magnitude, np.float64) + 2 * tiny
+    return TOLERANCES[quantity] * EPS[arithmetic] * np.asarray(magnitude, np.float64) + 4 * tiny
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import re
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -62,11 +63,14 @@ def in_large_pages(address: int) -> int:
 
 def settled(optimizer) -> int:
     """Steps until nothing waits; how many."""
-    for step in range(1, 300):
+    # Each step moves what a quarter of its own time allows, of a machine that may have much else to do.
+    end, step = time.monotonic() + 120, 0
+    while time.monotonic() < end:
+        step += 1
         optimizer.step()
         if optimizer.page_report.waiting == 0:
             return step
-    pytest.fail(f"{optimizer.page_report} after 300 steps")
+    return pytest.fail(f"{optimizer.page_report} after {step} steps")
 
 
 def large(n: int = N):
@@ -84,7 +88,7 @@ def test_tensors_move_and_neither_address_nor_bit_changes(state_dtype):
     staying = SGD([q], state_dtype=state_dtype, large_pages=False, **options)
     addresses = p.data_ptr(), p.grad.data_ptr()
     gradient = p.grad.clone()
-    for _ in range(300):
+    for _ in range(5000):
         moving.step()
         staying.step()
         if moving.page_report.waiting == 0:
