@@ -22,7 +22,8 @@ _READ = {
     torch.bfloat16: (4, 16), torch.complex64: (5, 64), torch.complex128: (5, 128),
 }  # fmt: skip
 _HALF = (torch.bfloat16, torch.float16)
-_STATE = ("momentum_buffer", "ema", "master")
+_WRITTEN_FIRST = ("momentum_buffer", "ema")  # unwritten until a parameter's first step
+_STATE = (*_WRITTEN_FIRST, "master")
 
 
 def describe(tensor: torch.Tensor) -> tuple[Any, ...] | None:
@@ -204,7 +205,7 @@ class Memory:
         flat = self.parameters()
         for place in first:
             state = self.optimizer.state[flat[place]]
-            for key in ("momentum_buffer", "ema"):
+            for key in _WRITTEN_FIRST:
                 state.pop(key, None)
             if not state:
                 del self.optimizer.state[flat[place]]
@@ -251,15 +252,27 @@ class Memory:
 
     # ----- going back ---------------------------------------------------------------------------
 
-    def keep_for(self, guard: Any) -> None:
-        """Hand the guard a copy of parameters and state, every ``window`` steps."""
+    def keep_for(self, guard: Any, first: list[int]) -> None:
+        """Hand the guard a copy of parameters and state, every ``window`` steps.
+
+        Buffers of the places in ``first`` are made for this very step and not written yet: they
+        are left out, and a step after going back makes them again.
+        """
         o = self.optimizer
         if guard.last_good is not None and o._taken % guard.window:
             return
+        unwritten = set(first)
         guard.remember(
             [
-                (p.detach().clone(), {k: _copied(v) for k, v in o.state.get(p, {}).items()})
-                for p in self.parameters()
+                (
+                    p.detach().clone(),
+                    {
+                        k: _copied(v)
+                        for k, v in o.state.get(p, {}).items()
+                        if place not in unwritten or k not in _WRITTEN_FIRST
+                    },
+                )
+                for place, p in enumerate(self.parameters())
             ]
         )
 
@@ -268,8 +281,10 @@ class Memory:
         with torch.no_grad():
             for p, (value, state) in zip(self.parameters(), good):
                 p.copy_(value)
-                if state or p in self.optimizer.state:
+                if state:
                     self.optimizer.state[p] = {k: _copied(v) for k, v in state.items()}
+                else:
+                    self.optimizer.state.pop(p, None)
 
     # ----- loading ------------------------------------------------------------------------------
 

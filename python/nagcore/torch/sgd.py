@@ -272,7 +272,7 @@ class SGD(torch.optim.SGD):
             if verdict.max_norm is not None:
                 max_norm = min(verdict.max_norm, max_norm or math.inf)
             if self.guard.action == "rollback":
-                memory.keep_for(self.guard)
+                memory.keep_for(self.guard, first)
         adaptive = self.acceleration is not None and self.acceleration.adaptive
         # The step's number is the seed: a run resumed from its state draws the same bits.
         seed = self._taken + 1 if self.state_dtype is torch.bfloat16 else 0

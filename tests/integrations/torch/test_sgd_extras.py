@@ -224,13 +224,52 @@ def test_a_guard_judges_before_anything_is_written(guard_of, action):
         assert 0 < float((now - before).abs().max()) < 1
         assert optimizer.last_report.clip_factor < 1e-3
     elif action == "rollback":
-        kept, state = optimizer._memory.optimizer.guard.last_good[0]
+        kept, state = optimizer.guard.last_good[0]
         assert torch.equal(now, kept)
-        assert torch.equal(optimizer.state[params[0]]["momentum_buffer"], state["momentum_buffer"])
+        # Kept before the first step, when no buffer was written yet: none comes back.
+        assert state == {} and optimizer.state[params[0]] == {}
     else:
         assert torch.equal(now, before)
         assert torch.equal(optimizer.state[params[0]]["momentum_buffer"], buffer)
     assert [e.kind for e in seen] == ["spike"]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["all", "late"])
+def test_going_back_brings_no_unwritten_buffer(guard_of, late):
+    """A state kept on a parameter's first step holds none of the buffers made for that step."""
+    params = parameters((40,), (7,))
+    guard = guard_of("rollback", window=30, on_event=lambda e: None)
+    optimizer = SGD(params, lr=0.01, momentum=0.9, ema_decay=0.9, guard=guard)
+    twin_params = [p.detach().clone().requires_grad_() for p in params]
+
+    def step(ps, o, seed):
+        give(ps, seed)
+        if late and o._taken < 30:
+            ps[1].grad = None
+        o.step()
+
+    # Kept before step 1, and before step 31, on which the late parameter's state is made.
+    for seed in range(31 if late else 30):
+        step(params, optimizer, seed)
+    good = [(p.clone(), {k: v.clone() for k, v in s.items()}) for p, s in guard.last_good]
+    assert set(good[1][1]) == set()
+    assert set(good[0][1]) == ({"momentum_buffer", "ema"} if late else set())
+    give(params, 99)
+    params[0].grad.fill_(1e6)
+    optimizer.step()
+    # From there, another optimizer started on the kept values takes the same step.
+    twin = SGD(twin_params, lr=0.01, momentum=0.9, ema_decay=0.9)
+    for q, (value, state) in zip(twin_params, good):
+        q.data.copy_(value)
+        if state:
+            twin.state[q] = state
+    for ps, o in ((params, optimizer), (twin_params, twin)):
+        give(ps, 7)
+        o.step()
+    for p, q in zip(params, twin_params):
+        assert torch.equal(p, q)
+        for key in ("momentum_buffer", "ema"):
+            assert torch.equal(optimizer.state[p][key], twin.state[q][key])
 
 
 def test_a_guard_skips_what_is_not_finite_on_the_first_step(guard_of):
