@@ -18,6 +18,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from .contestants import contestants
 from .harness import GOALS, Outcome, bounds, race, read_seconds, reference, suboptimality
 from .problems import PROBLEMS, Problem, is_path, make
@@ -26,14 +28,19 @@ from .problems import PROBLEMS, Problem, is_path, make
 def run(
     problem: Problem, budget: float, n_threads: int, only: set[str] | None = None
 ) -> dict[str, Any]:
-    """Race all contestants on one problem, or those named in `only`."""
+    """Race all contestants on one problem, or those named in `only`.
+
+    Each starts with `n_threads` OpenMP and BLAS threads: snapml leaves the process with one OpenMP thread,
+    which halves the speed of whoever comes after it and takes its number of threads from there.
+    """
     exact = reference(problem)
     best = None if exact is None else exact[0]
     read = read_seconds(problem, n_threads)
     outcomes: list[Outcome] = []
     for name, fit, ladder in contestants(problem):
         if only is None or name in only:
-            outcomes.append(race(problem, name, fit, ladder, best, budget))
+            with threadpool_limits(n_threads):
+                outcomes.append(race(problem, name, fit, ladder, best, budget))
             gc.collect()
     least, scale = bounds(problem, outcomes, best)
     rows = {
