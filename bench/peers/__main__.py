@@ -98,9 +98,12 @@ def ratios(result: dict[str, Any]) -> list[float | None]:
     return out
 
 
-def best_peers(path: str) -> dict[tuple[str, str, float], set[str]]:
-    """From an earlier --json: nagcore, and the peers that were first at some goal, for each problem."""
-    chosen: dict[tuple[str, str, float], set[str]] = {}
+def best_peers(path: str) -> dict[Any, set[str]]:
+    """From an earlier --json: nagcore, and the peers that were first at some goal, for each problem.
+
+    The keys are (name, dtype, l2 n), and the name alone for a dtype or strength that did not race there.
+    """
+    chosen: dict[Any, set[str]] = {}
     for result in json.loads(Path(path).read_text()):
         peers = {name: row["seconds"] for name, row in result["rows"].items() if name != "nagcore"}
         names = {"nagcore"}
@@ -110,6 +113,7 @@ def best_peers(path: str) -> dict[tuple[str, str, float], set[str]]:
                 names.add(first)
         if len(names) > 1:  # where no peer arrived, all of them try again
             chosen[result["problem"], result["dtype"], result["lambda_n"]] = names
+            chosen.setdefault(result["problem"], set()).update(names)
     return chosen
 
 
@@ -198,7 +202,7 @@ def main() -> None:
                 except FileNotFoundError as error:
                     print(f"\n{name}: skipped, {error}")
                     continue
-                only = chosen.get((name, dtype, lambda_n))
+                only = chosen.get((name, dtype, lambda_n), chosen.get(name))
                 results.append(run(problem, args.budget, args.threads, only) | {"lambda_n": lambda_n})
                 show(results[-1])
                 del problem
