@@ -99,7 +99,9 @@ CASES = [
     *((what, "csr", 700_000, 200) for what in ("plbfgs", "newton", "ridge", "lasso")),
     *((what, "csr", 700_000, 1000) for what in ("plbfgs", "ridge", "lasso", "few")),
     ("ridge", "csr", 700_000, 500),
-    *((what, "C", 1_000_000, 25) for what in ("plbfgs", "newton")),
+    *((what, "C", 1_000_000, 25) for what in ("plbfgs", "newton", "l1")),
+    ("l1", "csr", 700_000, 200),
+    ("softmax", "csr", 800_000, 200),
     *((what, "C", 25_000, 1000) for what in ("plbfgs", "softmax")),
 ]  # fmt: skip
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from cases import LOSSES
 from nagcore import Objective, losses, minimize, reference
-from nagcore.objective.duality import best_intercept, imbalance, mean_size, penalty_gap, row_mean
+from nagcore.objective.duality import (
+    _scaling_gap,
+    best_intercept,
+    imbalance,
+    mean_size,
+    penalty_gap,
+    row_mean,
+)
 from nagcore.penalties import Penalty
 from solvers.numpy_problem import NumpyProblem
 from solvers.problems import KINDS, PENALTIES, fit_case, minimum, value
@@ -191,3 +198,34 @@ def test_rows_with_margins_far_out_do_not_void_the_bound():
     found = minimize(Objective(X, y, loss="logistic", l1=1e-3), tol=1e-9)
     assert found.converged
     assert found.gap_kind == "certificate"
+
+
+@pytest.mark.parametrize("curved", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("shrunk", [1e-9, 1e-3, 0.3, "by row"])
+def test_shrunken_residuals_cost_what_the_conjugate_says(shrunk, weighted, curved):
+    """Above φ(z) + φ*(αr) − αzr, and within a factor of it, small for small 1 − α; several blocks of rows."""
+    rng = np.random.default_rng(0)
+    n = 70_000
+    z, y = 6 * rng.standard_normal(n), rng.integers(0, 2, n)
+    s = rng.exponential(size=n) if weighted else None
+    objective = Objective(np.ones((n, 1)), y, loss="logistic", l1=1.0, fit_intercept=False, sample_weight=s)
+    problem, r = objective.wide, np.empty(n)
+    problem.loss_from_margins(z, r)
+    alpha = np.where(r > 0, 0.9, 1.0) if shrunk == "by row" else 1 - shrunk
+    before = z.copy()
+    problem.second_order = curved  # else step lengths know a bound of the curvature alone
+    bound = _scaling_gap(problem, z, r, alpha, objective.s, 0.25)
+    np.testing.assert_array_equal(z, before)
+
+    # The divergence of q = σ(z) and p = y + αr, by the part of it that is alike for y = 0 and y = 1:
+    # v = |r| moves to αv, 1 − v to 1 − αv.
+    v = np.abs(r)
+    exact = alpha * v * np.log(alpha) + (1 - alpha * v) * np.log1p((1 - alpha) * v / (1 - v))
+    weight = np.full(n, 1 / n) if s is None else s / s.sum()
+    exact = float(weight @ exact)
+    slack = 1e-15  # of what rounding leaves where 1 − α is 1e-9
+    assert bound >= exact - slack
+    assert bound <= (20 if shrunk in (1e-9, 1e-3) else 1000) * exact + 100 * slack
+    own = _scaling_gap(problem, z, r, alpha, objective.s, 0.25, z)
+    assert own == pytest.approx(bound, rel=1e-9)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -234,6 +236,24 @@ class LinearRegressor(SparseInput, MultiOutputMixin, RegressorMixin, BaseEstimat
         if not self.fit_intercept:
             self.intercept_ = 0.0
 
+    @contextmanager
+    def _left_usable(
+        self, X: Any, y: np.ndarray, s: np.ndarray | None, best: Callable[[], Any] = lambda: None
+    ) -> Iterator[None]:
+        """Ctrl-C within leaves `best`, coefficients (k, d) and intercepts (k,), or the null model."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._set(X, y, *(best() or self._null(X, y, s)))
+            raise
+
+    def _null(self, X: Any, y: np.ndarray, s: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients of zero for each target, and the targets' means."""
+        Y = y.reshape(len(y), -1)
+        k = Y.shape[1]
+        mean = np.average(Y, axis=0, weights=s) if self.fit_intercept else np.zeros(k)
+        return np.zeros((k, X.shape[1])), mean
+
     def _fit_columns(
         self,
         X: Any,
@@ -246,20 +266,22 @@ class LinearRegressor(SparseInput, MultiOutputMixin, RegressorMixin, BaseEstimat
         **options: Any,
     ) -> list[Result]:
         """Fit each column of y with its penalties by `nagcore.minimize`; set coef_ and intercept_."""
-        columns = y.reshape(len(y), -1)
-        d, k = X.shape[1], columns.shape[1]
-        coef, intercept = np.zeros((k, d)), np.zeros(k)
+        columns, d = y.reshape(len(y), -1), X.shape[1]
+        coef, intercept = self._null(X, y, sample_weight)
+        if starts is not None:
+            coef[:], intercept[:] = starts[:, :d], starts[:, d] if self.fit_intercept else 0.0
         results: list[Result] = []
-        for j in range(k):
-            objective = Objective(
-                X, np.ascontiguousarray(columns[:, j]), loss="squared", sample_weight=sample_weight,
-                fit_intercept=self.fit_intercept, n_threads=threads_of(self), **penalties[j],
-            )
-            w0 = None if starts is None else starts[j]
-            results.append(solve(self, objective, w0, max_iter=max_iter, **options))
-            coef[j], intercept[j] = results[-1].coef, results[-1].intercept
-            if results[-1].message == "interrupted":
-                break
+        with self._left_usable(X, y, sample_weight, lambda: (coef, intercept)):
+            for j in range(len(coef)):
+                objective = Objective(
+                    X, np.ascontiguousarray(columns[:, j]), loss="squared", sample_weight=sample_weight,
+                    fit_intercept=self.fit_intercept, n_threads=threads_of(self), **penalties[j],
+                )
+                w0 = None if starts is None else starts[j]
+                results.append(solve(self, objective, w0, max_iter=max_iter, **options))
+                coef[j], intercept[j] = results[-1].coef, results[-1].intercept
+                if results[-1].message == "interrupted":
+                    break
         self._set(X, y, coef, intercept)
         return results
 

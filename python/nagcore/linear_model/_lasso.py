@@ -157,19 +157,27 @@ class ElasticNet(LinearRegressor):
         if not fits(X, True):
             return None
         Y, d = as_columns(y), X.shape[1]
-        m = moments(X, Y, s, origin_of(X, Y, self.fit_intercept))
-        raise_if_bad(m.xx, X)
-        q, found = m.quadratic(self.fit_intercept), []
-        limit = math.inf if self.max_iter is None else self.max_iter
-        for j in range(Y.shape[1]):
-            w0 = None if starts is None else starts[j, :d].copy()
-            found.append(sparse_least_squares(q, j, penalty, w0, self.tol, limit,
-                                              seed_of(self.random_state)))
-            if not (found[-1].converged or found[-1].message == "interrupted"):
-                gap = found[-1].gap / gained if (gained := 0.5 * q.yy[j]) > 0 else math.inf
-                warn_unconverged(self, found[-1].message, gap)
-        coef = np.stack([sparse.w for sparse in found])
-        self._set(X, y, coef, q.intercepts(coef))
+        coef, intercept = self._null(X, y, s)
+        if starts is not None:
+            coef[:], intercept[:] = starts[:, :d], starts[:, d] if self.fit_intercept else 0.0
+        found: list[Sparse] = []
+        with self._left_usable(X, y, s, lambda: (coef, intercept)):
+            m = moments(X, Y, s, origin_of(X, Y, self.fit_intercept))
+            raise_if_bad(m.xx, X)
+            q = m.quadratic(self.fit_intercept)
+            limit = math.inf if self.max_iter is None else self.max_iter
+            for j in range(Y.shape[1]):
+                w0 = None if starts is None else coef[j].copy()
+                found.append(sparse_least_squares(q, j, penalty, w0, self.tol, limit,
+                                                  seed_of(self.random_state)))
+                coef[j] = found[-1].w
+                if found[-1].message == "interrupted":
+                    break
+                if not found[-1].converged:
+                    gap = found[-1].gap / gained if (gained := 0.5 * q.yy[j]) > 0 else math.inf
+                    warn_unconverged(self, found[-1].message, gap)
+            intercept[:] = q.intercepts(coef)
+        self._set(X, y, coef, intercept)
         return found
 
     def _starts(self, X: Any, k: int) -> np.ndarray | None:

@@ -51,11 +51,15 @@ class _Path:
         self.estimator, self.X, self.y, self.s, self.folds = estimator, X, y, s, folds
         self.Y = as_columns(y)
         self.limit = math.inf if estimator.max_iter is None else estimator.max_iter
+        self.last: tuple[np.ndarray, np.ndarray] | None = None  # the coefficients found last
         self.tests: list[Moments] | None = None
         self.trains: list[Moments] = []
-        if fits(X, True):
-            origin = origin_of(X, self.Y, estimator.fit_intercept)
-            self.tests, self.trains = fold_moments(X, self.Y, s, origin, folds)
+
+    def gather(self) -> None:
+        """Take the moments of all folds, where they serve."""
+        if fits(self.X, True):
+            origin = origin_of(self.X, self.Y, self.estimator.fit_intercept)
+            self.tests, self.trains = fold_moments(self.X, self.Y, self.s, origin, self.folds)
 
     def errors(self, i: int, l1_ratio: float, alphas: np.ndarray) -> np.ndarray:
         """The mean squared error on fold i's test rows, for each alpha."""
@@ -71,9 +75,10 @@ class _Path:
                 w, intercept[a] = self._by_passes(each, w, intercept[a - 1])
             else:
                 found = sparse_least_squares(q, 0, penalty, w, self.estimator.tol, self.limit, seed)
-                raise_if_interrupted(found)
                 w = found.w
                 intercept[a] = float(q.intercepts(w[None])[0])
+                self._hold(w, intercept[a])
+                raise_if_interrupted(found)
                 if not found.converged:
                     gained = 0.5 * float(q.yy[0])
                     gap = found.gap / gained if gained > 0 else math.inf
@@ -96,8 +101,12 @@ class _Path:
             start = np.append(w, b) if estimator.fit_intercept else w
         result = solve(estimator, objective, start, max_iter=estimator.max_iter,
                        random_state=estimator.random_state)
+        self._hold(result.coef, result.intercept)
         raise_if_interrupted(result)
         return result.coef, float(result.intercept)
+
+    def _hold(self, coef: np.ndarray, intercept: Any) -> None:
+        self.last = coef[None], np.array([intercept])
 
     def _errors(self, i: int, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
         test = np.arange(self.X.shape[0])[self.folds[i][1]]
@@ -173,7 +182,8 @@ class _LinearModelCV(LinearRegressor):
         s = check_weights(sample_weight, X)
         ratios = [float(r) for r in np.atleast_1d(getattr(self, "l1_ratio", 1.0))]
         if isinstance(self.alphas, Integral):
-            grids = [_alpha_grid(X, y, s, ratio, self) for ratio in ratios]
+            with self._left_usable(X, y, s):
+                grids = [_alpha_grid(X, y, s, ratio, self) for ratio in ratios]
         else:
             for index, alpha in enumerate(self.alphas):
                 check_scalar(alpha, f"alphas[{index}]", Real, min_val=0.0, include_boundaries="left")
@@ -181,8 +191,10 @@ class _LinearModelCV(LinearRegressor):
         split_params, _ = route(self, "fit", s, params)
         folds = list(check_cv(self.cv).split(X, y, **split_params))
         path = _Path(self, X, y, s, folds)
-        errors = np.array([[path.errors(i, ratio, grid) for i in range(len(folds))]
-                           for ratio, grid in zip(ratios, grids)])
+        with self._left_usable(X, y, s, lambda: path.last):
+            path.gather()
+            errors = np.array([[path.errors(i, ratio, grid) for i in range(len(folds))]
+                               for ratio, grid in zip(ratios, grids)])
         mean = errors.mean(axis=1)
         self.mse_path_ = np.squeeze(np.moveaxis(errors, 2, 1))
         r, a = np.unravel_index(np.argmin(mean), mean.shape)
@@ -192,7 +204,14 @@ class _LinearModelCV(LinearRegressor):
         several = isinstance(self.alphas, Integral) and len(ratios) > 1
         self.alphas_ = np.asarray(grids if several else grids[0])
         model = self._model(self.alpha_, ratios[r])
-        model.fit(X, y, sample_weight=s)
+
+        def best() -> Any:
+            if not hasattr(model, "n_iter_"):  # interrupted before it had more than the null model
+                return path.last
+            return model.coef_[None], np.array([model.intercept_])
+
+        with self._left_usable(X, y, s, best):
+            model.fit(X, y, sample_weight=s)
         self.coef_, self.intercept_ = model.coef_, model.intercept_
         self.dual_gap_, self.n_iter_ = model.dual_gap_, model.n_iter_
         return self

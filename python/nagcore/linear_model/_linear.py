@@ -95,8 +95,9 @@ class LinearRegression(LinearRegressor):
         k = 1 if y.ndim == 1 else y.shape[1]
         if fits(X, self.positive):
             dense = not (issparse(X) or self.positive)
-            found = least_squares(X, y, sample_weight, np.zeros(k), positive=self.positive,
-                                  fit_intercept=self.fit_intercept, spectrum=dense)
+            with self._left_usable(X, y, sample_weight):
+                found = least_squares(X, y, sample_weight, np.zeros(k), positive=self.positive,
+                                      fit_intercept=self.fit_intercept, spectrum=dense)
             self._set(X, y, found.coef, found.intercept)
             if found.singular is not None:
                 self.singular_ = found.singular[: min(X.shape)]

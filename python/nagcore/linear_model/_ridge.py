@@ -49,11 +49,13 @@ class RidgeBase(LinearRegressor):
             )
         alpha = np.broadcast_to(alpha, k)
         self.n_iter_ = None
-        if self._by_sample(X, y, sample_weight, alpha):
+        so_far, done = self._by_sample(X, y, sample_weight, alpha)
+        if done:
             return
         if self.solver in _THEIRS and fits(X, self.positive):
-            found = least_squares(X, y, sample_weight, alpha, fit_intercept=self.fit_intercept,
-                                  positive=self.positive)
+            with self._left_usable(X, y, sample_weight, lambda: so_far):
+                found = least_squares(X, y, sample_weight, alpha, fit_intercept=self.fit_intercept,
+                                      positive=self.positive)
             self._set(X, y, found.coef, found.intercept)
             self.solver_ = "cholesky"
             return
@@ -67,23 +69,33 @@ class RidgeBase(LinearRegressor):
         self.solver_ = results[-1].solver
         raise_if_interrupted(results[-1])
 
-    def _by_sample(self, X: Any, y: np.ndarray, s: np.ndarray | None, alpha: np.ndarray) -> bool:
-        """Fit in a few reads of X where those cost less than its Gram matrix; whether that went well."""
+    def _by_sample(
+        self, X: Any, y: np.ndarray, s: np.ndarray | None, alpha: np.ndarray
+    ) -> tuple[Any, bool]:
+        """Fit in a few reads of X where those cost less than its Gram matrix.
+
+        Returns coefficients (1, d) and an intercept (1,), or None, and whether they are the solution.
+        """
         # Gradients of rows that do not lie together cost as much as their products.
         plain = isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.itemsize in X.strides
         if not (self.solver == "auto" and plain and len(alpha) == 1 and alpha[0] > 0) or self.positive:
-            return False
+            return None, False
         planned = plan(X.shape[0], X.shape[1] + self.fit_intercept, X.itemsize, s is not None)
         if planned is None:
-            return False
-        found = sampled_ridge(X, np.ascontiguousarray(y.reshape(-1)), s, float(alpha[0]), planned,
-                              fit_intercept=self.fit_intercept, tol=self.tol,
-                              seed=seed_of(self.random_state))
+            return None, False
+        with self._left_usable(X, y, s):
+            found = sampled_ridge(X, np.ascontiguousarray(y.reshape(-1)), s, float(alpha[0]), planned,
+                                  fit_intercept=self.fit_intercept, tol=self.tol,
+                                  seed=seed_of(self.random_state))
         if found is None:
-            return False
-        self._set(X, y, found.coef[None], np.array([found.intercept]))
+            return None, False
+        coef, intercept = found.coef[None], np.array([found.intercept])
+        if found.message == "too slow":
+            return (coef, intercept), False
+        self._set(X, y, coef, intercept)
         self.n_iter_, self.solver_ = np.array([found.reads], np.int32), "cg"
-        return True
+        raise_if_interrupted(found)
+        return (coef, intercept), True
 
     def _check_positive(self) -> None:
         if self.positive and self.solver not in ("auto", "lbfgs"):
@@ -251,6 +263,8 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
     _label_binarizer: Any  # of several labels a row, or of text; else None
     _fit = RidgeBase._fit
     _set = RidgeBase._set
+    _null = RidgeBase._null
+    _left_usable = RidgeBase._left_usable
     _fit_columns = RidgeBase._fit_columns
     _check_positive = RidgeBase._check_positive
     _by_sample = RidgeBase._by_sample

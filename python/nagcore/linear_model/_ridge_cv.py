@@ -19,7 +19,7 @@ from nagcore.linear_model._base import LinearRegressor, validate_params
 from nagcore.linear_model._folds import HeldOut, fold_moments, fold_weights, takes_predictions
 from nagcore.linear_model._least_squares import _normal_equations as normal_equations
 from nagcore.linear_model._least_squares import fits, mean_x_of, row_products
-from nagcore.linear_model._moments import as_columns, blocks, moments, origin_of, raise_if_bad
+from nagcore.linear_model._moments import Moments, as_columns, blocks, moments, origin_of, raise_if_bad
 from nagcore.linear_model._ridge import Ridge
 from nagcore.linear_model._routing import part_of, refuse_params, route, router
 
@@ -105,9 +105,16 @@ class _Paths:
 
     def __init__(self, X: Any, y: np.ndarray, s: np.ndarray | None, fit_intercept: bool, folds: list) -> None:
         self.X, self.y, self.s, self.fit_intercept, self.folds = X, y, s, fit_intercept, folds
-        self.Y, self.trains = as_columns(y), None
+        self.Y = as_columns(y)
+        self.trains: list[Moments] | None = None
+        self.last: tuple[np.ndarray, np.ndarray] | None = None  # the coefficients found last
+
+    def gather(self) -> None:
+        """Take the moments of all folds, where they serve."""
+        X = self.X
         if fits(X) and X.shape[0] >= X.shape[1]:
-            _, self.trains = fold_moments(X, self.Y, s, origin_of(X, self.Y, fit_intercept), folds)
+            origin = origin_of(X, self.Y, self.fit_intercept)
+            _, self.trains = fold_moments(X, self.Y, self.s, origin, self.folds)
 
     def at(self, i: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         """coef (k, d) and intercepts (k,) of fold i."""
@@ -116,10 +123,25 @@ class _Paths:
             q = self.trains[i].quadratic(self.fit_intercept)
             coef = normal_equations(self.X, self.Y, kept, q, q.c, alpha / q.total, False)
             if coef is not None:
-                return coef, q.intercepts(coef)
-        model = Ridge(alpha=alpha, fit_intercept=self.fit_intercept).fit(self.X, self.y, kept)
-        intercept = np.broadcast_to(model.intercept_, self.Y.shape[1])
-        return np.atleast_2d(model.coef_), intercept
+                self.last = found = coef, q.intercepts(coef)
+                return found
+        return self.fitted(alpha, kept)
+
+    def fitted(self, alpha: float, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """coef (k, d) and intercepts (k,) of a fit by these weights; after Ctrl-C `last` has its best."""
+        model = Ridge(alpha=alpha, fit_intercept=self.fit_intercept)
+
+        def found() -> tuple[np.ndarray, np.ndarray]:
+            return np.atleast_2d(model.coef_), np.broadcast_to(model.intercept_, self.Y.shape[1])
+
+        try:
+            model.fit(self.X, self.y, weights)
+        except KeyboardInterrupt:
+            if hasattr(model, "solver_"):  # else it has the null model, or nothing
+                self.last = found()
+            raise
+        self.last = found()
+        return found()
 
 
 class _Predicted(BaseEstimator):
@@ -234,7 +256,8 @@ class RidgeCV(LinearRegressor):
             sample_weight = np.full(np.shape(X)[0], float(sample_weight))
         X, y, s = self._check(X, y, sample_weight)
         Y = as_columns(y)
-        errors, coef, mean_x, mean_y = _leave_one_out(X, Y, s, alphas, bool(self.fit_intercept))
+        with self._left_usable(X, y, s):
+            errors, coef, mean_x, mean_y = _leave_one_out(X, Y, s, alphas, bool(self.fit_intercept))
         if self.scoring is None:
             results = errors**2
             scores = -results.mean(axis=0)
@@ -278,24 +301,27 @@ class RidgeCV(LinearRegressor):
         n = X.shape[0]
         folds = list(check_cv(self.cv, y).split(X, y, **split_params))
         paths = _Paths(X, y, s, bool(self.fit_intercept), folds)
-        scores = np.empty((len(folds), len(alphas)))
-        for i, (_, test) in enumerate(folds):
-            held, params_i = HeldOut(X, test), part_of(score_params, n, test)
-            for a, alpha in enumerate(alphas):
-                coef, intercept = paths.at(i, alpha)
-                if takes_predictions(scorer):
-                    model, seen = _Predicted(), held.scores(coef, intercept)
-                    seen = seen[:, 0] if y.ndim == 1 else seen
-                else:
-                    model, seen = Ridge(alpha=alpha, fit_intercept=self.fit_intercept), held.copy()
-                    model.n_features_in_ = X.shape[1]
-                    model._set(X, y, coef, intercept)
-                scores[i, a] = scorer(model, seen, y[test], **params_i)
+        with self._left_usable(X, y, s, lambda: paths.last):
+            paths.gather()
+            scores = np.empty((len(folds), len(alphas)))
+            for i, (_, test) in enumerate(folds):
+                held, params_i = HeldOut(X, test), part_of(score_params, n, test)
+                for a, alpha in enumerate(alphas):
+                    coef, intercept = paths.at(i, alpha)
+                    if takes_predictions(scorer):
+                        model, seen = _Predicted(), held.scores(coef, intercept)
+                        seen = seen[:, 0] if y.ndim == 1 else seen
+                    else:
+                        model, seen = Ridge(alpha=alpha, fit_intercept=self.fit_intercept), held.copy()
+                        model.n_features_in_ = X.shape[1]
+                        model._set(X, y, coef, intercept)
+                    scores[i, a] = scorer(model, seen, y[test], **params_i)
         mean = scores.mean(axis=0)
         best = int(np.nan_to_num(mean, nan=-np.inf).argmax())
         self.alpha_, self.best_score_ = alphas[best], mean[best]
-        chosen = Ridge(alpha=alphas[best], fit_intercept=self.fit_intercept).fit(X, y, s)
-        self.coef_, self.intercept_ = chosen.coef_, chosen.intercept_
+        with self._left_usable(X, y, s, lambda: paths.last):
+            coef, intercept = paths.fitted(alphas[best], s)
+        self._set(X, y, coef, intercept)
         return self
 
     def _get_scorer(self) -> Any:

@@ -11,7 +11,8 @@ The residual of the normal equations decides when to stop. P⁻¹∇F is the err
 1 ± 2√(p/m): what is left of it after a last step, which needs no read of its own, must be below the
 rounding of the coefficients, and ½∇Fᵀ P⁻¹∇F, the gap before that step, below `tol`. Where the error falls
 so slowly that the full Gram matrix would cost less than the reads that are left (a few rows of great
-leverage), and where float32 sums would not do, there is no answer: the caller takes that matrix.
+leverage), and where float32 sums would not do, the caller takes that matrix. What there is by then comes
+back as "too slow", as it does after Ctrl-C: every step lowers F.
 
 Source: Avron, Maymounkov & Toledo 2010 (Blendenpik: a sampled preconditioner for least squares);
 Hestenes & Stiefel 1952.
@@ -20,6 +21,7 @@ Hestenes & Stiefel 1952.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,11 +65,12 @@ class Plan(NamedTuple):
 
 
 class Sampled(NamedTuple):
-    """The solution, and the reads of X that it took."""
+    """Coefficients, the reads of X that they took, and "converged", "interrupted" or "too slow"."""
 
     coef: np.ndarray
     intercept: float
     reads: int
+    message: str
 
 
 def plan(n: int, p: int, item: int, weighted: bool = False) -> Plan | None:
@@ -105,7 +108,7 @@ def sampled_ridge(
 ) -> Sampled | None:
     """min_w ‖y − Xw − b‖²_s + alpha‖w‖² for dense X (n, d) of float32 or float64, y (n,) and alpha > 0.
 
-    None where the sample is not good enough a preconditioner.
+    None where no sample makes a preconditioner.
     """
     total = len(y) if s is None else float(s.sum())
     objective = Objective(X, y, loss="squared", l2=alpha / total, sample_weight=s,
@@ -113,8 +116,22 @@ def sampled_ridge(
     sample = _sample(objective, planned.rows, seed)
     if sample is None:
         return None
-    l2, d, solve = objective.l2, X.shape[1], sample.factor.solve
-    accuracy = max(_ACCURACY[X.dtype.itemsize], 4 * _EPS / sample.factor.least)
+    w, reads, message = sample.w, 0, ""
+    try:
+        for step in _iterate(objective, sample, planned, tol):
+            (w, message), reads = step, reads + 1
+    except KeyboardInterrupt:
+        message = "interrupted"
+    d = X.shape[1]
+    return Sampled(w[:d], float(w[d]) if fit_intercept else 0.0, reads, message or "too slow")
+
+
+def _iterate(
+    objective: Objective, sample: _Sample, planned: Plan, tol: float
+) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield w after each read of X, and what it means: "" while there is more to do."""
+    l2, d, solve = objective.l2, objective.shape[1], sample.factor.solve
+    accuracy = max(_ACCURACY[objective.X.dtype.itemsize], 4 * _EPS / sample.factor.least)
     narrow = _NARROW / math.sqrt(sample.factor.least)
     promised = rate = math.sqrt(objective.p / planned.rows)
     w, expected, first, size = sample.w, rate, 1.0, 0.0
@@ -135,18 +152,18 @@ def sampled_ridge(
         p = beta * p - h
         error = sample.error(h, w)
         if not math.isfinite(error):
-            return None
+            return
         if reads == 1:
             first = max(size, 1e-300)
         else:  # of all steps, in the norm of P: one step's, in the largest coefficient, is erratic
             rate = max((size / first) ** (0.5 / (reads - 1)), promised)
         expected = max(error * rate, 1e-300)
         if exact and expected <= accuracy and size <= tol * sample.gain(w):
-            w = w + p
-            return Sampled(w[:d], float(w[d]) if fit_intercept else 0.0, reads)
+            yield w + p, "converged"
+            return
+        yield w, ""
         if rate >= 1 or math.log(accuracy / expected) / math.log(rate) > planned.instead:
-            return None
-    return None
+            return
 
 
 @dataclass(eq=False)

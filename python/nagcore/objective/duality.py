@@ -30,6 +30,7 @@ __all__ = [
 
 _ROUNDED = 16 * float(np.finfo(np.float64).eps)
 _TAIL = 1e-2  # in margins
+_BLOCK = 1 << 15  # rows whose numbers stay in cache while a few of them are computed
 _FAR = 100.0  # intercepts of classes are bounded to this many times the largest margin
 
 
@@ -81,13 +82,15 @@ def infeasibility(u: np.ndarray, penalty: Penalty) -> float:
     return float(np.abs(u).max()) if penalty.bounds is None else penalty.bounds.excess(u)
 
 
-def _scaling_gap(problem, z, r, alpha, s, curvature, spare=None) -> float:
+def _scaling_gap(problem, z, r, alpha, s, curvature, moved=None) -> float:
     """A bound on (1/S) Σ s_i [φ(z_i) + φ*(α_i r_i) − α_i z_i r_i], of second order in 1 − α_i.
 
     The bracket is the divergence between z and the margins z' with φ'(z') = α φ'(z). It is at most
     (φ'(z) − φ'(z'))(z − z'), and that at most (1 − α) φ'(z) (z − z″) for any z″ beyond z', which a
     few O(n) evaluations of the residual find. For classes z″ raises the one margin whose residual
     is negative: by this alone the residual of a class label stays parallel to itself.
+
+    `moved` is a buffer for z″; z itself, where it is not needed any more.
     """
     if (isinstance(alpha, float) and alpha == 1) or np.all(alpha == 1):
         return 0.0
@@ -95,14 +98,73 @@ def _scaling_gap(problem, z, r, alpha, s, curvature, spare=None) -> float:
         left = np.broadcast_to(1 - np.asarray(alpha), r.shape)
         weight = np.broadcast_to(1 / len(r), r.shape) if s is None else s
         return 0.5 * float(np.einsum("i,i,i,i,i->", weight, left, left, r, r, dtype=np.float64))
-    # One margin of each row moves; with one margin a row that is all of them, and nothing is copied.
-    pick: Any = ... if z.ndim == 1 else (np.arange(len(z)), r.argmin(axis=1))
-    rp = r[pick]
-    down = rp > 0
-    step, bend = np.abs(rp), min(curvature, 1e3)
+    moved = np.empty_like(z) if moved is None else moved
+    if z.ndim == 1:
+        return _rows_gap(problem, z, r, alpha, s, curvature, moved)
+    return _classes_gap(problem, z, r, alpha, s, curvature, moved)
+
+
+def _curved(problem, z, curvature) -> tuple[Any, float]:
+    """The curvature at z where there is one to be had, and what serves where that says nothing."""
+    bend = min(curvature, 1e3)
+    here = None
     if np.isfinite(curvature) and getattr(problem, "second_order", False):
         # What the curvature is here it mostly is on the way to z″, too.
         here = problem.curvature_from_margins(z)
+    return here, bend
+
+
+def _rows_gap(problem, z, r, alpha, s, curvature, moved) -> float:
+    """With one margin a row, in blocks of rows: beside z, r and `moved` one vector and a half are made."""
+    n = len(z)
+    here, bend = _curved(problem, z, curvature)
+    residual = np.empty_like(z) if here is None else here
+    step = np.empty(n, np.float32)  # any lengths do that take each row beyond its z'
+    parts = [slice(i, i + _BLOCK) for i in range(0, n, _BLOCK)]
+
+    def at(values: Any, part: slice) -> Any:
+        return values[part] if isinstance(values, np.ndarray) else values
+
+    for part in parts:
+        length = np.abs(r[part])
+        if here is None:
+            length /= bend
+        else:
+            length /= np.where(here[part] > 1e-4 * bend, 0.9 * here[part], bend)
+        # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
+        np.maximum(length, _TAIL, out=length)
+        length *= (1 - at(alpha, part)) * (1 + 1e-6)
+        step[part] = length
+        # The steps as they were rounded are those that the bound is about.
+        np.add(z[part], np.where(r[part] > 0, -step[part], step[part]), out=moved[part])
+    for _ in range(40):
+        problem.loss_from_margins(moved, residual)
+        some = False
+        for part in parts:
+            # The residual beyond, with the sign that it had: more than α of what it was is short.
+            limit, down = r[part] * at(alpha, part), r[part] > 0
+            short = np.flatnonzero(np.where(down, residual[part] > limit, residual[part] < limit))
+            if short.size:
+                some, further = True, 3 * step[part][short]
+                step[part][short] += further
+                moved[part][short] += np.where(down[short], -further, further)
+        if not some:
+            break
+    else:
+        return np.inf
+    for part in parts:
+        np.multiply(np.abs(r[part]), step[part], out=residual[part])
+        residual[part] *= 1 - at(alpha, part)
+    return float(row_mean(residual, s))
+
+
+def _classes_gap(problem, z, r, alpha, s, curvature, moved) -> float:
+    """With a margin for each class, of which one moves in each row."""
+    pick: Any = (np.arange(len(z)), r.argmin(axis=1))
+    rp = r[pick]
+    down = rp > 0
+    step, (here, bend) = np.abs(rp), _curved(problem, z, curvature)
+    if here is not None:
         flat = ~(here > 1e-4 * bend)
         here *= 0.9
         here[flat] = bend
@@ -110,33 +172,29 @@ def _scaling_gap(problem, z, r, alpha, s, curvature, spare=None) -> float:
         del here
     else:
         step /= bend
-    # Residuals that are small for good (an exponential's) shrink by 1 − α over a step of about that.
     np.maximum(step, _TAIL, out=step)
     step *= (1 - alpha) * (1 + 1e-6)
-    moved, residual = np.empty_like(z) if spare is None else spare, np.empty_like(z)
+    residual = np.empty_like(z)
+    if moved is not z:
+        np.copyto(moved, z)
+    moved[pick] += np.where(down, -step, step)
     for _ in range(40):
-        if z.ndim == 1:
-            np.add(z, step, out=moved, where=~down)
-            np.subtract(z, step, out=moved, where=down)
-        else:
-            np.copyto(moved, z)
-            moved[pick] += np.where(down, -step, step)
         problem.loss_from_margins(moved, residual)
-        # The residual beyond, with the sign that it had: more than α of what it was is short.
-        beyond, limit = residual[pick], np.multiply(rp, alpha, out=moved if z.ndim == 1 else None)
+        beyond, limit = residual[pick], rp * alpha
         short = np.where(down, beyond > limit, beyond < limit)
         if not short.any():
             break
-        step[short] *= 4
+        further = np.where(short, 3 * step, 0.0)
+        step += further
+        moved[pick] += np.where(down, -further, further)
     else:
         return np.inf
-    if z.ndim == 2:
-        ratio = np.divide(residual[pick], rp, out=np.zeros_like(rp), where=rp != 0)
-        np.multiply(r, ratio[:, None], out=moved)
-        residual -= moved
-        if max(residual.max(), -residual.min()) > 1e-12:
-            return np.inf  # targets that are probabilities: this argument does not cover them
-    step *= np.abs(rp, out=rp if z.ndim == 2 else moved)
+    ratio = np.divide(residual[pick], rp, out=np.zeros_like(rp), where=rp != 0)
+    np.multiply(r, ratio[:, None], out=moved)
+    residual -= moved
+    if max(residual.max(), -residual.min()) > 1e-12:
+        return np.inf  # targets that are probabilities: this argument does not cover them
+    step *= np.abs(rp, out=rp)
     step *= 1 - alpha
     return float(row_mean(step, s))
 
@@ -179,7 +237,7 @@ def certify(
     Certificate
     """
     kept: np.ndarray | float
-    d, kept, unbalanced = problem.d, 1.0, 0.0
+    d, kept, unbalanced, own = problem.d, 1.0, 0.0, False
     if problem.p > d:
         z = problem.margins(w) if z is None else z
         given = z
@@ -201,7 +259,7 @@ def certify(
         else:  # the balanced residuals lie where the margins do, for the length of a pass
             u = problem.rmatvec(np.multiply(r, kept, out=z))
             np.add(given, b, out=z, casting="same_kind")
-        del given
+        own, given = z is not given, None
     else:
         if u is None:
             shape = (problem.n,) if w.ndim == 1 else (problem.n, w.shape[1])
@@ -219,8 +277,9 @@ def certify(
     for alpha in scales:
         fenchel = penalty_gap(wd, alpha * ud, penalty) + alpha * unbalanced
         if fenchel < gap:
+            last = own and alpha == scales[-1]  # margins of our own are not needed after that
             shrunk = _scaling_gap(problem, z, r, kept if alpha == 1 else alpha * kept, s, curvature,
-                                  None if z is spare else spare)
+                                  z if last else None if z is spare else spare)
             if fenchel + shrunk < gap:
                 gap, slope = fenchel + shrunk, alpha * ud
     extra = penalty.l1 * float(np.abs(wd).sum()) + 0.5 * penalty.l2 * dot(wd, wd)
