@@ -80,6 +80,15 @@ class Newton:
     @property
     def sizes(self) -> npt.NDArray[np.float64]: ...
 
+def best_intercept(
+    problem: Any,
+    z: npt.NDArray[Any],
+    curvature: float,
+    moved: npt.NDArray[Any],
+    residuals: npt.NDArray[Any],
+    at_zero: bool = False,
+    loss: str = "",
+) -> tuple[Any, float, bool, float, Any, float]: ...
 def combine(
     arrays: Sequence[npt.NDArray[Any]],
     coefficients: Sequence[float],
