@@ -80,6 +80,37 @@ class Newton:
     @property
     def sizes(self) -> npt.NDArray[np.float64]: ...
 
+class ProxNewton:
+    def __init__(
+        self,
+        problem: Any,
+        w: Any,
+        margins: npt.NDArray[Any],
+        other: npt.NDArray[Any],
+        l1: float,
+        l2: float = 0.0,
+        origin: Any = None,
+        reuse: bool = False,
+        hessian: Any = None,
+        known: tuple[float, Any] | None = None,
+    ) -> None: ...
+    def run(
+        self, steps: int = 1, tol: float = 0.0, null_value: float = 0.0, floor: float = 0.0
+    ) -> tuple[
+        list[tuple[float, float, float, float, float, float, int, bool, bool, bool]],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+    ]: ...
+    @property
+    def unsettled(self) -> bool: ...
+    @property
+    def current(self) -> int: ...
+    @property
+    def sizes(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def hessian(self) -> npt.NDArray[np.float64] | None: ...
+
 def best_intercept(
     problem: Any,
     z: npt.NDArray[Any],

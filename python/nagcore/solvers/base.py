@@ -100,6 +100,7 @@ class Step(NamedTuple):
     gap: float    # what it says of the gap at its point
     at: float     # when it ended
     later: float  # passes since
+    bound: float = math.nan  # what is proven, where `gap` is an estimate
 
 
 class Iterate(NamedTuple):
@@ -110,7 +111,8 @@ class Iterate(NamedTuple):
     the next pass may overwrite. `moved` is False when the pass went to a step that was taken back.
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
     ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
-    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient. `at` is when the pass ended, on
+    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient, and the duality gap at `y` under l1,
+    where `free` is an estimate of it that is finite. `at` is when the pass ended, on
     the clock of `time.perf_counter`, where that was not just now, and `proven` says whether `bound`
     was computed in the oracle's arithmetic. `trail` holds the steps since the last iterate, where a
     method went on by itself (`Horizon`).
@@ -131,6 +133,7 @@ class Iterate(NamedTuple):
     at: float = math.nan
     proven: bool = True
     trail: Sequence[Step] = ()
+    free: float = math.nan
 
 
 class Horizon(NamedTuple):
