@@ -1,11 +1,12 @@
-// best_intercept: the search on a Problem's margins, or on whatever can shift its own.
+// best_intercept: the search on a Problem's margins, or on whatever can shift its own; certify, which begins with it.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "bindings/bindings.h"
 #include "bindings/problem.h"
-#include "engine/draw.h"
+#include "engine/aligned.h"
+#include "engine/certificate.h"
 #include "engine/intercept.h"
 
 namespace py = pybind11;
@@ -57,34 +58,7 @@ class InterceptCall {
     void *const to = problem.optional_output(moved, "moved"), *const r = problem.optional_output(residuals, "residuals");
     if (to == nullptr || r == nullptr) bad_type("moved or residuals is None; two arrays like z are needed.");
     problem.check_apart({{"z", z}, {"moved", moved}, {"residuals", residuals}});
-    q_.table = view.table;
-    q_.k = view.k;
-    q_.eps = view.compute == Compute::f64 ? std::numeric_limits<double>::epsilon() : static_cast<double>(std::numeric_limits<float>::epsilon());
-    const void* const from = z_.data();
-    const int threads = problem.n_threads();
-    q_.at = [&view, from, to, r, threads](const double* b) { return shifted_loss(view, from, b, b ? to : nullptr, r, threads); };
-    if (flat_)
-      q_.bend = [&view, from, to, threads] {
-        curvature_from_margins(view, from, to, threads);  // into what the shifted margins take later
-        RowMean mean;
-        mean.compute = view.compute;
-        mean.x = to;
-        mean.n = view.n;
-        mean.n_threads = threads;
-        if (view.s == nullptr) return row_mean(mean);
-        const bool wide = view.compute == Compute::f64;
-        std::vector<double> s(static_cast<std::size_t>(view.n));
-        for (std::size_t i = 0; i < s.size(); ++i)
-          s[i] = (wide ? static_cast<const double*>(view.s)[i] : static_cast<double>(static_cast<const float*>(view.s)[i])) / view.weight_sum;
-        mean.s = s.data();
-        return row_mean(mean);
-      };
-    else
-      q_.probabilities = [&view, r, threads](double* mean, double* square) {
-        if (view.compute == Compute::f64)
-          return class_moments(static_cast<const double*>(r), view.n, view.k, static_cast<const double*>(view.s), view.weight_sum, threads, mean, square);
-        return class_moments(static_cast<const float*>(r), view.n, view.k, static_cast<const float*>(view.s), view.weight_sum, threads, mean, square);
-      };
+    q_ = intercept_source(view, z_.data(), to, r, q_.curvature, problem.n_threads());
   }
 
   // An object with `shifted_loss`, as Problem has it, and `bend(z, moved)`: the mean curvature at z, or NaN.
@@ -124,7 +98,60 @@ class InterceptCall {
   bool flat_, compiled_ = false;
 };
 
+struct CertifyCall {
+  static py::tuple run(const Problem& problem, const py::object& w, double l1, double l2, double curvature, const py::object& z, const py::object& r,
+                       const py::object& u, const py::object& spare) {
+    const ProblemView& view = problem.view_;
+    if (view.compute != Compute::f64) bad_value("the problem computes in float32; a proof needs float64. Use Problem(..., compute='float64').");
+    if (!(l1 >= 0) || !(l2 >= 0) || !std::isfinite(l1 + l2)) bad_value("l1 and l2 are " + std::to_string(l1) + " and " + std::to_string(l2) + "; finite numbers >= 0 are needed.");
+    if (!(curvature > 0)) bad_value("curvature is " + std::to_string(curvature) + "; a positive number is needed, or infinity.");
+    if (!u.is_none() && z.is_none()) bad_value("u is given without z; give both, or neither.");
+    const py::array_t<double> at = problem.check_w(w);
+    py::array margins, residuals, slope;
+    const auto rows = [&](const py::object& x, const char* name, py::array& keep) -> const double* {
+      if (x.is_none()) return nullptr;
+      keep = problem.row_vectors(x, name, false);
+      return static_cast<const double*>(keep.data());
+    };
+    CertificateRequest q;
+    q.w = at.data();
+    q.l1 = l1;
+    q.l2 = l2;
+    q.curvature = curvature;
+    q.z = rows(z, "z", margins);
+    q.r = rows(r, "r", residuals);
+    if (!u.is_none()) {
+      slope = problem.check_w(u);
+      q.u = static_cast<const double*>(slope.data());
+    }
+    q.moved = static_cast<double*>(problem.optional_output(spare, "spare"));
+    problem.check_apart({{"w", w}, {"z", z}, {"r", r}, {"u", u}, {"spare", spare}});
+    const std::size_t size = static_cast<std::size_t>(view.n * view.k);
+    Aligned<double> moved, own;
+    if (q.moved == nullptr && (view.fit_intercept || q.u == nullptr)) q.moved = (moved = Aligned<double>(size, Unset{})).data();
+    if (view.fit_intercept || (q.r == nullptr && (q.u == nullptr || l1 > 0))) q.residuals = (own = Aligned<double>(size, Unset{})).data();
+    q.n_threads = problem.n_threads();
+    Certificate found;
+    problem.without_gil([&](const std::function<bool()>& interrupted) {
+      q.interrupted = interrupted;
+      found = certify(view, q);
+    });
+    if (!std::isfinite(found.value) || std::isnan(found.gap)) problem.explain_non_finite();
+    const auto array = [&](const std::vector<double>& x, std::int64_t count) {
+      std::vector<py::ssize_t> shape{count};
+      if (!problem.flat()) shape.push_back(view.k);
+      return py::array_t<double>(shape, x.data());
+    };
+    const py::object dual = found.slope.empty() ? py::object(py::none()) : py::object(array(found.slope, view.d));
+    return py::make_tuple(array(found.w, view.w_rows()), found.value, found.gap, found.given_value, dual);
+  }
+};
+
 void bind_intercept(py::module_& m) {
+  m.def("certify", &CertifyCall::run, py::arg("problem"), py::arg("w"), py::arg("l1"), py::arg("l2"), py::arg("curvature"), py::arg("z") = py::none(),
+        py::arg("r") = py::none(), py::arg("u") = py::none(), py::arg("spare") = py::none(),
+        "What one dual point proves about w, in float64: (w with the best intercept, F there, that less a lower bound of min F, F at w, X'(s theta)/S of "
+        "the dual point theta or None). z are w's margins, r their residuals and u the data gradient, where they are known; spare is written.");
   m.def("best_intercept",
         [](const py::object& problem, const py::object& z, double curvature, const py::object& moved, const py::object& residuals, bool at_zero,
            const std::string& loss) { return InterceptCall(problem, z, curvature, at_zero, moved, residuals, loss).run(); },

@@ -6,6 +6,7 @@
 #include <limits>
 #include <string_view>
 
+#include "engine/draw.h"
 #include "engine/linalg.h"
 #include "engine/threads.h"
 #include "engine/tree.h"
@@ -191,6 +192,39 @@ class Search {
 }  // namespace
 
 Intercept best_intercept(const InterceptSource& source) { return Search(source).run(); }
+
+InterceptSource intercept_source(const ProblemView& view, const void* z, void* moved, void* r, double curvature, int threads) {
+  InterceptSource q;
+  const bool wide = view.compute == Compute::f64;
+  q.table = view.table;
+  q.k = view.k;
+  q.eps = wide ? kEps : static_cast<double>(std::numeric_limits<float>::epsilon());
+  q.curvature = curvature;
+  q.at = [&view, z, moved, r, threads](const double* b) { return shifted_loss(view, z, b, b ? moved : nullptr, r, threads); };
+  if (kLosses[view.loss].targets == Domain::classes) {
+    q.probabilities = [&view, wide, r, threads](double* mean, double* square) {
+      if (wide)
+        return class_moments(static_cast<const double*>(r), view.n, view.k, static_cast<const double*>(view.s), view.weight_sum, threads, mean, square);
+      return class_moments(static_cast<const float*>(r), view.n, view.k, static_cast<const float*>(view.s), view.weight_sum, threads, mean, square);
+    };
+    return q;
+  }
+  q.bend = [&view, wide, z, moved, threads] {
+    curvature_from_margins(view, z, moved, threads);  // into what the shifted margins take later
+    RowMean mean;
+    mean.compute = view.compute;
+    mean.x = moved;
+    mean.n = view.n;
+    mean.n_threads = threads;
+    if (view.s == nullptr) return row_mean(mean);
+    Vector s(static_cast<std::size_t>(view.n));
+    for (std::size_t i = 0; i < s.size(); ++i)
+      s[i] = (wide ? static_cast<const double*>(view.s)[i] : static_cast<double>(static_cast<const float*>(view.s)[i])) / view.weight_sum;
+    mean.s = s.data();
+    return row_mean(mean);
+  };
+  return q;
+}
 
 void link_of(int loss, std::int64_t k, const double* h, double* b) {
   const std::string_view name = kLosses[loss].name;

@@ -34,6 +34,9 @@ struct Intercept {
 // rounding counts as zero.
 Intercept best_intercept(const InterceptSource& source);
 
+// The source for a problem's margins z (n x k), with arrays like it for the shifted ones and for residuals: all outlive it.
+InterceptSource intercept_source(const ProblemView& problem, const void* z, void* moved, void* r, double curvature, int n_threads);
+
 // The best intercept of rows whose margins are all zero from their mean residual h: targets have the mean mu(0) - h, mu the
 // inverse of the link. A start, not taken on trust; NaN for losses without such a rule.
 void link_of(int loss, std::int64_t k, const double* h, double* b);

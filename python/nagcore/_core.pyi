@@ -120,6 +120,19 @@ def best_intercept(
     at_zero: bool = False,
     loss: str = "",
 ) -> tuple[Any, float, bool, float, Any, float]: ...
+def certify(
+    problem: Problem,
+    w: npt.NDArray[np.float64],
+    l1: float,
+    l2: float,
+    curvature: float,
+    z: npt.NDArray[np.float64] | None = None,
+    r: npt.NDArray[np.float64] | None = None,
+    u: npt.NDArray[np.float64] | None = None,
+    spare: npt.NDArray[np.float64] | None = None,
+) -> tuple[
+    npt.NDArray[np.float64], float, float, float, npt.NDArray[np.float64] | None
+]: ...
 def combine(
     arrays: Sequence[npt.NDArray[Any]],
     coefficients: Sequence[float],

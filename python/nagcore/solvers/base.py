@@ -23,9 +23,10 @@ from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordi
 from nagcore.solvers.prox import best_shift, box_threshold, class_threshold, soft_threshold
 
 _PAIRS = 12           # steps remembered with their changes of gradient
+_EPS, _EPS32 = 2.0**-52, 2.0**-23  # numpy.finfo takes longer than a pass over small data
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
 
-__all__ = ["Horizon", "Iterate", "Known", "Method", "Oracle", "Result", "Step"]
+__all__ = ["Horizon", "Iterate", "Known", "Method", "Oracle", "Result", "Step", "eps_of"]
 
 
 @dataclass(eq=False)
@@ -188,6 +189,15 @@ class Pairs:
             self._pairs.append(change(*self._pairs.popleft()))
 
 
+def eps_of(real: np.dtype) -> float:
+    """The distance from 1 to the next number of float64 or float32.
+
+    >>> eps_of(np.dtype(np.float32)) == np.finfo(np.float32).eps
+    True
+    """
+    return _EPS if real.itemsize == 8 else _EPS32
+
+
 class Oracle:
     """F in the variables of `Coordinates`: f smooth (data and l2), and the prox of l1.
 
@@ -205,7 +215,7 @@ class Oracle:
     ) -> None:
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
         self.real = np.dtype(problem.compute)
-        self._eps = float(np.finfo(self.real).eps)
+        self._eps = eps_of(self.real)
         self._d, self._l2 = objective.shape[1], objective.l2
         self._l1 = coordinates.thresholds if objective.l1 else None
         self._box: Any = None  # in these variables, in which P is diagonal then
@@ -308,7 +318,7 @@ class Oracle:
     def centred_classes(self, v) -> np.ndarray:
         """v with coefficients that sum to zero over the classes, where a penalty makes that free."""
         shared = not isinstance(self.coordinates, ClassCoordinates)  # which sees to it itself
-        if v.ndim == 2 and shared and self.objective.penalty.name != "none":
+        if v.ndim == 2 and shared and self.objective.penalty.name != "none" and v[: self._d].any():
             v = v.copy()
             v[: self._d] -= v[: self._d].mean(axis=1, keepdims=True)
         return v

@@ -117,13 +117,14 @@ class Judge:
         self.estimate = free + ahead if self.penalised and free + ahead > 0 else free + max(ahead, 0)
         return value
 
-    def pass_by(self, step: Step, exact: bool) -> None:
-        """Take in a step that lowered F, and no more."""
+    def pass_by(self, step: Step, exact: bool) -> float:
+        """Take in a step that lowered F, and no more; return the gap that is known then."""
         self.unresolved, self._stale = 0, False
         self.best_value, self.best_x, self.best_w = step.f, step.x, None
         self.estimate = step.gap
         if exact and self.penalised and not self.objective.fit_intercept:
             self.lower = max(self.lower, step.f - (step.gap if math.isnan(step.bound) else step.bound))
+        return max(step.f - self.lower, 0.0) if self.lower > -math.inf else step.gap
 
     def _penalised_gap(self, oracle: Oracle) -> tuple[float, float]:
         """The duality gap at y: as a bound (infinite at l2 = 0) and as an estimate.
