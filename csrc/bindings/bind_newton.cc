@@ -1,187 +1,48 @@
 // Newton: the damped Newton iteration on a Problem, or on whatever has its passes.
-#include <algorithm>
-#include <cmath>
-
 #include "bindings/bindings.h"
-#include "bindings/problem.h"
-#include "engine/class_hessian.h"
-#include "engine/newton.h"
-#include "engine/shifted.h"
+#include "bindings/newton_source.h"
+#include "bindings/prox_newton.h"
 
 namespace py = pybind11;
 
 namespace nag {
+namespace {
 
 class NewtonLoop {
  public:
   NewtonLoop(const py::object& problem, const py::object& w, const py::object& margins, const py::object& other, double l2,
              const py::object& origin)
-      : source_(problem), margins_{margins, other} {
-    if (!(l2 >= 0) || !std::isfinite(l2)) bad_value("l2 is " + std::to_string(l2) + "; a finite number >= 0 is needed.");
-    NewtonProblem q;
-    q.l2 = l2;
-    const bool compiled = py::isinstance<Problem>(problem);
-    if (compiled) take(problem.cast<const Problem&>(), q);
-    else take(problem, q);
-    if (!origin.is_none()) {
-      origin_ = numbers<double>(origin, "origin", 1, q.d, 1);
-      q.origin = origin_.data();
-    }
-    const bool flat = q.k == 1;
-    void* z[2];
-    for (int i = 0; i < 2; ++i) {
-      const char* const name = i == 0 ? "margins" : "other";
-      z[i] = q.compute == Compute::f64 ? static_cast<void*>(output<double>(margins_[i], name, q.n, q.k, flat))
-                                       : static_cast<void*>(output<float>(margins_[i], name, q.n, q.k, flat));
-    }
-    if (overlap(margins, other)) bad_value("margins and other overlap in memory; give each an array of its own.");
-    q.interrupted = [this] {
-      const py::gil_scoped_acquire acquire;
-      return signalled_ = PyErr_CheckSignals() != 0;
-    };
-    shape_ = {q.p()};
-    if (!flat) shape_.push_back(q.k);
-    loop_ = std::make_unique<Newton>(q, numbers<double>(w, "w", flat ? 1 : 2, q.p(), q.k).data(), z[0], z[1]);
-  }
+      : source_(problem, margins, other, l2, origin),
+        loop_(source_.problem(), start(w).data(), source_.margins(0), source_.margins(1)) {}
 
   py::tuple run(std::int64_t steps, double tol, double null_value, double floor) {
     if (steps < 1) bad_value("steps is " + std::to_string(steps) + "; a whole number >= 1 is needed.");
     NewtonTrace trace;
-    bool interrupted = false;
-    try {
-      const py::gil_scoped_release release;
-      trace = loop_->run({steps, tol, null_value, floor});
-    } catch (const NewtonInterrupted&) {
-      interrupted = true;
-    } catch (const NotFinite&) {
-      compiled_->explain_non_finite();
-      throw std::domain_error("X holds numbers that are not finite.");
-    }
-    if (interrupted || signalled_) throw py::error_already_set();
+    source_.run([&] { trace = loop_.run({steps, tol, null_value, floor}); });
     py::list records;
     for (const NewtonRecord& r : trace.records)
       records.append(py::make_tuple(r.data_value, r.f, r.decrement, r.bound, r.seconds, r.hessian, r.moved, r.resolved));
-    const auto matrix = [&](const std::vector<double>& numbers) {
-      std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(trace.records.size())};
-      shape.insert(shape.end(), shape_.begin(), shape_.end());
-      py::array_t<double> out(shape);
-      std::copy(numbers.begin(), numbers.end(), out.mutable_data());
-      return out;
-    };
-    return py::make_tuple(records, matrix(trace.w), matrix(trace.g), matrix(trace.u));
+    const std::size_t rows = trace.records.size();
+    return py::make_tuple(records, source_.matrix(trace.w, rows), source_.matrix(trace.g, rows), source_.matrix(trace.u, rows));
   }
 
-  int current() const { return loop_->current(); }
-  py::array_t<double> sizes() const { return py::array_t<double>(static_cast<py::ssize_t>(loop_->sizes().size()), loop_->sizes().data()); }
+  int current() const { return loop_.current(); }
+  py::array_t<double> sizes() const { return py::array_t<double>(static_cast<py::ssize_t>(loop_.sizes().size()), loop_.sizes().data()); }
 
  private:
-  struct NotFinite {};
-
-  void take(const Problem& problem, NewtonProblem& q) {
-    compiled_ = &problem;
-    const ProblemView& view = problem.view_;
-    q.table = view.table;
-    q.compute = view.compute;
-    q.n = view.n, q.d = view.d, q.k = view.k;
-    q.fit_intercept = view.fit_intercept;
-    q.n_threads = problem.n_threads();
-    q.slope = [&view, threads = q.n_threads](const void* z, const void* z_end, double t) { return slope_along(view, z, z_end, t, threads); };
-    q.residual_size = [&view, threads = q.n_threads](const void* z) {
-      const std::vector<double> sizes = shifted_loss(view, z, nullptr, nullptr, nullptr, threads).size;
-      return *std::max_element(sizes.begin(), sizes.end());
-    };
-    q.pass = [this, &view, threads = q.n_threads](const double* w, double* grad, double* H, void* z) {
-      const auto interrupted = [this] {
-        const py::gil_scoped_acquire acquire;
-        return signalled_ = PyErr_CheckSignals() != 0;
-      };
-      if (H == nullptr) {
-        PassRequest request;
-        request.w = w;
-        request.grad = grad;
-        request.z = z;
-        request.n_threads = threads;
-        request.interrupted = interrupted;
-        const PassResult result = run_pass(view, request);
-        if (result.interrupted) throw NewtonInterrupted{};
-        std::int64_t row = 0, column = 0;
-        if (!std::isfinite(result.value) && find_non_finite(view, &row, &column)) throw NotFinite{};
-        return result.value;
-      }
-      SecondRequest request;
-      request.w = w;
-      request.grad = grad;
-      request.out = H;
-      request.z = z;
-      request.n_threads = threads;
-      request.interrupted = interrupted;
-      const SecondResult result = view.k == 1 ? run_second(view, request) : class_hessian(view, request);
-      if (result.interrupted) throw NewtonInterrupted{};
-      if (!result.finite) throw NotFinite{};
-      return result.value;
-    };
+  py::array_t<double> start(const py::object& w) const {
+    const NewtonProblem& q = source_.problem();
+    return numbers<double>(w, "w", q.k == 1 ? 1 : 2, q.p(), q.k);
   }
 
-  // Any object with Problem's sizes, `value_and_grad`, `slope_along`, `shifted_loss` and `hessian`, or `class_hessian` where
-  // it has classes.
-  void take(const py::object& problem, NewtonProblem& q) {
-    q.table = &table_named(std::nullopt);
-    q.n = problem.attr("n").cast<std::int64_t>();
-    q.d = problem.attr("d").cast<std::int64_t>();
-    q.k = problem.attr("k").cast<std::int64_t>();
-    q.fit_intercept = problem.attr("p").cast<std::int64_t>() > q.d;
-    q.compute = py::str(problem.attr("compute")).cast<std::string>() == "float64" ? Compute::f64 : Compute::f32;
-    q.n_threads = resolve_threads(0);
-    const std::int64_t p = q.p(), k = q.k;
-    std::vector<py::ssize_t> rows{q.n};
-    if (k > 1) rows.push_back(k);
-    // Without a copy: any base makes pybind11 leave the memory where it is.
-    const auto over = [rows, compute = q.compute](const void* at) -> py::array {
-      void* const to = const_cast<void*>(at);
-      if (compute == Compute::f64) return py::array_t<double>(rows, static_cast<double*>(to), py::none());
-      return py::array_t<float>(rows, static_cast<float*>(to), py::none());
-    };
-    q.slope = [this, over](const void* z, const void* z_end, double t) {
-      const py::gil_scoped_acquire acquire;
-      return source_.attr("slope_along")(over(z), over(z_end), t).cast<double>();
-    };
-    q.residual_size = [this, over](const void* z) {
-      const py::gil_scoped_acquire acquire;
-      return py::tuple(source_.attr("shifted_loss")(over(z)))[2].cast<double>();
-    };
-    q.pass = [this, over, p, k](const double* w, double* grad, double* H, void* z) {
-      const py::gil_scoped_acquire acquire;
-      py::array_t<double> at(shape_);
-      std::copy_n(w, p * k, at.mutable_data());
-      if (H == nullptr) {
-        const py::tuple found = source_.attr("value_and_grad")(at, py::none(), over(z), py::none());
-        copy_numbers(found[1], "gradient", p * k, grad);
-        return found[0].cast<double>();
-      }
-      const py::tuple found = k == 1 ? source_.attr("hessian")(at, py::none(), py::none(), over(z), py::none())
-                                     : source_.attr("class_hessian")(at, over(z));
-      copy_numbers(found[1], "gradient", p * k, grad);
-      copy_numbers(found[2], "Hessian", p * k * p * k, H);
-      return found[0].cast<double>();
-    };
-  }
-
-  // Numbers that may have overflowed honestly.
-  static void copy_numbers(const py::object& from, const char* name, std::int64_t count, double* to) {
-    const py::array_t<double, py::array::c_style | py::array::forcecast> a(from);
-    if (a.size() != count) bad_value(std::string(name) + " has shape " + shape_text(a) + "; " + std::to_string(count) + " numbers are needed.");
-    std::copy_n(a.data(), count, to);
-  }
-
-  py::object source_, margins_[2];
-  py::array_t<double> origin_;
-  const Problem* compiled_ = nullptr;
-  std::vector<py::ssize_t> shape_;
-  std::unique_ptr<Newton> loop_;
-  bool signalled_ = false;
+  NewtonSource source_;
+  Newton loop_;
 };
 
+}  // namespace
+
 void bind_newton(py::module_& m) {
+  bind_prox_newton(m);
   py::class_<NewtonLoop>(m, "Newton", "Newton's method on a problem with l2, from w: a Hessian a pass, Cholesky, line search on margins.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, double, const py::object&>(),
            py::arg("problem"), py::arg("w"), py::arg("margins"), py::arg("other"), py::arg("l2") = 0.0,

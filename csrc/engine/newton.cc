@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "engine/linalg.h"
+#include "engine/slope_root.h"
 
 namespace nag {
 namespace {
@@ -15,7 +16,7 @@ constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kMostRidge = 1e8;     // times the diagonal: beyond it a step is one of steepest descent
 constexpr double kArmijo = 1e-4;
 constexpr double kShort = 0.1;         // a step cut below this says that the model is poor: the ridge grows
-constexpr int kTrials = 12, kResidualSteps = 16;
+constexpr int kResidualSteps = 16;
 constexpr double kSurely = 0.1;        // of the gap to reach, what a step must promise to be taken for the last
 constexpr double kSeconds = 0.02;      // of a call, after which signals and deadlines are looked at
 
@@ -30,6 +31,19 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 }
 
 }  // namespace
+
+double rounding_of(const NewtonProblem& problem, const std::vector<double>& sizes, const std::vector<double>& w, double f, double residual) {
+  const std::int64_t d = problem.d, k = problem.k;
+  double size = 0;
+  for (std::int64_t e = 0; e < d * k; ++e) size += sizes[static_cast<std::size_t>(e / k)] * std::fabs(w[static_cast<std::size_t>(e)]);
+  for (std::int64_t c = 0; c < k; ++c) {
+    double b = problem.fit_intercept ? w[static_cast<std::size_t>(d * k + c)] : 0.0;
+    for (std::int64_t i = 0; problem.origin && i < d; ++i) b += problem.origin[i] * w[static_cast<std::size_t>(i * k + c)];
+    size += std::fabs(b);
+  }
+  const double eps = problem.compute == Compute::f64 ? kEps : static_cast<double>(std::numeric_limits<float>::epsilon());
+  return 4 * eps * (std::fabs(f) + residual * size);
+}
 
 // ---- the factor of a Hessian
 
@@ -311,23 +325,14 @@ NewtonRecord Newton::step(double target) {
 
 // ---- rounding and line search
 
-// How far a value of f can be off: rounded margins, as large as their terms |x_ij w_j|.
 double Newton::rounding(double f, const void* z, const std::vector<double>& w) {
   if (residual_age_ == 0)
     residual_ = problem_.residual_size(z);
   residual_age_ = (residual_age_ + 1) % kResidualSteps;
-  double size = 0;
-  for (std::int64_t e = 0; e < d_ * k_; ++e) size += rms_[static_cast<std::size_t>(e / k_)] * std::fabs(w[static_cast<std::size_t>(e)]);
-  for (std::int64_t c = 0; c < k_; ++c) {
-    double b = problem_.fit_intercept ? w[static_cast<std::size_t>(d_ * k_ + c)] : 0.0;
-    for (std::int64_t i = 0; problem_.origin && i < d_; ++i) b += problem_.origin[i] * w[static_cast<std::size_t>(i * k_ + c)];
-    size += std::fabs(b);
-  }
-  return 4 * eps_ * (std::fabs(f) + residual_ * size);
+  return rounding_of(problem_, rms_, w, f, residual_);
 }
 
-// A part of the step in (0, 1) near the minimum of f along it: the root of its slope by the secant rule inside a bracket
-// that shrinks. Every third trial bisects: an exponential cannot stall the secant.
+// A part of the step in (0, 1) near the minimum of f along it.
 double Newton::best_step(double t_end, double slope) {
   double linear = 0, square = 0;
   for (std::int64_t e = 0; problem_.l2 > 0 && e < d_ * k_; ++e) {
@@ -339,17 +344,7 @@ double Newton::best_step(double t_end, double slope) {
     const double value = problem_.slope(z_[current_], z_[1 - current_], t) + linear + t * square;
     return std::isnan(value) ? std::numeric_limits<double>::infinity() : value;
   };
-  double low = 0.0, high = 1.0, at_low = slope, at_high = slope_at(1.0), t = 1.0;
-  for (int i = 0; i < kTrials; ++i) {
-    const double secant = std::isfinite(at_high) ? low - at_low * (high - low) / (at_high - at_low) : -1.0;
-    const bool inside = low + 1e-3 * (high - low) < secant && secant < high - 1e-3 * (high - low);
-    t = inside && i % 3 != 2 ? secant : 0.5 * (low + high);
-    const double here = slope_at(t);
-    if (std::fabs(here) <= 0.1 * std::fabs(slope) || high - low < 1e-10) break;
-    if (here < 0) low = t, at_low = here;
-    else high = t, at_high = here;
-  }
-  return t;
+  return root_of_slope(slope_at, slope);
 }
 
 }  // namespace nag

@@ -33,6 +33,10 @@ struct NewtonProblem {
   std::int64_t p() const { return d + (fit_intercept ? 1 : 0); }
 };
 
+// How far a value f at w can be off: rounded margins, as large as their terms |x_ij w_j|. `sizes` are the columns', sqrt(mean x^2),
+// `residual` is the mean size of the residuals.
+double rounding_of(const NewtonProblem& problem, const std::vector<double>& sizes, const std::vector<double>& w, double f, double residual);
+
 // S^-1 L L' S^-1 = H: intercepts eliminated, a unit diagonal, Cholesky, with a ridge where a pivot is bad. Throws
 // std::domain_error where no ridge makes it definite.
 class NewtonFactor {

@@ -80,6 +80,59 @@ class Newton:
     @property
     def sizes(self) -> npt.NDArray[np.float64]: ...
 
+class ProxNewton:
+    def __init__(
+        self,
+        problem: Any,
+        w: Any,
+        margins: npt.NDArray[Any],
+        other: npt.NDArray[Any],
+        l1: float,
+        l2: float = 0.0,
+        origin: Any = None,
+        reuse: bool = False,
+        hessian: Any = None,
+        known: tuple[float, Any] | None = None,
+    ) -> None: ...
+    def run(
+        self, steps: int = 1, tol: float = 0.0, null_value: float = 0.0, floor: float = 0.0
+    ) -> tuple[
+        list[tuple[float, float, float, float, float, float, int, bool, bool, bool]],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+    ]: ...
+    @property
+    def unsettled(self) -> bool: ...
+    @property
+    def current(self) -> int: ...
+    @property
+    def sizes(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def hessian(self) -> npt.NDArray[np.float64] | None: ...
+
+def best_intercept(
+    problem: Any,
+    z: npt.NDArray[Any],
+    curvature: float,
+    moved: npt.NDArray[Any],
+    residuals: npt.NDArray[Any],
+    at_zero: bool = False,
+    loss: str = "",
+) -> tuple[Any, float, bool, float, Any, float]: ...
+def certify(
+    problem: Problem,
+    w: npt.NDArray[np.float64],
+    l1: float,
+    l2: float,
+    curvature: float,
+    z: npt.NDArray[np.float64] | None = None,
+    r: npt.NDArray[np.float64] | None = None,
+    u: npt.NDArray[np.float64] | None = None,
+    spare: npt.NDArray[np.float64] | None = None,
+) -> tuple[
+    npt.NDArray[np.float64], float, float, float, npt.NDArray[np.float64] | None
+]: ...
 def combine(
     arrays: Sequence[npt.NDArray[Any]],
     coefficients: Sequence[float],

@@ -33,6 +33,8 @@ def encode(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kind = y.dtype.kind
     if y.size and kind in "iu":
         low, high = int(y.min()), int(y.max())
+        if high - low == 1:
+            return np.array([low, high], y.dtype), (y == high).view(np.int8)
         if high - low < _SPAN and high < 2**62:
             codes = y.astype(np.intp)
             codes -= low

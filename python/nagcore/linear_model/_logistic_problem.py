@@ -14,7 +14,7 @@ from nagcore import _core
 from nagcore.linear_model._base import linear_scores, solve, threads_of
 from nagcore.objective import Objective
 from nagcore.solvers import Result
-from nagcore.solvers.paths import shared
+from nagcore.solvers.paths import Kept, shared
 
 __all__ = [
     "THEIRS", "LogisticProblem", "check_solver", "class_weighted", "warn_if_separated",
@@ -108,10 +108,12 @@ class LogisticProblem:
         estimator = self.estimator
         total = self.X.shape[0] if weights is None else weights.sum()
         penalty = {"l2": strength * (1 - ratio) / total, "l1": strength * ratio / total}
-        if self._path or ratio:  # one strength of l1 profits, too: its steps share Hessians
+        if self._path:
             objective = self._weighted(weights).with_penalty(**penalty)
         else:
             objective = self._objective(weights, **penalty)
+            if ratio:  # one strength of l1 profits, too: its steps share Hessians
+                objective.kept = Kept()
         w0 = None
         if start is not None:
             w0 = start.T if not self.scaling else start.T / np.append(np.ones(self.d), self.scaling)[:, None]
@@ -120,10 +122,10 @@ class LogisticProblem:
             estimator, objective, w0, max_iter=estimator.max_iter, random_state=estimator.random_state,
             solver="auto" if estimator.solver in THEIRS else estimator.solver, **options,
         )
-        intercept = np.atleast_1d(np.asarray(result.intercept, np.float64))
+        intercept = np.array(result.intercept, np.float64, ndmin=1)
         if self.k > 2:
             # Shifted alike for every class, intercepts predict alike; unpenalised coefficients too.
-            intercept = intercept - intercept.mean()
+            intercept -= np.add.reduce(intercept) / self.k
         w = result.coef
         if self.k > 2 and strength == 0:
             w = w - w.mean(axis=1, keepdims=True)

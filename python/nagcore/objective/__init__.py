@@ -16,7 +16,6 @@ from nagcore import losses
 from nagcore.objective.checks import check_w, w_shape
 from nagcore.objective.counted import Counted, Reads
 from nagcore.objective.duality import Certificate, best_intercept, certify, dot
-from nagcore.objective.intercept import link_of
 from nagcore.objective.one_pass import value_and_grad
 from nagcore.objective.storage import narrowed
 from nagcore.penalties import Penalty
@@ -329,8 +328,8 @@ class Objective:
             z = self._zero_margins(problem)
             b: Any = 0.0
             if self.fit_intercept:
-                link = link_of(self.loss.name) if self._offset is None and has_zero else None
-                found = best_intercept(problem, z, self.s, self.loss.curvature_bound, link)
+                at_zero = self._offset is None and has_zero
+                found = best_intercept(problem, z, self.s, self.loss.curvature_bound, at_zero)
                 b, value = found.b, found.value
             else:
                 value = problem.loss_from_margins(z)

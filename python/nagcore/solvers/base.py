@@ -23,9 +23,10 @@ from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordi
 from nagcore.solvers.prox import best_shift, box_threshold, class_threshold, soft_threshold
 
 _PAIRS = 12           # steps remembered with their changes of gradient
+_EPS, _EPS32 = 2.0**-52, 2.0**-23  # numpy.finfo takes longer than a pass over small data
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
 
-__all__ = ["Horizon", "Iterate", "Known", "Method", "Oracle", "Result", "Step"]
+__all__ = ["Horizon", "Iterate", "Known", "Method", "Oracle", "Result", "Step", "eps_of"]
 
 
 @dataclass(eq=False)
@@ -100,6 +101,7 @@ class Step(NamedTuple):
     gap: float    # what it says of the gap at its point
     at: float     # when it ended
     later: float  # passes since
+    bound: float = math.nan  # what is proven, where `gap` is an estimate
 
 
 class Iterate(NamedTuple):
@@ -110,7 +112,8 @@ class Iterate(NamedTuple):
     the next pass may overwrite. `moved` is False when the pass went to a step that was taken back.
     `resolved` is False when the step changes F by less than the arithmetic can tell. `decrement` is
     ½⟨g, H⁻¹g⟩ where the method has a Hessian H: the gap, if f were its quadratic model. `bound` is
-    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient. `at` is when the pass ended, on
+    ‖∇_w f‖²/(2·l2) where the method knows it without that gradient, and the duality gap at `y` under l1,
+    where `free` is an estimate of it that is finite. `at` is when the pass ended, on
     the clock of `time.perf_counter`, where that was not just now, and `proven` says whether `bound`
     was computed in the oracle's arithmetic. `trail` holds the steps since the last iterate, where a
     method went on by itself (`Horizon`).
@@ -131,6 +134,7 @@ class Iterate(NamedTuple):
     at: float = math.nan
     proven: bool = True
     trail: Sequence[Step] = ()
+    free: float = math.nan
 
 
 class Horizon(NamedTuple):
@@ -185,6 +189,15 @@ class Pairs:
             self._pairs.append(change(*self._pairs.popleft()))
 
 
+def eps_of(real: np.dtype) -> float:
+    """The distance from 1 to the next number of float64 or float32.
+
+    >>> eps_of(np.dtype(np.float32)) == np.finfo(np.float32).eps
+    True
+    """
+    return _EPS if real.itemsize == 8 else _EPS32
+
+
 class Oracle:
     """F in the variables of `Coordinates`: f smooth (data and l2), and the prox of l1.
 
@@ -202,7 +215,7 @@ class Oracle:
     ) -> None:
         self.objective, self.coordinates, self.problem = objective, coordinates, problem
         self.real = np.dtype(problem.compute)
-        self._eps = float(np.finfo(self.real).eps)
+        self._eps = eps_of(self.real)
         self._d, self._l2 = objective.shape[1], objective.l2
         self._l1 = coordinates.thresholds if objective.l1 else None
         self._box: Any = None  # in these variables, in which P is diagonal then
@@ -305,7 +318,7 @@ class Oracle:
     def centred_classes(self, v) -> np.ndarray:
         """v with coefficients that sum to zero over the classes, where a penalty makes that free."""
         shared = not isinstance(self.coordinates, ClassCoordinates)  # which sees to it itself
-        if v.ndim == 2 and shared and self.objective.penalty.name != "none":
+        if v.ndim == 2 and shared and self.objective.penalty.name != "none" and v[: self._d].any():
             v = v.copy()
             v[: self._d] -= v[: self._d].mean(axis=1, keepdims=True)
         return v

@@ -267,7 +267,7 @@ class OwnCoordinates:
         d = self._d = objective.shape[1]
         self.rms = np.ones(d)
         self._centre: np.ndarray | None = None
-        self.scale = np.ones(d) if objective.k == 1 else np.ones((d, 1))
+        self.scale = self.rms if objective.k == 1 else self.rms[:, None]
         self.thresholds = objective.l1 * self.scale
 
     def look(self, H: np.ndarray) -> None:

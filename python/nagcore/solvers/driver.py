@@ -12,7 +12,7 @@ import numpy as np
 
 from nagcore.callbacks import History, State
 from nagcore.objective import Objective
-from nagcore.solvers.base import Horizon, Iterate, Known, Method, Oracle, Pairs, Result
+from nagcore.solvers.base import Horizon, Iterate, Known, Method, Oracle, Pairs, Result, eps_of
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
 from nagcore.solvers.gradients import gradient_norm
 from nagcore.solvers.metric import Metric
@@ -170,14 +170,15 @@ class Run:
         if screen is not None:
             problem = screen.problem(narrow)
             self.judge.best_w[: self.objective.shape[1]][screen.dropped] = 0.0
-        eps = float(np.finfo(problem.compute).eps)
-        coordinates: Coordinates | OwnCoordinates = OwnCoordinates(self.objective)
-        if isinstance(columns, Coordinates):
+        coordinates: Coordinates | OwnCoordinates
+        if columns is None:
+            coordinates = OwnCoordinates(self.objective)
+        elif isinstance(columns, Coordinates):
             coordinates = columns
         elif isinstance(columns, list):
-            coordinates = ClassCoordinates(self.objective, columns, eps, problem.origin)
-        elif columns is not None:
-            coordinates = Coordinates(self.objective, columns, eps, problem.origin)
+            coordinates = ClassCoordinates(self.objective, columns, eps_of(problem.compute), problem.origin)
+        else:
+            coordinates = Coordinates(self.objective, columns, eps_of(problem.compute), problem.origin)
         self.oracle = Oracle(self.objective, coordinates, problem, self._memory, known)
         self.oracle.tol = self.tol
         self.oracle.dropped = None if screen is None else screen.dropped
@@ -203,10 +204,9 @@ class Run:
         for it in self.method.run(oracle, x):
             if self.n_iter == begun and self.metric is not None:
                 self.metric.look(oracle.problem, it.zy, oracle.spare)
-            if it.trail:
-                for estimate in self._passed(it, exact=not narrow):
-                    idle = 0 if estimate < 0.5 * lowest and objective.storage else idle + 1
-                    lowest = min(lowest, estimate)
+            for estimate in self._passed(it, exact=not narrow) if it.trail else ():
+                idle = 0 if estimate < 0.5 * lowest and objective.storage else idle + 1
+                lowest = min(lowest, estimate)
             if it.moved:
                 self.n_iter += 1
                 if self._unbounded:
@@ -253,15 +253,16 @@ class Run:
             passes = min(self.max_passes - reserve - self.n_passes, self.max_iter - self.n_iter)
         return Horizon(passes, self.tol, self.judge.null_value, self.judge.floor)
 
-    def _passed(self, it: Iterate, exact: bool) -> Iterator[float]:
-        """Take in the steps that led to an iterate; yield what each made of the gap."""
-        judge, passes = self.judge, self.n_passes
+    def _passed(self, it: Iterate, exact: bool) -> list[float]:
+        """Take in the steps that led to an iterate; return what each made of the gap."""
+        judge, passes, n_iter, estimates = self.judge, self.n_passes, self.n_iter, []
         for step in it.trail:
-            self.n_iter += 1
-            judge.pass_by(step, exact)
-            self.history.iteration(
-                self.n_iter, round(passes - step.later, 3), step.at - self.begun, step.f, judge.gap)
-            yield judge.estimate
+            n_iter += 1
+            gap = judge.pass_by(step, exact)
+            self.history.iteration(n_iter, round(passes - step.later, 3), step.at - self.begun, step.f, gap)
+            estimates.append(step.gap)
+        self.n_iter = n_iter
+        return estimates
 
     def _screened(self, it: Iterate, reserve: int, narrow: bool) -> bool:
         """Whether a look at what is proven zero was due, and made the passes shorter."""
@@ -284,14 +285,16 @@ class Run:
         judge = self.judge
 
         def reached() -> bool:
-            if not judge.reached() or (provable and judge.kind != "certificate"):
+            if (provable and judge.kind != "certificate") or not judge.reached():
                 return False
             # What float32 alone cannot tell from zero it has not reached.
             return not narrow or judge.target >= self.oracle.rounding(it.fy, it.zy)
 
-        if provable and not reached() and judge.worth_proving(self.n_passes):
+        done = reached()
+        if provable and not done and judge.worth_proving(self.n_passes):
             judge.prove(self.oracle, it, self.n_passes)
-        if reached():
+            done = reached()
+        if done:
             self.message = "converged"
         elif judge.stalled(self.n_iter):
             self.message = f"stopped at the rounding of {self.oracle.real} arithmetic"

@@ -30,9 +30,9 @@ from nagcore import _core
 from nagcore.objective import Objective
 from nagcore.solvers.base import Iterate, Method, Oracle, Step
 
-__all__ = ["METHOD", "minimum_of_sample", "newton"]
+__all__ = ["METHOD", "MOST", "minimum_of_sample", "newton"]
 
-_MOST = 1 << 30  # passes of a call that nothing limits
+MOST = 1 << 30  # passes of a call that nothing limits
 
 
 def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
@@ -46,7 +46,7 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         most, tol, null_value, floor = oracle.horizon()
         begun = time.perf_counter()
         records, points, gradients, data_gradients = loop.run(
-            max(1, int(min(most // cost, _MOST))), tol, null_value, floor)
+            max(1, int(min(most // cost, MOST))), tol, null_value, floor)
         current, gap = loop.current, 3 if objective.l2 else 2
         z, z_other = margins[current], margins[1 - current]
         oracle.coordinates.rms = loop.sizes

@@ -13,17 +13,20 @@ Source: Lee, Sun & Saunders 2014.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
 
+from nagcore import _core
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot
-from nagcore.solvers.base import Iterate, Known, Method, Oracle
+from nagcore.solvers.base import Iterate, Known, Method, Oracle, Step
 from nagcore.solvers.dense import eliminate
 from nagcore.solvers.linesearch import ARMIJO
-from nagcore.solvers.quadratic_l1 import minimise, violation
+from nagcore.solvers.newton import MOST
+from nagcore.solvers.quadratic_l1 import FEW, minimise, violation
 from nagcore.solvers.workingset import working_sets
 
 __all__ = ["ALL_COLUMNS", "METHOD", "direction", "moved", "prox_newton"]
@@ -37,10 +40,67 @@ _EPS = float(np.finfo(np.float64).eps)
 def prox_newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     """Yield one iterate per pass over all columns. L is not used."""
     objective = oracle.objective
+    if _compiled(objective):
+        x = yield from _loop(oracle, x)
     if objective.shape[1] <= ALL_COLUMNS or not objective.divisible:
         yield from _steps(oracle, x, oracle.new_margins())
     else:
         yield from working_sets(oracle, x)
+
+
+def _compiled(objective: Objective) -> bool:
+    """Whether the core runs the steps: few columns, no bounds, and no one Hessian that serves for all."""
+    if objective.bounds is not None or not objective.l1 or objective.shape[1] > FEW:
+        return False
+    return objective.loss.name != "squared" and objective.problem.slope_along is not None
+
+
+def _loop(oracle: Oracle, x: np.ndarray) -> Generator[Iterate, None, np.ndarray]:
+    """Steps by the core, each call as many as nobody has to look at. Ends, at x, where it is at a loss."""
+    objective, problem, kept = oracle.objective, oracle.problem, oracle.objective.kept
+    margins = oracle.new_margins(), oracle.new_margins()
+    hessian, known = None if kept is None else kept.hessian.get("H"), None
+    if hessian is not None and kept.last is not None and kept.last.z.dtype == margins[0].dtype:
+        d, last = objective.shape[1], kept.last
+        if np.array_equal(last.w[:d], x[:d]):  # the last strength ended here, but for the intercept
+            x, known, margins[0][...] = last.w, (last.data_value, last.u), last.z
+    loop = _core.ProxNewton(problem.core, x, *margins, objective.l1, objective.l2, problem.origin,
+                            kept is not None, hessian, known)
+    f, share = 0.0, problem.share
+    try:
+        while True:
+            most, tol, null_value, floor = oracle.horizon()
+            begun = time.perf_counter()
+            records, points, gradients, data_gradients = loop.run(
+                max(1, int(min(most // share, MOST))), tol, null_value, floor)
+            if not records:
+                return x
+            current = loop.current
+            oracle.coordinates.rms = loop.sizes
+            trail: list[Step] = []
+            later: float = 0
+            for i in range(len(records) - 1, -1, -1):
+                _, _, whole, bound, free, seconds, passes, _, _, _ = records[i]
+                if i < len(records) - 1:
+                    trail.append(Step(points[i], whole, free, begun + seconds, later, bound))
+                later += share * passes
+            problem.count(later)
+            data_value, f_y, _, bound, free, seconds, _, _, moved, resolved = records[-1]
+            y = points[-1]
+            oracle.w, oracle.data_value, oracle.u = y, data_value, data_gradients[-1]
+            if moved:
+                x, f = y, f_y
+            elif trail:
+                x, f = points[-2], records[-2][1]
+            z, z_other = margins[current], margins[1 - current]
+            oracle.spare = z_other if moved else None
+            yield Iterate(x, f, z, y, f_y, z if moved else z_other, gradients[-1], 1.0, moved, resolved,
+                          bound=bound, at=begun + seconds, trail=trail[::-1], free=free)
+    finally:
+        if kept is not None and loop.hessian is not None:  # for the next strength of a path
+            kept.hessian["H"] = loop.hessian
+            if oracle.w is x:
+                kept.last = Known(x, oracle.data_value, oracle.u, margins[loop.current])
 
 
 def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:

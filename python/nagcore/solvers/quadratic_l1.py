@@ -19,9 +19,9 @@ from nagcore import _core
 from nagcore.penalties import Box
 from nagcore.solvers.dense import cholesky_solve
 
-__all__ = ["minimise", "violation"]
+__all__ = ["FEW", "minimise", "violation"]
 
-_FEW = 64         # columns up to which a linear system costs less than sweeps
+FEW = 64         # columns up to which a linear system costs less than sweeps
 _SETTLED = 8      # active sets tried first
 _SWEEPS = 4       # of coordinate descent between two signed systems
 _ROUNDS = 100
@@ -63,7 +63,7 @@ def minimise(
     """
     C = np.ascontiguousarray(C)
     positive = box is not None and box.nonnegative
-    if len(w) <= _FEW and (box is None or positive):
+    if len(w) <= FEW and (box is None or positive):
         settled = _core.settle_on_gram(C, g, w, l1, accuracy, _SETTLED, positive)
         if settled is not None:
             return settled

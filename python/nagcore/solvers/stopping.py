@@ -104,7 +104,10 @@ class Judge:
             # y may lie out of bounds, and F(y) − bound is the dual value all the same.
             value_y += self.objective.l1 * float(np.abs(oracle.w[: self.objective.shape[1]]).sum())
         if self.penalised:
-            bound, free = self._penalised_gap(oracle) if math.isnan(it.bound) else (it.bound, it.bound)
+            if math.isnan(it.bound):
+                bound, free = self._penalised_gap(oracle)
+            else:
+                bound, free = it.bound, it.bound if math.isnan(it.free) else it.free
             if exact and it.proven and not self.objective.fit_intercept and oracle.dropped is None:
                 self.lower = max(self.lower, value_y - bound)
         else:
@@ -114,13 +117,14 @@ class Judge:
         self.estimate = free + ahead if self.penalised and free + ahead > 0 else free + max(ahead, 0)
         return value
 
-    def pass_by(self, step: Step, exact: bool) -> None:
-        """Take in a step that lowered F, and no more."""
+    def pass_by(self, step: Step, exact: bool) -> float:
+        """Take in a step that lowered F, and no more; return the gap that is known then."""
         self.unresolved, self._stale = 0, False
         self.best_value, self.best_x, self.best_w = step.f, step.x, None
         self.estimate = step.gap
         if exact and self.penalised and not self.objective.fit_intercept:
-            self.lower = max(self.lower, step.f - step.gap)
+            self.lower = max(self.lower, step.f - (step.gap if math.isnan(step.bound) else step.bound))
+        return max(step.f - self.lower, 0.0) if self.lower > -math.inf else step.gap
 
     def _penalised_gap(self, oracle: Oracle) -> tuple[float, float]:
         """The duality gap at y: as a bound (infinite at l2 = 0) and as an estimate.
