@@ -3,10 +3,8 @@
 #include <cmath>
 
 #include "bindings/bindings.h"
-#include "bindings/problem.h"
-#include "engine/class_hessian.h"
+#include "bindings/smooth_passes.h"
 #include "engine/newton.h"
-#include "engine/shifted.h"
 
 namespace py = pybind11;
 
@@ -15,13 +13,13 @@ namespace nag {
 class NewtonLoop {
  public:
   NewtonLoop(const py::object& problem, const py::object& w, const py::object& margins, const py::object& other, double l2,
-             const py::object& origin)
+             const py::object& origin, const py::object& linear)
       : source_(problem), margins_{margins, other} {
     if (!(l2 >= 0) || !std::isfinite(l2)) bad_value("l2 is " + std::to_string(l2) + "; a finite number >= 0 is needed.");
-    NewtonProblem q;
+    SmoothProblem q;
     q.l2 = l2;
     const bool compiled = py::isinstance<Problem>(problem);
-    if (compiled) take(problem.cast<const Problem&>(), q);
+    if (compiled) passes_.give(problem.cast<const Problem&>(), q);
     else take(problem, q);
     if (!origin.is_none()) {
       origin_ = numbers<double>(origin, "origin", 1, q.d, 1);
@@ -35,10 +33,11 @@ class NewtonLoop {
                                        : static_cast<void*>(output<float>(margins_[i], name, q.n, q.k, flat));
     }
     if (overlap(margins, other)) bad_value("margins and other overlap in memory; give each an array of its own.");
-    q.interrupted = [this] {
-      const py::gil_scoped_acquire acquire;
-      return signalled_ = PyErr_CheckSignals() != 0;
-    };
+    if (!linear.is_none()) {
+      linear_ = numbers<double>(linear, "linear", flat ? 1 : 2, q.p(), q.k);
+      q.linear = linear_.data();
+    }
+    q.interrupted = [this] { return passes_.asked(); };
     shape_ = {q.p()};
     if (!flat) shape_.push_back(q.k);
     loop_ = std::make_unique<Newton>(q, numbers<double>(w, "w", flat ? 1 : 2, q.p(), q.k).data(), z[0], z[1]);
@@ -47,17 +46,7 @@ class NewtonLoop {
   py::tuple run(std::int64_t steps, double tol, double null_value, double floor) {
     if (steps < 1) bad_value("steps is " + std::to_string(steps) + "; a whole number >= 1 is needed.");
     NewtonTrace trace;
-    bool interrupted = false;
-    try {
-      const py::gil_scoped_release release;
-      trace = loop_->run({steps, tol, null_value, floor});
-    } catch (const NewtonInterrupted&) {
-      interrupted = true;
-    } catch (const NotFinite&) {
-      compiled_->explain_non_finite();
-      throw std::domain_error("X holds numbers that are not finite.");
-    }
-    if (interrupted || signalled_) throw py::error_already_set();
+    passes_.guard([&] { trace = loop_->run({steps, tol, null_value, floor}); });
     py::list records;
     for (const NewtonRecord& r : trace.records)
       records.append(py::make_tuple(r.data_value, r.f, r.decrement, r.bound, r.seconds, r.hessian, r.moved, r.resolved));
@@ -75,56 +64,9 @@ class NewtonLoop {
   py::array_t<double> sizes() const { return py::array_t<double>(static_cast<py::ssize_t>(loop_->sizes().size()), loop_->sizes().data()); }
 
  private:
-  struct NotFinite {};
-
-  void take(const Problem& problem, NewtonProblem& q) {
-    compiled_ = &problem;
-    const ProblemView& view = problem.view_;
-    q.table = view.table;
-    q.compute = view.compute;
-    q.n = view.n, q.d = view.d, q.k = view.k;
-    q.fit_intercept = view.fit_intercept;
-    q.n_threads = problem.n_threads();
-    q.slope = [&view, threads = q.n_threads](const void* z, const void* z_end, double t) { return slope_along(view, z, z_end, t, threads); };
-    q.residual_size = [&view, threads = q.n_threads](const void* z) {
-      const std::vector<double> sizes = shifted_loss(view, z, nullptr, nullptr, nullptr, threads).size;
-      return *std::max_element(sizes.begin(), sizes.end());
-    };
-    q.pass = [this, &view, threads = q.n_threads](const double* w, double* grad, double* H, void* z) {
-      const auto interrupted = [this] {
-        const py::gil_scoped_acquire acquire;
-        return signalled_ = PyErr_CheckSignals() != 0;
-      };
-      if (H == nullptr) {
-        PassRequest request;
-        request.w = w;
-        request.grad = grad;
-        request.z = z;
-        request.n_threads = threads;
-        request.interrupted = interrupted;
-        const PassResult result = run_pass(view, request);
-        if (result.interrupted) throw NewtonInterrupted{};
-        std::int64_t row = 0, column = 0;
-        if (!std::isfinite(result.value) && find_non_finite(view, &row, &column)) throw NotFinite{};
-        return result.value;
-      }
-      SecondRequest request;
-      request.w = w;
-      request.grad = grad;
-      request.out = H;
-      request.z = z;
-      request.n_threads = threads;
-      request.interrupted = interrupted;
-      const SecondResult result = view.k == 1 ? run_second(view, request) : class_hessian(view, request);
-      if (result.interrupted) throw NewtonInterrupted{};
-      if (!result.finite) throw NotFinite{};
-      return result.value;
-    };
-  }
-
   // Any object with Problem's sizes, `value_and_grad`, `slope_along`, `shifted_loss` and `hessian`, or `class_hessian` where
   // it has classes.
-  void take(const py::object& problem, NewtonProblem& q) {
+  void take(const py::object& problem, SmoothProblem& q) {
     q.table = &table_named(std::nullopt);
     q.n = problem.attr("n").cast<std::int64_t>();
     q.d = problem.attr("d").cast<std::int64_t>();
@@ -174,20 +116,20 @@ class NewtonLoop {
   }
 
   py::object source_, margins_[2];
-  py::array_t<double> origin_;
-  const Problem* compiled_ = nullptr;
+  py::array_t<double> origin_, linear_;
+  SmoothPasses passes_;
   std::vector<py::ssize_t> shape_;
   std::unique_ptr<Newton> loop_;
-  bool signalled_ = false;
 };
 
 void bind_newton(py::module_& m) {
   py::class_<NewtonLoop>(m, "Newton", "Newton's method on a problem with l2, from w: a Hessian a pass, Cholesky, line search on margins.")
-      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, double, const py::object&>(),
+      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, double, const py::object&, const py::object&>(),
            py::arg("problem"), py::arg("w"), py::arg("margins"), py::arg("other"), py::arg("l2") = 0.0,
-           py::arg("origin") = py::none(),
+           py::arg("origin") = py::none(), py::arg("linear") = py::none(),
            "problem is a Problem, or an object with its sizes, value_and_grad, slope_along, shifted_loss, and hessian or class_hessian. margins and other are written: "
-           "arrays for the margins of two points; origin is the point about which X is stored.")
+           "arrays for the margins of two points; origin is the point about which X is stored. f has linear'w, if "
+           "that is given, as a term of its own.")
       .def("run", &NewtonLoop::run, py::arg("steps") = 1, py::arg("tol") = 0.0, py::arg("null_value") = 0.0, py::arg("floor") = 0.0,
            "At most `steps` passes; fewer where a step is cut short or changes f by rounding alone, where the gap is about "
            "max(tol (null_value - f), floor), and after 20 ms. Returns ([(data value, f, decrement, bound, seconds, hessian, moved, resolved)], w, "
