@@ -2,6 +2,7 @@
 #include "bindings/bindings.h"
 #include "bindings/newton_source.h"
 #include "bindings/prox_newton.h"
+#include "engine/newton.h"
 
 namespace py = pybind11;
 
@@ -11,8 +12,8 @@ namespace {
 class NewtonLoop {
  public:
   NewtonLoop(const py::object& problem, const py::object& w, const py::object& margins, const py::object& other, double l2,
-             const py::object& origin)
-      : source_(problem, margins, other, l2, origin),
+             const py::object& origin, const py::object& linear)
+      : source_(problem, margins, other, l2, origin, linear),
         loop_(source_.problem(), start(w).data(), source_.margins(0), source_.margins(1)) {}
 
   py::tuple run(std::int64_t steps, double tol, double null_value, double floor) {
@@ -31,7 +32,7 @@ class NewtonLoop {
 
  private:
   py::array_t<double> start(const py::object& w) const {
-    const NewtonProblem& q = source_.problem();
+    const SmoothProblem& q = source_.problem();
     return numbers<double>(w, "w", q.k == 1 ? 1 : 2, q.p(), q.k);
   }
 
@@ -44,11 +45,12 @@ class NewtonLoop {
 void bind_newton(py::module_& m) {
   bind_prox_newton(m);
   py::class_<NewtonLoop>(m, "Newton", "Newton's method on a problem with l2, from w: a Hessian a pass, Cholesky, line search on margins.")
-      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, double, const py::object&>(),
+      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, double, const py::object&, const py::object&>(),
            py::arg("problem"), py::arg("w"), py::arg("margins"), py::arg("other"), py::arg("l2") = 0.0,
-           py::arg("origin") = py::none(),
+           py::arg("origin") = py::none(), py::arg("linear") = py::none(),
            "problem is a Problem, or an object with its sizes, value_and_grad, slope_along, shifted_loss, and hessian or class_hessian. margins and other are written: "
-           "arrays for the margins of two points; origin is the point about which X is stored.")
+           "arrays for the margins of two points; origin is the point about which X is stored. f has linear'w, if "
+           "that is given, as a term of its own.")
       .def("run", &NewtonLoop::run, py::arg("steps") = 1, py::arg("tol") = 0.0, py::arg("null_value") = 0.0, py::arg("floor") = 0.0,
            "At most `steps` passes; fewer where a step is cut short or changes f by rounding alone, where the gap is about "
            "max(tol (null_value - f), floor), and after 20 ms. Returns ([(data value, f, decrement, bound, seconds, hessian, moved, resolved)], w, "

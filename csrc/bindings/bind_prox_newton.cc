@@ -49,7 +49,7 @@ class ProxNewtonLoop {
   }
 
  private:
-  static double checked(double l1, const NewtonProblem& problem) {
+  static double checked(double l1, const SmoothProblem& problem) {
     if (!(l1 > 0) || !std::isfinite(l1)) bad_value("l1 is " + std::to_string(l1) + "; a positive finite number is needed. Use Newton where it is 0.");
     if (problem.k != 1) bad_value("the problem has " + std::to_string(problem.k) + " margins a row; ProxNewton takes one.");
     return l1;

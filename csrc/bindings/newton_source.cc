@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "engine/class_hessian.h"
-#include "engine/shifted.h"
-
 namespace py = pybind11;
 
 namespace nag {
@@ -20,11 +17,12 @@ void copy_numbers(const py::object& from, const char* name, std::int64_t count, 
 
 }  // namespace
 
-NewtonSource::NewtonSource(const py::object& problem, const py::object& margins, const py::object& other, double l2, const py::object& origin)
+NewtonSource::NewtonSource(const py::object& problem, const py::object& margins, const py::object& other, double l2, const py::object& origin,
+                           const py::object& linear)
     : source_(problem), margins_{margins, other} {
   if (!(l2 >= 0) || !std::isfinite(l2)) bad_value("l2 is " + std::to_string(l2) + "; a finite number >= 0 is needed.");
   q_.l2 = l2;
-  if (py::isinstance<Problem>(problem)) take(problem.cast<const Problem&>());
+  if (py::isinstance<Problem>(problem)) passes_.give(problem.cast<const Problem&>(), q_);
   else take(problem);
   if (!origin.is_none()) {
     origin_ = numbers<double>(origin, "origin", 1, q_.d, 1);
@@ -37,26 +35,13 @@ NewtonSource::NewtonSource(const py::object& problem, const py::object& margins,
                                        : static_cast<void*>(output<float>(margins_[i], name, q_.n, q_.k, flat));
   }
   if (overlap(margins, other)) bad_value("margins and other overlap in memory; give each an array of its own.");
-  q_.interrupted = [this] {
-    const py::gil_scoped_acquire acquire;
-    return signalled_ = PyErr_CheckSignals() != 0;
-  };
+  if (!linear.is_none()) {
+    linear_ = numbers<double>(linear, "linear", flat ? 1 : 2, q_.p(), q_.k);
+    q_.linear = linear_.data();
+  }
+  q_.interrupted = [this] { return passes_.asked(); };
   shape_ = {q_.p()};
   if (!flat) shape_.push_back(q_.k);
-}
-
-void NewtonSource::run(const std::function<void()>& steps) {
-  bool interrupted = false;
-  try {
-    const py::gil_scoped_release release;
-    steps();
-  } catch (const NewtonInterrupted&) {
-    interrupted = true;
-  } catch (const NotFinite&) {
-    compiled_->explain_non_finite();
-    throw std::domain_error("X holds numbers that are not finite.");
-  }
-  if (interrupted || signalled_) throw py::error_already_set();
 }
 
 py::array_t<double> NewtonSource::matrix(const std::vector<double>& numbers, std::size_t rows) const {
@@ -67,56 +52,10 @@ py::array_t<double> NewtonSource::matrix(const std::vector<double>& numbers, std
   return out;
 }
 
-void NewtonSource::take(const Problem& problem) {
-  NewtonProblem& q = q_;
-  compiled_ = &problem;
-  const ProblemView& view = problem.view_;
-  q.table = view.table;
-  q.compute = view.compute;
-  q.n = view.n, q.d = view.d, q.k = view.k;
-  q.fit_intercept = view.fit_intercept;
-  q.n_threads = problem.n_threads();
-  q.slope = [&view, threads = q.n_threads](const void* z, const void* z_end, double t) { return slope_along(view, z, z_end, t, threads); };
-  q.residual_size = [&view, threads = q.n_threads](const void* z) {
-    const std::vector<double> sizes = shifted_loss(view, z, nullptr, nullptr, nullptr, threads).size;
-    return *std::max_element(sizes.begin(), sizes.end());
-  };
-  q.pass = [this, &view, threads = q.n_threads](const double* w, double* grad, double* H, void* z) {
-    const auto interrupted = [this] {
-      const py::gil_scoped_acquire acquire;
-      return signalled_ = PyErr_CheckSignals() != 0;
-    };
-    if (H == nullptr) {
-      PassRequest request;
-      request.w = w;
-      request.grad = grad;
-      request.z = z;
-      request.n_threads = threads;
-      request.interrupted = interrupted;
-      const PassResult result = run_pass(view, request);
-      if (result.interrupted) throw NewtonInterrupted{};
-      std::int64_t row = 0, column = 0;
-      if (!std::isfinite(result.value) && find_non_finite(view, &row, &column)) throw NotFinite{};
-      return result.value;
-    }
-    SecondRequest request;
-    request.w = w;
-    request.grad = grad;
-    request.out = H;
-    request.z = z;
-    request.n_threads = threads;
-    request.interrupted = interrupted;
-    const SecondResult result = view.k == 1 ? run_second(view, request) : class_hessian(view, request);
-    if (result.interrupted) throw NewtonInterrupted{};
-    if (!result.finite) throw NotFinite{};
-    return result.value;
-  };
-}
-
 // Any object with Problem's sizes, `value_and_grad`, `slope_along`, `shifted_loss` and `hessian`, or `class_hessian` where
 // it has classes.
 void NewtonSource::take(const py::object& problem) {
-  NewtonProblem& q = q_;
+  SmoothProblem& q = q_;
   q.table = &table_named(std::nullopt);
   q.n = problem.attr("n").cast<std::int64_t>();
   q.d = problem.attr("d").cast<std::int64_t>();

@@ -61,9 +61,9 @@ class Problem {
 
  private:
   friend class RowProducts;
-  friend class NewtonSource;
   friend class InterceptCall;
   friend struct CertifyCall;
+  friend class SmoothPasses;
 
   std::ptrdiff_t item_size() const { return static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(view_.storage)]); }
   bool is_softmax() const { return kLosses[view_.loss].targets == Domain::classes; }

@@ -14,9 +14,7 @@ namespace {
 
 constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kMostRidge = 1e8;     // times the diagonal: beyond it a step is one of steepest descent
-constexpr double kArmijo = 1e-4;
 constexpr double kShort = 0.1;         // a step cut below this says that the model is poor: the ridge grows
-constexpr int kResidualSteps = 16;
 constexpr double kSurely = 0.1;        // of the gap to reach, what a step must promise to be taken for the last
 constexpr double kSeconds = 0.02;      // of a call, after which signals and deadlines are looked at
 
@@ -32,22 +30,9 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 
 }  // namespace
 
-double rounding_of(const NewtonProblem& problem, const std::vector<double>& sizes, const std::vector<double>& w, double f, double residual) {
-  const std::int64_t d = problem.d, k = problem.k;
-  double size = 0;
-  for (std::int64_t e = 0; e < d * k; ++e) size += sizes[static_cast<std::size_t>(e / k)] * std::fabs(w[static_cast<std::size_t>(e)]);
-  for (std::int64_t c = 0; c < k; ++c) {
-    double b = problem.fit_intercept ? w[static_cast<std::size_t>(d * k + c)] : 0.0;
-    for (std::int64_t i = 0; problem.origin && i < d; ++i) b += problem.origin[i] * w[static_cast<std::size_t>(i * k + c)];
-    size += std::fabs(b);
-  }
-  const double eps = problem.compute == Compute::f64 ? kEps : static_cast<double>(std::numeric_limits<float>::epsilon());
-  return 4 * eps * (std::fabs(f) + residual * size);
-}
-
 // ---- the factor of a Hessian
 
-NewtonFactor::NewtonFactor(const NewtonProblem& problem)
+NewtonFactor::NewtonFactor(const SmoothProblem& problem)
     : problem_(problem), d_(problem.d), k_(problem.k), p_(problem.p()), size_(problem.k * problem.d),
       scale_(static_cast<std::size_t>(size_)), half_(static_cast<std::size_t>(size_)), tail_(static_cast<std::size_t>(k_)),
       L_(static_cast<std::size_t>(size_ * size_), Unset{}) {}
@@ -126,7 +111,7 @@ void NewtonFactor::factorise(const double* K, double ridge) {
     }
     const std::int64_t bad = cholesky(*problem_.table, L_.data(), size_, problem_.n_threads, problem_.interrupted);
     if (bad == -1) break;
-    if (bad == -2) throw NewtonInterrupted{};
+    if (bad == -2) throw SmoothInterrupted{};
     ridge = std::max(100 * ridge, 1e-16);
     if (!(ridge < kMostRidge))
       throw std::domain_error("the Hessian holds NaN or infinity: numbers of X are too large to square. Scale the columns of X.");
@@ -179,7 +164,7 @@ double NewtonFactor::norm(const double* g) {
 
 // ---- the iteration
 
-Newton::Newton(const NewtonProblem& problem, const double* w, void* margins0, void* margins1)
+Newton::Newton(const SmoothProblem& problem, const double* w, void* margins0, void* margins1)
     : problem_(problem), d_(problem.d), k_(problem.k), p_(problem.p()),
       eps_(problem.compute == Compute::f64 ? kEps : static_cast<double>(std::numeric_limits<float>::epsilon())),
       ridge_(64 * eps_), least_(64 * eps_), z_{margins0, margins1}, rms_(static_cast<std::size_t>(d_), 1.0),
@@ -215,15 +200,7 @@ NewtonTrace Newton::run(const NewtonLimits& limits) {
 
 void Newton::pass_at(Point& point, void* z, bool hessian) {
   point.data_value = problem_.pass(point.w.data(), point.u.data(), hessian ? H_.data() : nullptr, z);
-  point.f = point.data_value;
-  point.g = point.u;
-  double square = 0;
-  for (std::int64_t e = 0; problem_.l2 > 0 && e < d_ * k_; ++e) {
-    const double w = point.w[static_cast<std::size_t>(e)];
-    square += w * w;
-    point.g[static_cast<std::size_t>(e)] += problem_.l2 * w;
-  }
-  point.f += 0.5 * problem_.l2 * square;
+  add_penalty(problem_, point);
   if (!hessian) return;
   if (std::isfinite(point.f)) take_sizes();
   const std::int64_t line = k_ * p_;
@@ -299,7 +276,7 @@ NewtonRecord Newton::step(double target) {
   searching_ = true;
   for (std::size_t e = 0; e < h_.size(); ++e) there_.w[e] = here_.w[e] - t_ * h_[e];
   pass_at(there_, z_[1 - current_], hessian);
-  const double slope = -size_ * t_, noise = rounding(here_.f, z_[current_], there_.w);
+  const double slope = -size_ * t_, noise = rounding_(problem_, rms_, here_.f, z_[current_], there_.w);
   const bool resolved = -slope > noise;
   bool taken = there_.f <= here_.f + kArmijo * slope + (resolved ? 0.0 : noise);
   // Where values say nothing any more, what the gradient says must not grow.
@@ -310,7 +287,9 @@ NewtonRecord Newton::step(double target) {
   }
   if (!taken) {
     const NewtonRecord looked = record(there_, hessian, false, true);
-    t_ = std::min(best_step(t_, slope) * t_, 0.9 * t_);
+    std::vector<double> segment(h_.size());
+    for (std::size_t e = 0; e < h_.size(); ++e) segment[e] = -t_ * h_[e];
+    t_ = std::min(best_step(problem_, z_[current_], z_[1 - current_], here_.w, segment, slope) * t_, 0.9 * t_);
     return looked;
   }
   searching_ = false;
@@ -321,30 +300,6 @@ NewtonRecord Newton::step(double target) {
   fresh_ = hessian;
   settle();
   return record(here_, hessian, true, resolved);
-}
-
-// ---- rounding and line search
-
-double Newton::rounding(double f, const void* z, const std::vector<double>& w) {
-  if (residual_age_ == 0)
-    residual_ = problem_.residual_size(z);
-  residual_age_ = (residual_age_ + 1) % kResidualSteps;
-  return rounding_of(problem_, rms_, w, f, residual_);
-}
-
-// A part of the step in (0, 1) near the minimum of f along it.
-double Newton::best_step(double t_end, double slope) {
-  double linear = 0, square = 0;
-  for (std::int64_t e = 0; problem_.l2 > 0 && e < d_ * k_; ++e) {
-    const double w = here_.w[static_cast<std::size_t>(e)], delta = -t_end * h_[static_cast<std::size_t>(e)];
-    linear += problem_.l2 * w * delta;
-    square += problem_.l2 * delta * delta;
-  }
-  const auto slope_at = [&](double t) {
-    const double value = problem_.slope(z_[current_], z_[1 - current_], t) + linear + t * square;
-    return std::isnan(value) ? std::numeric_limits<double>::infinity() : value;
-  };
-  return root_of_slope(slope_at, slope);
 }
 
 }  // namespace nag

@@ -1,47 +1,18 @@
 // Newton's method on a smooth loss with an l2 penalty: a Hessian a pass, Cholesky, line search on margins.
 #pragma once
-#include <functional>
 #include <limits>
 #include <vector>
 
 #include "engine/aligned.h"
-#include "engine/problem.h"
+#include "engine/smooth.h"
 
 namespace nag {
-
-// Thrown where `interrupted` said so.
-struct NewtonInterrupted {};
-
-// What is minimised, and where its passes come from. Coefficients are p x k in C order, p = d + fit_intercept.
-struct NewtonProblem {
-  const KernelTable* table = nullptr;  // for the algebra of the size of the coefficients
-  Compute compute = Compute::f64;
-  std::int64_t n = 0, d = 0, k = 1;
-  bool fit_intercept = false;
-  double l2 = 0.0;
-  const double* origin = nullptr;  // d numbers about which X is stored; null for zero
-  int n_threads = 1;
-  // The data term at w: returns its value, writes gradient, margins (n x k, of the compute type) and, where that is not null,
-  // the Hessian [a][i][b][j].
-  std::function<double(const double* w, double* grad, double* H, void* z)> pass;
-  // The derivative in t of the data term at margins z + t (z_end - z), and the mean size of the residuals at z, the largest
-  // over classes.
-  std::function<double(const void* z, const void* z_end, double t)> slope;
-  std::function<double(const void* z)> residual_size;
-  std::function<bool()> interrupted;  // asked by long factorisations; `pass` sees to itself
-
-  std::int64_t p() const { return d + (fit_intercept ? 1 : 0); }
-};
-
-// How far a value f at w can be off: rounded margins, as large as their terms |x_ij w_j|. `sizes` are the columns', sqrt(mean x^2),
-// `residual` is the mean size of the residuals.
-double rounding_of(const NewtonProblem& problem, const std::vector<double>& sizes, const std::vector<double>& w, double f, double residual);
 
 // S^-1 L L' S^-1 = H: intercepts eliminated, a unit diagonal, Cholesky, with a ridge where a pivot is bad. Throws
 // std::domain_error where no ridge makes it definite.
 class NewtonFactor {
  public:
-  explicit NewtonFactor(const NewtonProblem& problem);
+  explicit NewtonFactor(const SmoothProblem& problem);
   // H is overwritten.
   void build(double* H, double ridge);
   double ridge() const { return ridge_; }
@@ -55,7 +26,7 @@ class NewtonFactor {
   void factorise(const double* K, double ridge);
   void half(const double* g);
 
-  const NewtonProblem& problem_;
+  const SmoothProblem& problem_;
   std::int64_t d_, k_, p_, size_;
   double ridge_ = 0.0;
   std::vector<double> scale_, half_, B_, V_, T_, tail_;
@@ -89,7 +60,7 @@ struct NewtonTrace {
 class Newton {
  public:
   // w is copied. margins[0] and margins[1] are n x k of the compute type and outlive this.
-  Newton(const NewtonProblem& problem, const double* w, void* margins0, void* margins1);
+  Newton(const SmoothProblem& problem, const double* w, void* margins0, void* margins1);
   Newton(const Newton&) = delete;
   Newton& operator=(const Newton&) = delete;
   NewtonTrace run(const NewtonLimits& limits);
@@ -99,10 +70,7 @@ class Newton {
   const std::vector<double>& sizes() const { return rms_; }
 
  private:
-  struct Point {
-    std::vector<double> w, u, g;
-    double data_value = 0.0, f = 0.0;
-  };
+  using Point = SmoothPoint;
   NewtonRecord start();
   NewtonRecord renew();
   NewtonRecord step(double target);
@@ -111,10 +79,8 @@ class Newton {
   void settle();
   NewtonRecord record(const Point& point, bool hessian, bool moved, bool resolved) const;
   double gap() const { return problem_.l2 > 0 ? bound_ : 0.5 * size_; }
-  double rounding(double f, const void* z, const std::vector<double>& w);
-  double best_step(double t, double slope);
 
-  NewtonProblem problem_;
+  SmoothProblem problem_;
   std::int64_t d_, k_, p_;
   double eps_, ridge_, least_;
   void* z_[2];
@@ -126,8 +92,7 @@ class Newton {
   double size_ = 0.0, bound_ = 0.0, t_ = 1.0;
   double lower_ = -std::numeric_limits<double>::infinity();  // of min f, proven by bounds
   double last_gap_ = 0.0;  // before the last step, if that was a full one
-  double residual_ = 0.0;
-  int residual_age_ = 0;
+  Rounding rounding_;
   Aligned<double> H_;
   NewtonFactor factor_;
 };

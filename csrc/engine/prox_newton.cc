@@ -12,12 +12,10 @@ namespace nag {
 namespace {
 
 constexpr double kEps = std::numeric_limits<double>::epsilon(), kNone = std::numeric_limits<double>::quiet_NaN();
-constexpr double kArmijo = 1e-4;
 constexpr double kFeasible = 1 + 1e-12, kRounded = 1 + 4e-16;  // times l1: what is beyond has no finite gap at l2 = 0
 constexpr double kReads = 16;       // columns per gradient that a Hessian costs beyond the first
 constexpr double kLeft = 1e-3;      // of the violation, that gradients for the price of a Hessian are to leave
 constexpr double kModel = 1e-3;     // of the violation, to which a model is solved
-constexpr int kResidualSteps = 16;
 constexpr int kSettled = 8;         // active sets tried
 constexpr double kSeconds = 0.02;   // of a call, after which signals and deadlines are looked at
 
@@ -31,7 +29,7 @@ double sign(double x) { return x > 0 ? 1.0 : x < 0 ? -1.0 : 0.0; }
 
 }  // namespace
 
-ProxNewton::ProxNewton(const NewtonProblem& problem, double l1, bool reuse, const double* w, void* z0, void* z1)
+ProxNewton::ProxNewton(const SmoothProblem& problem, double l1, bool reuse, const double* w, void* z0, void* z1)
     : problem_(problem), l1_(l1), reuse_(reuse), d_(problem.d), p_(problem.p()), z_{z0, z1}, step_(at(p_)), rms_(at(d_), 1.0),
       centre_(at(d_), 0.0), slope_(at(d_)), H_(at(p_ * p_)), model_(at(d_ * d_)), head_(at(d_)), target_(at(d_)) {
   for (Point* point : {&here_, &there_})
@@ -76,24 +74,17 @@ ProxTrace ProxNewton::run(const NewtonLimits& limits) {
 
 void ProxNewton::evaluate(Point& point, void* z, bool hessian) {
   point.data_value = problem_.pass(point.w.data(), point.u.data(), hessian ? H_.data() : nullptr, z);
-  add_penalty(point);
+  penalise(point);
   if (!hessian) return;
   has_hessian_ = true;
   wanted_ = !std::isfinite(point.f);  // where a step has overflowed it serves nothing
   if (!wanted_) take_sizes();
 }
 
-void ProxNewton::add_penalty(Point& point) const {
-  point.f = point.data_value;
-  point.g = point.u;
-  double square = 0, size = 0;
-  for (std::int64_t j = 0; j < d_; ++j) {
-    const double w = point.w[at(j)];
-    square += w * w;
-    size += std::fabs(w);
-    point.g[at(j)] += problem_.l2 * w;
-  }
-  if (problem_.l2 > 0) point.f += 0.5 * problem_.l2 * square;
+void ProxNewton::penalise(Point& point) const {
+  add_penalty(problem_, point);
+  double size = 0;
+  for (std::int64_t j = 0; j < d_; ++j) size += std::fabs(point.w[at(j)]);
   point.whole = point.f + l1_ * size;
 }
 
@@ -185,7 +176,7 @@ ProxRecord ProxNewton::record(const Point& point, bool hessian, bool moved, bool
 
 ProxRecord ProxNewton::start() {
   const bool hessian = !has_hessian_;
-  if (known_ && !hessian) add_penalty(here_);
+  if (known_ && !hessian) penalise(here_);
   else evaluate(here_, z_[current_], hessian);
   if (!std::isfinite(here_.whole))
     throw std::domain_error("the objective is infinite at the starting point; start elsewhere, or use w0=None to start at the null model.");
@@ -201,7 +192,7 @@ ProxRecord ProxNewton::step() {
   searching_ = true;
   for (std::int64_t j = 0; j < p_; ++j) there_.w[at(j)] = here_.w[at(j)] + t_ * step_[at(j)];
   evaluate(there_, z_[1 - current_], hessian);
-  const double noise = rounding();
+  const double noise = rounding_(problem_, rms_, here_.f, z_[current_], there_.w);
   const bool resolved = -least_ * t_ > noise;
   if (!(there_.whole <= here_.whole + (resolved ? kArmijo * t_ * least_ : noise))) {
     searching_ = resolved;
@@ -218,12 +209,6 @@ ProxRecord ProxNewton::step() {
   const double left = t_ < 1 ? 1.0 : before > 0 ? offence_ / before : 0.0;
   wanted_ = std::pow(left, 1.0 + static_cast<double>(p_) / kReads) > kLeft;
   return record(here_, hessian, true, resolved);
-}
-
-double ProxNewton::rounding() {
-  if (residual_age_ == 0) residual_ = problem_.residual_size(z_[current_]);
-  residual_age_ = (residual_age_ + 1) % kResidualSteps;
-  return rounding_of(problem_, rms_, there_.w, here_.f, residual_);
 }
 
 // A part of the step in (0, 1) near the minimum of F along it. `slope` is a bound of F's there, at its start.

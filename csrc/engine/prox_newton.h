@@ -25,7 +25,7 @@ class ProxNewton {
  public:
   // w is copied; z0 and z1 are the margins of two points. With `reuse` a Hessian serves as long as steps by it pay: it costs
   // what several gradients do.
-  ProxNewton(const NewtonProblem& problem, double l1, bool reuse, const double* w, void* z0, void* z1);
+  ProxNewton(const SmoothProblem& problem, double l1, bool reuse, const double* w, void* z0, void* z1);
   ProxNewton(const ProxNewton&) = delete;
   ProxNewton& operator=(const ProxNewton&) = delete;
   // Of the data term, p x p: for steps before there is another (with `reuse`).
@@ -42,24 +42,22 @@ class ProxNewton {
   const std::vector<double>& hessian() const { return H_; }  // of the data term, the last
 
  private:
-  struct Point {
-    std::vector<double> w, u, g;
-    double data_value = 0.0, f = 0.0, whole = 0.0;
+  struct Point : SmoothPoint {
+    double whole = 0.0;  // f with l1
   };
   ProxRecord start();
   ProxRecord step();
   void evaluate(Point& point, void* z, bool hessian);
-  void add_penalty(Point& point) const;
+  void penalise(Point& point) const;
   void take_sizes();
   void settle();
   bool aim();
   double offence() const;
   double gap_of_penalty(double scale, double largest) const;
   double best_step(double slope);
-  double rounding();
   ProxRecord record(const Point& point, bool hessian, bool moved, bool resolved) const;
 
-  NewtonProblem problem_;
+  SmoothProblem problem_;
   double l1_;
   bool reuse_;
   std::int64_t d_, p_;
@@ -71,8 +69,7 @@ class ProxNewton {
   std::vector<double> H_, model_, head_, target_;  // model_: H with l2, the intercept eliminated
   double least_ = 0.0, t_ = 1.0, offence_ = 0.0, bound_ = 0.0, free_ = 0.0;
   double lower_ = -std::numeric_limits<double>::infinity();
-  double residual_ = 0.0;
-  int residual_age_ = 0;
+  Rounding rounding_;
 };
 
 }  // namespace nag

@@ -20,8 +20,8 @@ std::int64_t loss_named(const std::string& name) {
   return 0;
 }
 
-nag::NewtonProblem newton_problem(const nag::ProblemView& view, double l2, int n_threads) {
-  nag::NewtonProblem q;
+nag::SmoothProblem newton_problem(const nag::ProblemView& view, double l2, int n_threads) {
+  nag::SmoothProblem q;
   q.table = view.table;
   q.compute = view.compute;
   q.n = view.n, q.d = view.d, q.k = view.k;
@@ -152,7 +152,7 @@ TEST_P(NewtonLoop, StopsWhereTheGapIsSmallEnough) {
 TEST_P(NewtonLoop, FactorSolvesWithHoweverManyIntercepts) {
   for (const std::int64_t k : {1, 3})
     for (const bool intercept : {false, true}) {
-      nag::NewtonProblem problem;
+      nag::SmoothProblem problem;
       problem.table = &ran(GetParam());
       problem.d = 5, problem.k = k;
       problem.fit_intercept = intercept;
@@ -233,7 +233,7 @@ TEST_P(NewtonLoop, RefusesWhatIsNotFinite) {
   std::vector<double> z0(20), z1(20);
   nag::Newton newton(newton_problem(data.view, 0.1, 1), far.data(), z0.data(), z1.data());
   EXPECT_THROW(newton.run(nag::NewtonLimits{}), std::domain_error);
-  nag::NewtonProblem problem;
+  nag::SmoothProblem problem;
   problem.table = &ran(GetParam());
   problem.d = 2;
   std::vector<double> H{1.0, 0.0, std::numeric_limits<double>::quiet_NaN(), 1.0};

@@ -168,10 +168,12 @@ class Pairs:
     def __init__(self) -> None:
         self._pairs: deque = deque(maxlen=_PAIRS)
         self._coordinates: Any = None
+        self._lent: Callable[[], Any] | None = None  # gives the pairs of a loop that keeps them
         self.residual, self.residual_age = 0.0, 0  # of `Oracle.rounding`: the same in all variables
 
     def seen_in(self, coordinates: Any) -> deque:
         """The pairs in the variables of `coordinates`, which are theirs from now on."""
+        self._fetch()
         if self._coordinates is not coordinates:
             self.rest()
             self._replace(lambda s, y: (coordinates.to_v(s), coordinates.pull_back(y, 0.0, s)))
@@ -180,9 +182,20 @@ class Pairs:
 
     def rest(self) -> None:
         """Leave the variables, so that their metric can go before there is another."""
+        self._fetch()
         old, self._coordinates = self._coordinates, None
         if old is not None:
             self._replace(lambda s, y: (old.to_w(s), old.push(y)))
+
+    def lend(self, give: Callable[[], Any]) -> None:
+        """Let a loop have the pairs, which `give` gives back in the same variables."""
+        self._lent = give
+
+    def _fetch(self) -> None:
+        if self._lent is not None:
+            self._pairs.clear()
+            self._pairs.extend(self._lent())
+            self._lent = None
 
     def _replace(self, change: Callable[[Any, Any], tuple]) -> None:
         for _ in range(len(self._pairs)):
@@ -229,6 +242,7 @@ class Oracle:
         self.w = self.u = np.zeros(0)  # of the last pass
         self.data_value = math.nan
         self.spare: np.ndarray | None = None  # margins that the method will not read again
+        self.proposed: np.ndarray | None = None  # where the first step may go
         self._known = known
         self._memory = Pairs() if memory is None else memory
 
@@ -253,15 +267,20 @@ class Oracle:
 
     def start(self, v, z) -> tuple[float, np.ndarray]:
         """`gradient` at a run's first point, without a pass where an earlier one was there."""
-        if self._known is None:
+        known = self.take_known()
+        if known is None:
             f, g = self.gradient(v, z)
             if math.isfinite(f):
                 return f, g
             raise ValueError("the objective is infinite at the starting point; start elsewhere, or "
                              "use w0=None to start at the null model.")
-        self.w, self.data_value, self.u, z[...] = self._known
-        self._known = None
+        self.w, self.data_value, self.u, z[...] = known
         return self.with_penalty(self.w)
+
+    def take_known(self) -> Known | None:
+        """What an earlier pass gave at the point where this begins; asked for once."""
+        known, self._known = self._known, None
+        return known
 
     def resume(self, known: Known) -> None:
         """Let `start` begin with what an earlier pass, of another run, gave."""
@@ -279,6 +298,10 @@ class Oracle:
         Later oracles find them, whatever their variables are.
         """
         return self._memory.seen_in(self.coordinates)
+
+    def lend_pairs(self, give: Callable[[], Any]) -> None:
+        """Let a loop keep the pairs in these variables; `give` gives them back."""
+        self._memory.lend(give)
 
     def hessian(self, v, z) -> tuple[float, np.ndarray, np.ndarray]:
         """f(v), ∇f(v) and ∇²f(v), in one pass; margins are written. In the problem's own variables."""

@@ -171,6 +171,11 @@ class Coordinates:
         self._scale_b: np.ndarray | float = 1 / np.sqrt(curvature)
         self.thresholds = objective.l1 * self.scale
 
+    @property
+    def parts(self) -> tuple:
+        """(L, scale, mean, scale_b) of w = scale∘(L⁻ᵀv), b = scale_b·v_b − meanᵀw."""
+        return self._L, self.scale, self._mean, self._scale_b
+
     def to_w(self, v: np.ndarray) -> np.ndarray:
         """w and b, as the problem takes them."""
         d, w = self._d, np.empty_like(v)

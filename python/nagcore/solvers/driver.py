@@ -199,8 +199,8 @@ class Run:
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
-        oracle.horizon = lambda: self._horizon(reserve)
         begun, lowest, idle = self.n_iter, math.inf, 0
+        oracle.horizon = lambda: self._horizon(reserve, begun + patience)
         for it in self.method.run(oracle, x):
             if self.n_iter == begun and self.metric is not None:
                 self.metric.look(oracle.problem, it.zy, oracle.spare)
@@ -246,11 +246,12 @@ class Run:
                 patience *= _RENEW_GROWTH
         return "stop"
 
-    def _horizon(self, reserve: int) -> Horizon:
-        """What a method may run unseen: all that nobody watches and no limit could end."""
+    def _horizon(self, reserve: int, look_at: float) -> Horizon:
+        """What a method may run unseen: all that nobody watches, no limit could end and no metric waits for."""
         passes = 1.0
         if not self.callbacks and self.max_seconds == math.inf:
-            passes = min(self.max_passes - reserve - self.n_passes, self.max_iter - self.n_iter)
+            passes = min(self.max_passes - reserve - self.n_passes,
+                         min(self.max_iter, look_at) - self.n_iter)
         return Horizon(passes, self.tol, self.judge.null_value, self.judge.floor)
 
     def _passed(self, it: Iterate, exact: bool) -> list[float]:
