@@ -22,21 +22,6 @@ from nagcore.cli import prepare as preparing
 from nagcore.model_io import load_model
 
 
-@pytest.fixture
-def nagcore(capsys, tmp_path, monkeypatch):
-    """``nagcore("fit", …)`` runs a command in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NAGCORE_DEBUG", raising=False)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return end.value.code or 0, out, err
-
-    return run
-
-
 def _csv(path, n=400, seed=0, text=False):
     """Two classes with unscaled columns; the target is last."""
     rng = np.random.default_rng(seed)
@@ -278,6 +263,7 @@ def test_usage_errors_return_2(nagcore):
     for arguments in (
         ["fit"],
         ["fit", "digits", "--scale", "z"],
+        ["fit", "digits", "--storage", "float16"],
         ["fry"],
         ["fit", "digits", "--x"],
     ):

@@ -217,3 +217,15 @@ def test_what_is_not_sampled(always):
         assert model.fit(data, target).solver_ == "cholesky"
     with pytest.raises(ValueError, match="X holds NaN or infinity"):
         Ridge().fit(np.where(X > 1, np.nan, X), y)
+
+
+def test_heavy_tails_are_seen_before_a_read_is_spent(always, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("sampled")
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_t(2.1, (40_000, 30)).astype(np.float32), rng.standard_normal(40_000)
+    monkeypatch.setattr(_ridge, "sampled_ridge", never)
+    assert Ridge().fit(X, y).solver_ == "cholesky"
+    with pytest.raises(AssertionError, match="sampled"):
+        Ridge().fit(rng.standard_normal(X.shape), y)

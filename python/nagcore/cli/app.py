@@ -57,6 +57,14 @@ class Dtype(str, Enum):
     bfloat16 = "bfloat16"
 
 
+class Storage(str, Enum):
+    """How a copy of a float64 X is stored."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    uint8 = "uint8"
+
+
 def debugging() -> bool:
     """Whether errors show their traceback: --debug, or NAGCORE_DEBUG in the environment."""
     return bool(os.environ.get("NAGCORE_DEBUG"))
@@ -160,7 +168,7 @@ def fit(
             "standard for dense floats, range for uint8, none for sparse data."
         ),
     ] = Scale.auto,
-    solver: Annotated[str, typer.Option(help="fista, acfgm, or auto.")] = "auto",
+    solver: Annotated[str, typer.Option(help="A name of nagcore.solvers.names(), or auto.")] = "auto",
     tol: Annotated[
         float, typer.Option(help="Stop when (F − F*)/(F₀ − F*) is at most this.")
     ] = 1e-4,
@@ -186,6 +194,13 @@ def fit(
     file_format: FormatOption = None,
     dtype: Annotated[
         Dtype | None, typer.Option(help="Store X so; default as the file does, float64 for text.")
+    ] = None,
+    storage: Annotated[
+        Storage | None,
+        typer.Option(
+            help="Let a narrower copy of a float64 X carry all passes but the last; it takes memory, and "
+            "pays from some fifteen passes on."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="MODEL", help="Write the model here.")
@@ -213,6 +228,7 @@ def fit(
         test=test, test_size=test_size, seed=seed, header=header, drop=tuple(drop or ()),
         file_format=None if file_format is None else file_format.value, one_hot=one_hot,
         dtype=None if dtype is None else dtype.value,
+        storage=None if storage is None else storage.value,
     )  # fmt: skip
     for path in (output, plot):  # before the work, not after it
         if path is not None and not path.parent.is_dir():

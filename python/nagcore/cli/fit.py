@@ -13,6 +13,7 @@ from .. import _core
 from ..data import Table, load_table, match_classes
 from ..model_io import Model
 from ..objective import Objective
+from ..objective.storage import on_copy
 from ..solvers import minimize
 from .prepare import Scales, choose_loss, encode, feature_scales, hold_out, train_part
 from .scaled import ScaledProblem, scaled_rows
@@ -42,6 +43,7 @@ class Options:
     drop: tuple[str, ...] = ()
     one_hot: bool = False
     dtype: str | None = None
+    storage: str | None = None
 
 
 @dataclass(eq=False)
@@ -73,6 +75,7 @@ class Job:
     test: tuple[Any, np.ndarray] | None
     all_rows: tuple[Any, np.ndarray] | None
     facts: dict[str, Any]
+    stored: str  # what became of --storage, where that is known before the first pass
 
 
 DEFAULT_TEST_SIZE = 0.2
@@ -119,7 +122,8 @@ def prepare(source: str, options: Options) -> Job:
         "fit_intercept": options.intercept, "n_threads": options.threads,
     }  # fmt: skip
     problem = _core.Problem(X, y_train, **how, n_classes=_n_classes(classes, loss))
-    objective = _objective(X, y_train, problem, scales, how, classes, l2, options.l1)
+    penalty: dict[str, Any] = {"l2": l2, "l1": options.l1}
+    objective, stored = _objective(X, y_train, problem, scales, how, classes, penalty, options.storage)
     facts = {
         "data": source, "rows": n_train, "features": X.shape[1], "dtype": problem.x_dtype,
         "layout": problem.layout, "target": table.target, "loss": loss, "loss_reason": reason,
@@ -128,22 +132,22 @@ def prepare(source: str, options: Options) -> Job:
         "threads": problem.n_threads, "bytes_a_pass": problem.nbytes,
     }  # fmt: skip
     return Job(
-        table, classes, loss, reason, objective, problem, scales, held_out, test, all_rows, facts
+        table, classes, loss, reason, objective, problem, scales, held_out, test, all_rows, facts, stored
     )
 
 
 def _objective(
     X: Any, y: np.ndarray, problem: Any, scales: Scales, how: dict[str, Any],
-    classes: np.ndarray | None, l2: float, l1: float,
-) -> Objective:  # fmt: skip
-    """F in the scaled features' coefficients, on X as it lies."""
+    classes: np.ndarray | None, penalty: dict[str, Any], storage: str | None,
+) -> tuple[Objective, str]:  # fmt: skip
+    """F in the scaled features' coefficients, on X as it lies; and what became of `storage` already."""
     one_factor = scales.kind == "range" and not hasattr(X, "tocsr")
     if scales.kind == "none" or one_factor:
         # The kernels fold one factor for all columns in by themselves.
         factor = {"scale": 1.0 / scales.size[0]} if one_factor else {}
         if problem.k > 1 and y.max() + 1 < problem.k:  # these rows lack the last class
             y = (y[:, None] == np.arange(problem.k)).astype(np.float64)
-        return Objective(X, y, l2=l2, l1=l1, **how, **factor)
+        return Objective(X, y, **penalty, **how, **factor), ""
     how = {**how, "n_classes": _n_classes(classes, problem.loss)}
     wide = None
     if problem.compute == "float32":
@@ -152,12 +156,18 @@ def _objective(
         if np.max(np.abs(scales.mean) / scales.size) > _FAR_FROM_ZERO:
             problem, wide = wide.core, None
     objective = Objective.from_problem(
-        ScaledProblem(problem, scales), l2=l2, l1=l1, sample_weight=how["sample_weight"], wide=wide
+        ScaledProblem(problem, scales), **penalty, sample_weight=how["sample_weight"], wide=wide
     )
     if not hasattr(X, "tocsr"):
         # The solvers look at a sample of rows to choose their variables.
         objective.X = scaled_rows(X, scales)
-    return objective
+    if storage is None:
+        return objective, ""
+    plain = Objective(X, y, **how)
+    narrow, sentence = plain.narrowed(storage)
+    if narrow is plain:
+        return objective, sentence
+    return on_copy(objective, ScaledProblem(narrow.problem.core, scales), storage)
 
 
 def _test_part(
@@ -222,6 +232,7 @@ def run(job: Job, options: Options, callbacks: Sequence[Callable[[Any], Any]] = 
     result = minimize(
         job.objective, solver=options.solver, tol=options.tol, max_passes=options.max_passes,
         max_seconds=options.max_seconds, seed=options.seed, callbacks=callbacks,
+        storage=None if job.stored else options.storage,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     w, d = job.scales.to_data(result.w), job.problem.d
@@ -234,7 +245,7 @@ def run(job: Job, options: Options, callbacks: Sequence[Callable[[Any], Any]] = 
     bytes_read = passes * job.problem.nbytes
     summary = {
         **job.facts,
-        "solver": result.solver, "passes": passes,
+        "solver": result.solver, "why": "; ".join(filter(None, (result.why, job.stored))), "passes": passes,
         "scale_reads": job.scales.reads, "data_reads": passes + job.scales.reads,
         "bytes_read": bytes_read, "seconds": seconds, "gbps": bytes_read / max(seconds, 1e-9) / 1e9,
         "iterations": int(result.n_iter), "objective": float(result.value),

@@ -110,6 +110,7 @@ def summary_rows(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("loss", f"{s['loss']} ({s['loss_reason']}); penalty {penalty}"),
         ("feature scales", _SCALES[s["scale"]]),
         ("solver", f"{s['solver']}, instruction set {s['isa']}, {s['threads']} threads"),
+        ("chosen", s["why"]),
         ("passes", f"{s['passes']} in {s['seconds']:.3g} s ({s['gbps']:.3g} GB/s)"),
         ("data read", reads),
         ("objective", f"{s['objective']:.8g}, gap {gap}"),

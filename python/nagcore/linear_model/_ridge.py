@@ -25,6 +25,7 @@ from nagcore.linear_model._labels import check_labels, encode, signs
 from nagcore.linear_model._least_squares import fits, least_squares
 from nagcore.linear_model._sampled import plan, sampled_ridge
 from nagcore.solvers import names
+from nagcore.solvers.tails import heavy_tailed
 
 __all__ = ["Ridge", "RidgeClassifier"]
 
@@ -81,7 +82,7 @@ class RidgeBase(LinearRegressor):
         if not (self.solver == "auto" and plain and len(alpha) == 1 and alpha[0] > 0) or self.positive:
             return None, False
         planned = plan(X.shape[0], X.shape[1] + self.fit_intercept, X.itemsize, s is not None)
-        if planned is None:
+        if planned is None or heavy_tailed(X):
             return None, False
         with self._left_usable(X, y, s):
             found = sampled_ridge(X, np.ascontiguousarray(y.reshape(-1)), s, float(alpha[0]), planned,

@@ -43,7 +43,7 @@ _WEIGHED = 200.0                 # for each row: what drawing rows by weight tak
 _WORTH = 0.85                    # of the time of the full Gram matrix
 _MOST_COLUMNS = 2048
 _FEWEST = 8                      # rows per column of a sample
-_MOST_READS = 16
+_MOST_READS = 24
 _SPARE = 1.3                     # times the rows that the reads planned would just do with
 # Of the largest coefficient, as it is and in units of the columns' sizes: half a unit in the last place of
 # a float32 coefficient; in float64 what Cholesky's own rounding leaves at a condition of some 10³.

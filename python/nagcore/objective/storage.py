@@ -22,7 +22,9 @@ import numpy as np
 from nagcore import _core
 from nagcore.objective.counted import Counted
 
-__all__ = ["STORAGES", "NarrowCopy", "ShiftedProblem", "check_storage", "narrow_copy", "narrowed"]
+__all__ = [
+    "STORAGES", "NarrowCopy", "ShiftedProblem", "check_storage", "narrow_copy", "narrowed", "on_copy",
+]  # fmt: skip
 
 STORAGES = ("float32", "bfloat16", "uint8")
 _DTYPES = {"float32": np.float32, "bfloat16": np.uint16, "uint8": np.uint8}
@@ -140,6 +142,11 @@ def narrowed(objective: Any, storage: str) -> tuple[Any, str]:
     else:
         core = ShiftedProblem(objective.rebuild(None, Q, **how, fit_intercept=True), origin, step,
                               objective.fit_intercept)
+    return on_copy(objective, core, storage)
+
+
+def on_copy(objective: Any, core: Any, storage: str) -> tuple[Any, str]:
+    """The objective with `core`, the same problem on a copy of X, for all passes but the last."""
     share = core.nbytes / objective.nbytes
     objective.reads.passes += 1 + share
     other = copy.copy(objective)

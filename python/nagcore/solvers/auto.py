@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import numpy as np
 from nagcore.objective import Objective
 from nagcore.solvers.coordinates import DENSE_LIMIT
 from nagcore.solvers.proxnewton import ALL_COLUMNS
+from nagcore.solvers.rows import sample_size
+from nagcore.solvers.tails import heavy_tailed
 
 __all__ = ["choose"]
 
@@ -25,6 +28,16 @@ _FEW_COLUMNS = 32
 _LITTLE_WORK = 5e7   # n·p² of a Hessian that is over before a pass's fixed costs count
 _GRAM_COLUMNS = 64   # a Gram matrix over all rows then costs about five reads of X
 _MOST_COLUMNS = 2048
+# Least squares, in the time in which one number of a float32 X is read (0.13 ns on two cores). A Gram matrix
+# of all rows is made in float64, a sample's in X's own arithmetic; `docs/solvers.md` has the times.
+_READ = {1: 0.7, 2: 0.8, 4: 1.0, 8: 1.9}  # one number of X, by its bytes
+_PRODUCTS = {4: 20.0, 8: 15.0}  # multiply-adds, in float32 and in float64
+_EXACT_READS = 4.5   # of the normal equations beside the Gram matrix: a gradient, and the proof
+_PASSES = 7.0        # of `plbfgs` to 1e-6, beside the log(1e6)/log(m/p) that m sampled rows leave
+_FIXED = 1e7         # what its passes take whatever is read, all in all
+_GRAMS = 1.5         # that it takes of samples of m rows
+_TAILS = 2.2         # times the passes, where columns have heavy tails
+_SPARSE_ROWS = 400   # of sparse X, for each column
 _MOST_CLASSES = 10   # a Hessian of k classes takes k(k − 1)/2 Gram matrices
 _LITTLE_CLASS_WORK = 2e7  # and a factor of its (kp)² numbers; each pass of another method some 0.3 ms
 # Rows per column up to which they are the unknowns of smooth sparse problems. On reuters (7770 rows) with
@@ -53,7 +66,7 @@ def choose(objective: Objective) -> tuple[str, str]:
         if objective.loss.name == "squared":
             if not objective.l2:
                 return "normal", "least squares without a penalty: exact, of minimum norm"
-            if p <= _GRAM_COLUMNS or work <= _LITTLE_WORK or n < 400 * p:
+            if p <= _GRAM_COLUMNS or work <= _LITTLE_WORK or _gram_pays(objective):
                 return "normal", "least squares: one pass gives the Gram matrix, the next confirms"
         elif p <= _FEW_COLUMNS or work <= _LITTLE_WORK:
             return "newton", f"{p} coefficients: a Hessian costs little more than reading X"
@@ -68,7 +81,28 @@ def choose(objective: Objective) -> tuple[str, str]:
         return "cg", "least squares with many columns: conjugate gradients have exact steps at a pass each"
     if objective.X is None:
         return "fista", "no rows of X to look at for a preconditioner"
+    if objective.loss.name == "squared":
+        return "plbfgs", f"least squares: a sample's metric costs less than the Gram matrix of {p} columns"
     return "plbfgs", "smooth, and a sample of the rows gives a preconditioner"
+
+
+def _gram_pays(objective: Objective) -> bool:
+    """Whether a Gram matrix of all rows costs less than passes in the metric of a sample."""
+    (n, d), p, X = objective.shape, objective.p, objective.X
+    if d > DENSE_LIMIT:  # the metric is a diagonal then, and passes may be hundreds
+        return True
+    if not isinstance(X, np.ndarray):
+        return n < _SPARSE_ROWS * p
+    m = sample_size(n, p)
+    if m == n:
+        return True
+    size = X.dtype.itemsize
+    read, arithmetic = _READ[min(size, 8)] * n * p, 4 if objective.problem.compute == np.float32 else 8
+    exact = n * p * p / _PRODUCTS[8] + _EXACT_READS * read
+    passes = _PASSES - (arithmetic == 8) + math.log(1e6) / math.log(m / p)
+    sampled = _GRAMS * m * p * p / _PRODUCTS[arithmetic] + _FIXED
+    return exact <= sampled + passes * read or (
+        exact <= sampled + _TAILS * passes * read and heavy_tailed(X))
 
 
 def _kind(objective: Objective) -> str:

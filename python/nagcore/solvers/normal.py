@@ -65,5 +65,6 @@ def normal(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
         p = -h + beta * p
 
 
+# In float64 from the start: a Gram matrix in float32 would be followed by one in float64.
 METHOD = Method("normal", normal, own_variables=True, smooth=True, patience=20, second_order=True,
-                losses=("squared",))
+                losses=("squared",), wide_beyond=0)

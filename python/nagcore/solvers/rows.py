@@ -16,13 +16,24 @@ import numpy as np
 from nagcore import _core
 from nagcore.objective import Objective
 
-__all__ = ["Sampler", "strata"]
+__all__ = ["Sampler", "sample_size", "strata"]
 
 _READS = 3.0          # what a Gram matrix of the sample may cost, in reads of X
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
 _FEWEST, _MOST = 5, 100  # rows per column: eigenvalues are then good to a factor of 2, or 10 %
 _LOOKED_AT = 2048     # rows in which usual values are looked for
 _FEW = 8              # a column with fewer entries off its usual value among them is rare
+
+
+def sample_size(n: int, p: int, passes: float = 0.0, matrices: int = 1) -> int:
+    """Rows, of n, for a Gram matrix of p columns: what half the passes so far, or three reads, pay for.
+
+    >>> sample_size(100_000, 100), sample_size(1_000, 100)
+    (10000, 1000)
+    """
+    affordable = int(max(_READS, 0.5 * passes) * _OPERATIONS * n / (p * matrices))
+    m = max(_FEWEST * p, min(affordable, _MOST * p))
+    return m if 2 * m <= n else n
 
 
 class Sampler:
@@ -50,10 +61,7 @@ class Sampler:
 
         Where classes have a Gram matrix each, they share that.
         """
-        n, p = self.objective.shape[0], self.objective.p
-        affordable = int(max(_READS, 0.5 * passes) * _OPERATIONS * n / (p * matrices))
-        m = max(_FEWEST * p, min(affordable, _MOST * p))
-        return m if 2 * m <= n else n
+        return sample_size(self.objective.shape[0], self.objective.p, passes, matrices)
 
     def draw(
         self, curvature: np.ndarray | None, turn: int, lift: float = 0.0
