@@ -66,7 +66,7 @@ def _loop(oracle: Oracle, x: np.ndarray) -> Generator[Iterate, None, np.ndarray]
             x, known, margins[0][...] = last.w, (last.data_value, last.u), last.z
     loop = _core.ProxNewton(problem.core, x, *margins, objective.l1, objective.l2, problem.origin,
                             kept is not None, hessian, known)
-    f, share = 0.0, problem.share
+    f, share, passed = 0.0, problem.share, None
     try:
         while True:
             most, tol, null_value, floor = oracle.horizon()
@@ -77,25 +77,24 @@ def _loop(oracle: Oracle, x: np.ndarray) -> Generator[Iterate, None, np.ndarray]
                 return x
             current = loop.current
             oracle.coordinates.rms = loop.sizes
-            trail: list[Step] = []
-            later: float = 0
-            for i in range(len(records) - 1, -1, -1):
-                _, _, whole, bound, free, seconds, passes, _, _, _ = records[i]
-                if i < len(records) - 1:
-                    trail.append(Step(points[i], whole, free, begun + seconds, later, bound))
+            data_value, f_y, _, bound, free, seconds, passes, _, moved, resolved = records.pop()
+            later, trail = share * passes, []
+            for _, _, whole, proven, gap, ended, passes, _, _, _ in reversed(records):
+                trail.append(Step(whole, gap, proven, begun + ended, later))
                 later += share * passes
+            trail.reverse()
             problem.count(later)
-            data_value, f_y, _, bound, free, seconds, _, _, moved, resolved = records[-1]
             y = points[-1]
             oracle.w, oracle.data_value, oracle.u = y, data_value, data_gradients[-1]
+            if trail:
+                x, f = points[-2], records[-1][1]
+                passed = x
             if moved:
                 x, f = y, f_y
-            elif trail:
-                x, f = points[-2], records[-2][1]
             z, z_other = margins[current], margins[1 - current]
             oracle.spare = z_other if moved else None
             yield Iterate(x, f, z, y, f_y, z if moved else z_other, gradients[-1], 1.0, moved, resolved,
-                          bound=bound, at=begun + seconds, trail=trail[::-1], free=free)
+                          bound=bound, at=begun + seconds, trail=trail, passed=passed, free=free)
     finally:
         if kept is not None and loop.hessian is not None:  # for the next strength of a path
             kept.hessian["H"] = loop.hessian
