@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ def prox_newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Itera
     """Yield one iterate per pass over all columns. L is not used."""
     objective = oracle.objective
     if _compiled(objective):
-        x = yield from _loop(oracle, x)
-    if objective.shape[1] <= ALL_COLUMNS or not objective.divisible:
+        yield from _loop(oracle, x)
+    elif objective.shape[1] <= ALL_COLUMNS or not objective.divisible:
         yield from _steps(oracle, x, oracle.new_margins())
     else:
         yield from working_sets(oracle, x)
@@ -55,8 +55,8 @@ def _compiled(objective: Objective) -> bool:
     return objective.loss.name != "squared" and objective.problem.slope_along is not None
 
 
-def _loop(oracle: Oracle, x: np.ndarray) -> Generator[Iterate, None, np.ndarray]:
-    """Steps by the core, each call as many as nobody has to look at. Ends, at x, where it is at a loss."""
+def _loop(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
+    """Steps by the core, each call as many as nobody has to look at."""
     objective, problem, kept = oracle.objective, oracle.problem, oracle.objective.kept
     margins = oracle.new_margins(), oracle.new_margins()
     hessian, known = None if kept is None else kept.hessian.get("H"), None
@@ -73,8 +73,6 @@ def _loop(oracle: Oracle, x: np.ndarray) -> Generator[Iterate, None, np.ndarray]
             begun = time.perf_counter()
             records, points, gradients, data_gradients = loop.run(
                 max(1, int(min(most // share, MOST))), tol, null_value, floor)
-            if not records:
-                return x
             current = loop.current
             oracle.coordinates.rms = loop.sizes
             data_value, f_y, _, bound, free, seconds, passes, _, moved, resolved = records.pop()
