@@ -36,7 +36,8 @@ def proximal_gradient(objective, steps=4000):
         while True:
             new = prox(y - g / L, 1 / L)
             change = new - y
-            if objective.value_and_grad(new)[0] <= f + g @ change + 0.5 * L * change @ change + 1e-14 * abs(f):
+            most = f + g @ change + 0.5 * L * change @ change + 1e-14 * abs(f)
+            if objective.value_and_grad(new)[0] <= most:
                 break
             L *= 2
         t_new = 1.0 if (y - new) @ (new - x) > 0 else 0.5 * (1 + math.sqrt(1 + 4 * t * t))
@@ -73,7 +74,7 @@ def test_loop_ends_at_the_minimum(loss, weights, fit_intercept, penalty):
     np.testing.assert_allclose(best, slow, rtol=1e-4, atol=1e-5)
     fresh = Objective(**case)
     for r, w, g, u in zip(records, points, gradients, data_gradients, strict=True):
-        data_value, smooth, whole, bound, free, _, passes, hessian, moved, resolved = r
+        data_value, smooth, whole, bound, free, _, passes, hessian, moved, _ = r
         assert (passes, hessian) == (1, True)
         f, grad = fresh.value_and_grad(w)
         assert smooth == pytest.approx(f, rel=1e-12)
@@ -98,7 +99,8 @@ def test_models_whose_exchange_cycles_are_solved_by_coordinates(seed):
     w = objective.null_model()[1]
     _, g, H = objective.problem.core.hessian(w)
     C = H[:30, :30] - np.outer(H[30, :30], H[30, :30]) / H[30, 30] + 1e-3 * np.eye(30)
-    cycled = _core.settle_on_gram(C, g[:30] - H[30, :30] / H[30, 30] * g[30], w[:30], 2e-3, 1e-9, 8, False) is None
+    head = g[:30] - H[30, :30] / H[30, 30] * g[30]
+    cycled = _core.settle_on_gram(C, head, w[:30], 2e-3, 1e-9, 8, False) is None
     records, points, _, _ = run_to_the_end(loop_of(objective)[0], objective)
     assert records[-1][4] <= 1e-9 * (objective.null_value - records[-1][2])
     g = objective.value_and_grad(points[-1])[1]
@@ -118,7 +120,8 @@ def test_a_hessian_that_is_kept_serves_several_steps():
     kept = run_to_the_end(loop, objective)
     assert sum(r[7] for r in kept[0]) < len(kept[0])
     assert kept[0][-1][2] == pytest.approx(plain[0][-1][2], rel=1e-10)
-    np.testing.assert_allclose(loop.hessian, objective.problem.core.hessian(kept[1][-1])[2], rtol=0.1, atol=1e-2)
+    here = objective.problem.core.hessian(kept[1][-1])[2]
+    np.testing.assert_allclose(loop.hessian, here, rtol=0.1, atol=1e-2)
     # The last pass, and its Hessian, are where the next strength begins.
     z = margins[loop.current].copy()
     next_, (first, _) = loop_of(objective, kept[1][-1], reuse=True, hessian=loop.hessian,
@@ -162,7 +165,8 @@ def test_loop_names_what_it_does_not_take():
         ((core, w, z, z, 0.1), "overlap in memory"),
         ((core, w[1:], z, other, 0.1), "w has shape"),
         ((core, w, z, other, 0.1, 0.0, None, True, None, (0.5, w)), "known is given without a hessian"),
-        ((classes.problem.core, classes.null_model()[1], np.empty((120, 3)), np.empty((120, 3)), 0.1), "3 margins a row"),
+        ((classes.problem.core, classes.null_model()[1], np.empty((120, 3)), np.empty((120, 3)), 0.1),
+         "3 margins a row"),
     ):
         with pytest.raises(ValueError, match=message):
             _core.ProxNewton(*wrong)

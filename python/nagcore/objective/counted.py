@@ -12,7 +12,7 @@ from nagcore import _core
 __all__ = ["Counted", "Reads"]
 
 
-_REAL = {"float64": np.dtype(np.float64), "float32": np.dtype(np.float32)}
+_REAL: dict[str, np.dtype[Any]] = {"float64": np.dtype(np.float64), "float32": np.dtype(np.float32)}
 
 
 class Reads:
@@ -49,11 +49,11 @@ class Counted:
     def __init__(self, core: Any, reads: Reads, share: float = 1) -> None:
         self.core, self._reads, self.share = core, reads, share
         self.n, self.d, self.p, self.k = core.n, core.d, core.p, core.k
-        self.compute = _REAL.get(core.compute) or np.dtype(core.compute)
+        self.compute: np.dtype[Any] = _REAL.get(core.compute) or np.dtype(core.compute)
         self.loss_from_margins: Callable[..., float] = core.loss_from_margins
         own = isinstance(core, _core.Problem)  # which has all that is asked for here
         self.origin: np.ndarray | None = None if own else getattr(core, "origin", None)
-        # The derivative of the data term along a segment of margins, and the mean size of the residuals there.
+        # The derivative along a segment of margins, and the mean size of the residuals there.
         self.slope_along: Callable[..., float] | None = (
             core.slope_along if own else getattr(core, "slope_along", None))
         self.residual_size: Callable[..., float] | None = (

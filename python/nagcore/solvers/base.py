@@ -192,7 +192,7 @@ class Pairs:
 def eps_of(real: np.dtype) -> float:
     """The distance from 1 to the next number of float64 or float32.
 
-    >>> eps_of(np.dtype(np.float32)) == np.finfo(np.float32).eps
+    >>> eps_of(np.dtype(np.float32)) == float(np.finfo(np.float32).eps)
     True
     """
     return _EPS if real.itemsize == 8 else _EPS32
