@@ -211,6 +211,7 @@ py::array_t<T> numbers(const py::object& x, const char* name, int ndim, std::int
     typed = py::reinterpret_borrow<py::array_t<T, py::array::c_style | py::array::forcecast>>(a);
   else if (a.flags() & py::array::c_style && py::isinstance<py::array_t<double>>(a)) typed = converted<T, double>(a);
   else if (a.flags() & py::array::c_style && py::isinstance<py::array_t<float>>(a)) typed = converted<T, float>(a);
+  else if (a.flags() & py::array::c_style && py::isinstance<py::array_t<std::int8_t>>(a)) typed = converted<T, std::int8_t>(a);  // class numbers
   else typed = py::array_t<T, py::array::c_style | py::array::forcecast>(a);
   if (own && typed.data() == a.data()) typed = py::array_t<T, py::array::c_style | py::array::forcecast>(py::object(a.attr("copy")("C")));
   const T* p = typed.data();

@@ -16,7 +16,8 @@ class ProxNewtonLoop {
   ProxNewtonLoop(const py::object& problem, const py::object& w, const py::object& margins, const py::object& other, double l1, double l2,
                  const py::object& origin, bool reuse, const py::object& hessian, const py::object& known)
       : source_(problem, margins, other, l2, origin),
-        loop_(source_.problem(), checked(l1, source_.problem()), reuse, numbers<double>(w, "w", 1, source_.problem().p(), 1).data(),
+        l1_(checked(l1, source_.problem())),
+        loop_(source_.problem(), l1_, reuse, numbers<double>(w, "w", 1, source_.problem().p(), 1).data(),
               source_.margins(0), source_.margins(1)) {
     const std::int64_t p = source_.problem().p();
     if (!hessian.is_none()) loop_.take_hessian(numbers<double>(hessian, "hessian", 2, p, p).data());
@@ -37,7 +38,6 @@ class ProxNewtonLoop {
     return py::make_tuple(records, source_.matrix(trace.w, rows), source_.matrix(trace.g, rows), source_.matrix(trace.u, rows));
   }
 
-  bool unsettled() const { return loop_.unsettled(); }
   int current() const { return loop_.current(); }
   py::array_t<double> sizes() const { return py::array_t<double>(static_cast<py::ssize_t>(loop_.sizes().size()), loop_.sizes().data()); }
   py::object hessian() const {
@@ -56,6 +56,7 @@ class ProxNewtonLoop {
   }
 
   NewtonSource source_;
+  double l1_;
   ProxNewton loop_;
 };
 
@@ -72,8 +73,7 @@ void bind_prox_newton(py::module_& m) {
            "in `margins`, saves the first pass.")
       .def("run", &ProxNewtonLoop::run, py::arg("steps") = 1, py::arg("tol") = 0.0, py::arg("null_value") = 0.0, py::arg("floor") = 0.0,
            "As Newton.run. Returns ([(data value, with l2, with l1, bound of the gap, estimate of it, seconds, passes, hessian, moved, resolved)], "
-           "w, gradient, gradient of the data term), a row for each pass; fewer than one where a model of the step was not solved.")
-      .def_property_readonly("unsettled", &ProxNewtonLoop::unsettled, "Whether a model of the step was not solved: another method has to go on.")
+           "w, gradient, gradient of the data term), a row for each pass.")
       .def_property_readonly("current", &ProxNewtonLoop::current, "Which margins are those of the last step taken: 0 or 1.")
       .def_property_readonly("sizes", &ProxNewtonLoop::sizes, "sqrt(mean x^2) of the columns, weighted by the last Hessian's curvature.")
       .def_property_readonly("hessian", &ProxNewtonLoop::hessian, "Of the data term, the last that was taken, or None.");

@@ -147,7 +147,7 @@ void Problem::take_targets(const py::object& y, const py::object& n_classes) {
 
 template <class T>
 void Problem::take_classes(const py::object& y, const py::object& n_classes) {
-  const py::array a = py::array(py::module_::import("numpy").attr("asarray")(y));
+  const py::array a = py::isinstance<py::array>(y) ? py::reinterpret_borrow<py::array>(y) : py::array(py::module_::import("numpy").attr("asarray")(y));
   if (a.ndim() == 2) {
     const py::array_t<T> p = numbers<T>(y, "y", 2, view_.n, a.shape(1));
     view_.k = a.shape(1);

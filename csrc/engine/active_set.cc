@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "engine/coordinates.h"
 #include "engine/linalg.h"
 
 namespace nag {
@@ -92,6 +93,59 @@ bool settle_on_gram(const KernelTable& table, const double* C, std::int64_t p, c
     }
   }
   return false;
+}
+
+void signed_step(const KernelTable& table, const double* C, std::int64_t p, double l1, double* w, double* q) {
+  std::vector<std::int64_t> set;
+  for (std::int64_t j = 0; j < p; ++j)
+    if (w[j] != 0 && C[j * p + j] > 0) set.push_back(j);
+  const std::size_t m = set.size();
+  if (m == 0) return;
+  std::vector<double> K(m * m), x(m), push(m), change(static_cast<std::size_t>(p), 0.0);
+  for (std::size_t i = 0; i < m; ++i) {
+    for (std::size_t j = 0; j <= i; ++j) K[i * m + j] = C[set[i] * p + set[j]];
+    push[i] = q[set[i]] + (w[set[i]] > 0 ? l1 : -l1);
+    x[i] = -push[i];
+  }
+  if (!solve_scaled(table, K, static_cast<std::int64_t>(m), x)) return;
+  double t = 1.0;
+  std::size_t first = m;
+  for (std::size_t i = 0; i < m; ++i) {
+    const double at = w[set[i]];
+    if ((at + x[i]) * at >= 0 || -at / x[i] >= t) continue;
+    t = -at / x[i];
+    first = i;
+  }
+  double slope = 0, bend = 0;
+  for (std::size_t i = 0; i < m; ++i) {
+    x[i] = i == first ? -w[set[i]] : t * x[i];
+    slope += x[i] * push[i];
+    for (std::int64_t j = 0; j < p; ++j) change[static_cast<std::size_t>(j)] += x[i] * C[set[i] * p + j];
+  }
+  for (std::size_t i = 0; i < m; ++i) bend += x[i] * change[static_cast<std::size_t>(set[i])];
+  if (!(slope + 0.5 * bend <= 0)) return;
+  for (std::size_t i = 0; i < m; ++i) w[set[i]] += x[i];
+  for (std::int64_t j = 0; j < p; ++j) q[j] += change[static_cast<std::size_t>(j)];
+}
+
+void minimise_on_gram(const KernelTable& table, const double* C, std::int64_t p, const double* g, const double* w, double l1, double accuracy,
+                      int rounds, double* v) {
+  constexpr int kSettled = 8, kSweeps = 4, kSeldom = 8;
+  if (settle_on_gram(table, C, p, g, w, l1, false, accuracy, kSettled, v)) return;
+  std::vector<double> at(w, w + p), q(g, g + p);
+  for (int round = 0; round < rounds; ++round) {
+    sweep_on_gram(C, p, l1, nullptr, nullptr, 0.01 * accuracy, kSweeps, at.data(), q.data());
+    double most = 0;
+    for (std::int64_t j = 0; j < p; ++j) {
+      const double x = at[static_cast<std::size_t>(j)], slope = q[static_cast<std::size_t>(j)];
+      if (C[j * p + j] > 0) most = std::max(most, x == 0 ? std::fabs(slope) - l1 : std::fabs(slope + (x > 0 ? l1 : -l1)));
+    }
+    if (most <= accuracy) break;
+    // From signs that are nearly right the exchange mostly ends at once.
+    if (round % kSeldom == 0 && settle_on_gram(table, C, p, q.data(), at.data(), l1, false, accuracy, kSettled, v)) return;
+    signed_step(table, C, p, l1, at.data(), q.data());
+  }
+  std::copy(at.begin(), at.end(), v);
 }
 
 }  // namespace nag

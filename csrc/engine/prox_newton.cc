@@ -16,7 +16,7 @@ constexpr double kFeasible = 1 + 1e-12, kRounded = 1 + 4e-16;  // times l1: what
 constexpr double kReads = 16;       // columns per gradient that a Hessian costs beyond the first
 constexpr double kLeft = 1e-3;      // of the violation, that gradients for the price of a Hessian are to leave
 constexpr double kModel = 1e-3;     // of the violation, to which a model is solved
-constexpr int kSettled = 8;         // active sets tried
+constexpr int kRounds = 100;        // of a model's solution
 constexpr double kSeconds = 0.02;   // of a call, after which signals and deadlines are looked at
 
 double now() {
@@ -53,8 +53,8 @@ ProxTrace ProxNewton::run(const NewtonLimits& limits) {
   ProxTrace trace;
   const double begun = now();
   double lowest = started_ ? here_.whole : std::numeric_limits<double>::infinity();
-  for (std::int64_t i = 0; i < limits.steps && !unsettled_; ++i) {
-    if (started_ && !searching_ && !aim()) break;
+  for (std::int64_t i = 0; i < limits.steps; ++i) {
+    if (started_ && !searching_) aim();
     ProxRecord r = started_ ? step() : start();
     r.seconds = now() - begun;
     trace.records.push_back(r);
@@ -138,7 +138,7 @@ double ProxNewton::offence() const {
 }
 
 // step_ goes to the minimiser of the model at here_: the intercept eliminated, and found back at the end.
-bool ProxNewton::aim() {
+void ProxNewton::aim() {
   const bool intercept = problem_.fit_intercept;
   double pivot = intercept ? H_[at(d_ * p_ + d_)] : 1.0;
   if (pivot == 0) pivot = 1.0;
@@ -152,8 +152,7 @@ bool ProxNewton::aim() {
     head_[at(i)] = here_.g[at(i)] - (intercept ? mean * here_.g[at(d_)] : 0.0);
   }
   const double accuracy = std::max(kModel * offence_, 1e-15 * (l1_ + offence_));
-  unsettled_ = !settle_on_gram(*problem_.table, model_.data(), d_, head_.data(), here_.w.data(), l1_, false, accuracy, kSettled, target_.data());
-  if (unsettled_) return false;
+  minimise_on_gram(*problem_.table, model_.data(), d_, head_.data(), here_.w.data(), l1_, accuracy, kRounds, target_.data());
   double before = 0, after = 0;
   for (std::int64_t j = 0; j < d_; ++j) {
     step_[at(j)] = target_[at(j)] - here_.w[at(j)];
@@ -166,8 +165,8 @@ bool ProxNewton::aim() {
   }
   least_ = l1_ * (after - before);
   for (std::int64_t j = 0; j < p_; ++j) least_ += here_.g[at(j)] * step_[at(j)];
+  if (std::isnan(least_)) throw std::domain_error("the Hessian holds NaN or infinity: numbers of X are too large to square. Scale the columns of X.");
   t_ = 1.0;
-  return true;
 }
 
 ProxRecord ProxNewton::record(const Point& point, bool hessian, bool moved, bool resolved) const {

@@ -34,8 +34,6 @@ class ProxNewton {
   void resume(double data_value, const double* u);
 
   ProxTrace run(const NewtonLimits& limits);
-  // Whether a model could not be solved: nothing more can be done here, from the last point on which `moved` was said.
-  bool unsettled() const { return unsettled_; }
   int current() const { return current_; }
   const std::vector<double>& sizes() const { return rms_; }
   bool has_hessian() const { return has_hessian_; }
@@ -51,7 +49,7 @@ class ProxNewton {
   void penalise(Point& point) const;
   void take_sizes();
   void settle();
-  bool aim();
+  void aim();
   double offence() const;
   double gap_of_penalty(double scale, double largest) const;
   double best_step(double slope);
@@ -63,7 +61,7 @@ class ProxNewton {
   std::int64_t d_, p_;
   void* z_[2];
   int current_ = 0;
-  bool started_ = false, searching_ = false, known_ = false, has_hessian_ = false, wanted_ = false, unsettled_ = false;
+  bool started_ = false, searching_ = false, known_ = false, has_hessian_ = false, wanted_ = false;
   Point here_, there_;
   std::vector<double> step_, rms_, centre_, slope_;
   std::vector<double> H_, model_, head_, target_;  // model_: H with l2, the intercept eliminated

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nagcore import losses
+from nagcore import _core, losses
 from nagcore.objective.checks import check_w, w_shape
 from nagcore.objective.counted import Counted, Reads
 from nagcore.objective.duality import Certificate, best_intercept, certify, dot
@@ -25,8 +25,6 @@ __all__ = ["Objective", "value_and_grad"]
 
 def _rows_of(X: Any, rows: np.ndarray, n_threads: int | None) -> Any:
     """X[rows]. Of contiguous rows several are on their way from memory at a time."""
-    from nagcore import _core
-
     if isinstance(X, np.ndarray) and X.strides[1] == X.itemsize and len(rows):
         return _core.take_rows(X, rows, n_threads)
     return X[rows]
@@ -117,8 +115,6 @@ class Objective:
         dtype: str | None = None,
         n_classes: int | None = None,
     ) -> None:
-        from nagcore import _core
-
         penalty = Penalty(l2=l2, l1=l1, positive=positive, bounds=bounds)
         name = losses.get(loss).name
         how = {"scale": scale, "shift": shift, "dtype": dtype, "fit_intercept": bool(fit_intercept)}
@@ -344,8 +340,6 @@ class Objective:
                 source = self.wide or self.problem
                 self._null_margins = source.margins(self.clipped(np.zeros(self.w_shape)))
             return self._null_margins.astype(problem.compute)
-        from nagcore import _core
-
         z = _core.empty_rows((problem.n, *self.w_shape[1:]), problem.compute)
         z.fill(0)
         if self._offset is not None:

@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from nagcore import _core
+
 __all__ = ["Counted", "Reads"]
+
+
+_REAL: dict[str, np.dtype[Any]] = {"float64": np.dtype(np.float64), "float32": np.dtype(np.float32)}
 
 
 class Reads:
@@ -44,19 +49,19 @@ class Counted:
     def __init__(self, core: Any, reads: Reads, share: float = 1) -> None:
         self.core, self._reads, self.share = core, reads, share
         self.n, self.d, self.p, self.k = core.n, core.d, core.p, core.k
-        self.compute = np.dtype(core.compute)
-        self.origin: np.ndarray | None = getattr(core, "origin", None)
+        self.compute: np.dtype[Any] = _REAL.get(core.compute) or np.dtype(core.compute)
         self.loss_from_margins: Callable[..., float] = core.loss_from_margins
-        # What margins alone give, where the core has it: the derivative of the data term along a segment of
-        # them, and the mean size of the residuals.
-        self.slope_along: Callable[..., float] | None = getattr(core, "slope_along", None)
-        self.residual_size: Callable[..., float] | None = getattr(core, "residual_size", None)
-        self.n_threads: int | None = getattr(core, "n_threads", None)
-        # The same at margins that are all shifted, with means over the residuals, where the core has it.
-        self.shifted_loss: Callable[..., tuple] | None = getattr(core, "shifted_loss", None)
-        self.second_order = hasattr(core, "hessian") and core.k == 1
-        self.has_gram = hasattr(core, "gram")
-        self.has_class_hessian = hasattr(core, "class_hessian")
+        own = isinstance(core, _core.Problem)  # which has all that is asked for here
+        self.origin: np.ndarray | None = None if own else getattr(core, "origin", None)
+        # The derivative along a segment of margins, and the mean size of the residuals there.
+        self.slope_along: Callable[..., float] | None = (
+            core.slope_along if own else getattr(core, "slope_along", None))
+        self.residual_size: Callable[..., float] | None = (
+            core.residual_size if own else getattr(core, "residual_size", None))
+        self.n_threads: int | None = core.n_threads if own else getattr(core, "n_threads", None)
+        self.second_order = self.k == 1 and (own or hasattr(core, "hessian"))
+        self.has_gram = own or hasattr(core, "gram")
+        self.has_class_hessian = own or hasattr(core, "class_hessian")
 
     def value_and_grad(self, w, grad=None, margins=None, residuals=None):
         """(1/S) Σ s φ(z) and its gradient. One pass."""

@@ -94,14 +94,13 @@ class Result:
 
 
 class Step(NamedTuple):
-    """A pass that lowered f and left a gap too large for anything to be done about it."""
+    """A pass that lowered F and left a gap too large for anything to be done about it."""
 
-    x: np.ndarray
-    f: float
-    gap: float    # what it says of the gap at its point
+    f: float      # F at its point
+    gap: float    # what it says of the gap there
+    bound: float  # of that, what is proven where the arithmetic is float64
     at: float     # when it ended
     later: float  # passes since
-    bound: float = math.nan  # what is proven, where `gap` is an estimate
 
 
 class Iterate(NamedTuple):
@@ -116,7 +115,7 @@ class Iterate(NamedTuple):
     where `free` is an estimate of it that is finite. `at` is when the pass ended, on
     the clock of `time.perf_counter`, where that was not just now, and `proven` says whether `bound`
     was computed in the oracle's arithmetic. `trail` holds the steps since the last iterate, where a
-    method went on by itself (`Horizon`).
+    method went on by itself (`Horizon`), and `passed` the point of the last of them.
     """
 
     x: np.ndarray
@@ -134,6 +133,7 @@ class Iterate(NamedTuple):
     at: float = math.nan
     proven: bool = True
     trail: Sequence[Step] = ()
+    passed: np.ndarray | None = None
     free: float = math.nan
 
 
@@ -205,7 +205,7 @@ class Pairs:
 def eps_of(real: np.dtype) -> float:
     """The distance from 1 to the next number of float64 or float32.
 
-    >>> eps_of(np.dtype(np.float32)) == np.finfo(np.float32).eps
+    >>> eps_of(np.dtype(np.float32)) == float(np.finfo(np.float32).eps)
     True
     """
     return _EPS if real.itemsize == 8 else _EPS32

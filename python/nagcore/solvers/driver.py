@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -256,14 +256,12 @@ class Run:
 
     def _passed(self, it: Iterate, exact: bool) -> list[float]:
         """Take in the steps that led to an iterate; return what each made of the gap."""
-        judge, passes, n_iter, estimates = self.judge, self.n_passes, self.n_iter, []
-        for step in it.trail:
+        passes, n_iter, begun, tell = self.n_passes, self.n_iter, self.begun, self.history.iteration
+        for step, gap in zip(it.trail, self.judge.pass_by(it.trail, it.passed, exact), strict=True):
             n_iter += 1
-            gap = judge.pass_by(step, exact)
-            self.history.iteration(n_iter, round(passes - step.later, 3), step.at - self.begun, step.f, gap)
-            estimates.append(step.gap)
+            tell(n_iter, round(passes - step.later, 3), step.at - begun, step.f, gap)
         self.n_iter = n_iter
-        return estimates
+        return [step.gap for step in it.trail]
 
     def _screened(self, it: Iterate, reserve: int, narrow: bool) -> bool:
         """Whether a look at what is proven zero was due, and made the passes shorter."""

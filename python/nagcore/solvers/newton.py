@@ -41,31 +41,32 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     margins = oracle.new_margins(), oracle.new_margins()
     loop = _core.Newton(problem.core, x, *margins, objective.l2, problem.origin)
     cost = problem.newton_passes
-    f = 0.0
+    share, gap = problem.share, 3 if objective.l2 else 2
+    f, passed = 0.0, None
     while True:
         most, tol, null_value, floor = oracle.horizon()
         begun = time.perf_counter()
         records, points, gradients, data_gradients = loop.run(
             max(1, int(min(most // cost, MOST))), tol, null_value, floor)
-        current, gap = loop.current, 3 if objective.l2 else 2
+        current = loop.current
         z, z_other = margins[current], margins[1 - current]
         oracle.coordinates.rms = loop.sizes
-        trail: list[Step] = []
-        later: float = 0
-        for i in range(len(records) - 1, -1, -1):
-            if i < len(records) - 1:
-                trail.append(Step(points[i], records[i][1], records[i][gap], begun + records[i][4], later))
-            later += cost if records[i][5] else problem.share
+        data_value, f_y, decrement, bound, seconds, hessian, moved, resolved = records.pop()
+        later, trail = cost if hessian else share, []
+        for record in reversed(records):
+            trail.append(Step(record[1], record[gap], record[gap], begun + record[4], later))
+            later += cost if record[5] else share
+        trail.reverse()
         problem.count(later)
-        data_value, f_y, decrement, bound, seconds, _, moved, resolved = records[-1]
         y = points[-1]
         oracle.w, oracle.data_value, oracle.u = y, data_value, data_gradients[-1]
+        if trail:
+            x, f = points[-2], trail[-1].f
+            passed = x
         if moved:
             x, f = y, f_y
-        elif trail:
-            x, f = points[-2], records[-2][1]
         yield Iterate(x, f, z, y, f_y, z if moved else z_other, gradients[-1], L, moved, resolved,
-                      decrement, bound, begun + seconds, trail=trail[::-1])
+                      decrement, bound, begun + seconds, trail=trail, passed=passed)
 
 
 def minimum_of_sample(objective: Objective, tol: float, passes: int = 30) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ def prox_newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Itera
     """Yield one iterate per pass over all columns. L is not used."""
     objective = oracle.objective
     if _compiled(objective):
-        x = yield from _loop(oracle, x)
-    if objective.shape[1] <= ALL_COLUMNS or not objective.divisible:
+        yield from _loop(oracle, x)
+    elif objective.shape[1] <= ALL_COLUMNS or not objective.divisible:
         yield from _steps(oracle, x, oracle.new_margins())
     else:
         yield from working_sets(oracle, x)
@@ -55,8 +55,8 @@ def _compiled(objective: Objective) -> bool:
     return objective.loss.name != "squared" and objective.problem.slope_along is not None
 
 
-def _loop(oracle: Oracle, x: np.ndarray) -> Generator[Iterate, None, np.ndarray]:
-    """Steps by the core, each call as many as nobody has to look at. Ends, at x, where it is at a loss."""
+def _loop(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
+    """Steps by the core, each call as many as nobody has to look at."""
     objective, problem, kept = oracle.objective, oracle.problem, oracle.objective.kept
     margins = oracle.new_margins(), oracle.new_margins()
     hessian, known = None if kept is None else kept.hessian.get("H"), None
@@ -66,36 +66,33 @@ def _loop(oracle: Oracle, x: np.ndarray) -> Generator[Iterate, None, np.ndarray]
             x, known, margins[0][...] = last.w, (last.data_value, last.u), last.z
     loop = _core.ProxNewton(problem.core, x, *margins, objective.l1, objective.l2, problem.origin,
                             kept is not None, hessian, known)
-    f, share = 0.0, problem.share
+    f, share, passed = 0.0, problem.share, None
     try:
         while True:
             most, tol, null_value, floor = oracle.horizon()
             begun = time.perf_counter()
             records, points, gradients, data_gradients = loop.run(
                 max(1, int(min(most // share, MOST))), tol, null_value, floor)
-            if not records:
-                return x
             current = loop.current
             oracle.coordinates.rms = loop.sizes
-            trail: list[Step] = []
-            later: float = 0
-            for i in range(len(records) - 1, -1, -1):
-                _, _, whole, bound, free, seconds, passes, _, _, _ = records[i]
-                if i < len(records) - 1:
-                    trail.append(Step(points[i], whole, free, begun + seconds, later, bound))
+            data_value, f_y, _, bound, free, seconds, passes, _, moved, resolved = records.pop()
+            later, trail = share * passes, []
+            for _, _, whole, proven, gap, ended, passes, _, _, _ in reversed(records):
+                trail.append(Step(whole, gap, proven, begun + ended, later))
                 later += share * passes
+            trail.reverse()
             problem.count(later)
-            data_value, f_y, _, bound, free, seconds, _, _, moved, resolved = records[-1]
             y = points[-1]
             oracle.w, oracle.data_value, oracle.u = y, data_value, data_gradients[-1]
+            if trail:
+                x, f = points[-2], records[-1][1]
+                passed = x
             if moved:
                 x, f = y, f_y
-            elif trail:
-                x, f = points[-2], records[-2][1]
             z, z_other = margins[current], margins[1 - current]
             oracle.spare = z_other if moved else None
             yield Iterate(x, f, z, y, f_y, z if moved else z_other, gradients[-1], 1.0, moved, resolved,
-                          bound=bound, at=begun + seconds, trail=trail[::-1], free=free)
+                          bound=bound, at=begun + seconds, trail=trail, passed=passed, free=free)
     finally:
         if kept is not None and loop.hessian is not None:  # for the next strength of a path
             kept.hessian["H"] = loop.hessian

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -117,14 +118,17 @@ class Judge:
         self.estimate = free + ahead if self.penalised and free + ahead > 0 else free + max(ahead, 0)
         return value
 
-    def pass_by(self, step: Step, exact: bool) -> float:
-        """Take in a step that lowered F, and no more; return the gap that is known then."""
-        self.unresolved, self._stale = 0, False
-        self.best_value, self.best_x, self.best_w = step.f, step.x, None
-        self.estimate = step.gap
-        if exact and self.penalised and not self.objective.fit_intercept:
-            self.lower = max(self.lower, step.f - (step.gap if math.isnan(step.bound) else step.bound))
-        return max(step.f - self.lower, 0.0) if self.lower > -math.inf else step.gap
+    def pass_by(self, steps: Sequence[Step], last: np.ndarray | None, exact: bool) -> list[float]:
+        """Take in steps that lowered F, the last of them to `last`; return the gap that each left known."""
+        gaps, lower, proven = [], self.lower, exact and self.penalised and not self.objective.fit_intercept
+        for f, gap, bound, _, _ in steps:
+            if proven:
+                lower = max(lower, f - bound)
+            gaps.append(max(f - lower, 0.0) if lower > -math.inf else gap)
+        self.unresolved, self._stale, self.lower = 0, False, lower
+        self.best_value, self.best_x, self.best_w = f, last, None
+        self.estimate = gap
+        return gaps
 
     def _penalised_gap(self, oracle: Oracle) -> tuple[float, float]:
         """The duality gap at y: as a bound (infinite at l2 = 0) and as an estimate.
