@@ -29,7 +29,7 @@ _UNRESOLVED = 3  # steps in a row that float32 could not judge, before float64 t
 # seven data sets, among 3 to 8 and 1 to 3.
 _RENEW_AFTER = 6
 _RENEW_GROWTH = 2
-_WORTH = 3.0  # steps that the last ones' speed leaves to go, below which they would not pay for a new metric
+_WORTH = 1.5  # steps that the last ones' speed leaves to go, below which they would not pay for a new metric
 _SMALL = 1 << 22  # bytes of X that are as soon read in float64: methods of few passes start there
 _FEW_COLUMNS = 32  # whose Hessians cost nearly as little in float64
 _FEW_PASSES = 10  # allowed at most: then a narrower copy of X does not pay for itself
