@@ -66,6 +66,7 @@ class Newton:
         other: npt.NDArray[Any],
         l2: float = 0.0,
         origin: Any = None,
+        linear: Any = None,
     ) -> None: ...
     def run(
         self, steps: int = 1, tol: float = 0.0, null_value: float = 0.0, floor: float = 0.0
@@ -108,6 +109,39 @@ class ProxNewton:
     def sizes(self) -> npt.NDArray[np.float64]: ...
     @property
     def hessian(self) -> npt.NDArray[np.float64] | None: ...
+
+class Lbfgs:
+    def __init__(
+        self,
+        problem: Problem,
+        v: Any,
+        margins: npt.NDArray[Any],
+        other: npt.NDArray[Any],
+        L: Any,
+        scale: Any,
+        mean: Any,
+        scale_b: float,
+        rms: Any,
+        l2: float = 0.0,
+        origin: Any = None,
+        linear: Any = None,
+    ) -> None: ...
+    def know(self, data_value: float, w: Any, u: Any) -> None: ...
+    def propose(self, step: Any) -> None: ...
+    def remember(self, s: Any, y: Any) -> None: ...
+    @property
+    def pairs(self) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]: ...
+    def run(
+        self, steps: int = 1, tol: float = 0.0, null_value: float = 0.0, floor: float = 0.0
+    ) -> tuple[
+        list[tuple[float, float, float, float, bool, bool, bool]],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.float64],
+    ]: ...
+    @property
+    def current(self) -> int: ...
 
 def best_intercept(
     problem: Any,

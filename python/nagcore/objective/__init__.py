@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ def _rows_of(X: Any, rows: np.ndarray, n_threads: int | None) -> Any:
     if isinstance(X, np.ndarray) and X.strides[1] == X.itemsize and len(rows):
         return _core.take_rows(X, rows, n_threads)
     return X[rows]
+
+
+_CLASSES = ("logistic", "softmax")  # all of them equally likely at margins of zero
 
 
 class Objective:
@@ -320,6 +324,8 @@ class Objective:
     def _null_parts(self, problem: Counted) -> tuple[float, Any]:
         """F₀ and the null model's intercept: w can be far larger than all that it takes to find them."""
         has_zero = self.bounds is None or self.bounds.has_zero
+        if not self.fit_intercept and has_zero and self._offset is None and self.loss.name in _CLASSES:
+            return math.log(max(self.k, 2)), 0.0  # of every row, whatever its class
         if problem.compute not in self._null:
             z = self._zero_margins(problem)
             b: Any = 0.0

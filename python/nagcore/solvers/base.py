@@ -20,9 +20,9 @@ from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, mean_size, row_mean
 from nagcore.solvers.coordinates import ClassCoordinates, Coordinates, OwnCoordinates
+from nagcore.solvers.pairs import Pairs
 from nagcore.solvers.prox import best_shift, box_threshold, class_threshold, soft_threshold
 
-_PAIRS = 12           # steps remembered with their changes of gradient
 _EPS, _EPS32 = 2.0**-52, 2.0**-23  # numpy.finfo takes longer than a pass over small data
 _RESIDUAL_STEPS = 16  # calls of `rounding` between two looks at the size of the residuals
 
@@ -156,50 +156,6 @@ class Known(NamedTuple):
     data_value: float
     u: np.ndarray
     z: np.ndarray
-
-
-class Pairs:
-    """The last steps s and changes of gradient y of a run, through all its changes of variables.
-
-    They lie in the variables of the oracle that used them last, or `rest` in the problem's own: ⟨s, y⟩
-    is the same in all.
-    """
-
-    def __init__(self) -> None:
-        self._pairs: deque = deque(maxlen=_PAIRS)
-        self._coordinates: Any = None
-        self._lent: Callable[[], Any] | None = None  # gives the pairs of a loop that keeps them
-        self.residual, self.residual_age = 0.0, 0  # of `Oracle.rounding`: the same in all variables
-
-    def seen_in(self, coordinates: Any) -> deque:
-        """The pairs in the variables of `coordinates`, which are theirs from now on."""
-        self._fetch()
-        if self._coordinates is not coordinates:
-            self.rest()
-            self._replace(lambda s, y: (coordinates.to_v(s), coordinates.pull_back(y, 0.0, s)))
-            self._coordinates = coordinates
-        return self._pairs
-
-    def rest(self) -> None:
-        """Leave the variables, so that their metric can go before there is another."""
-        self._fetch()
-        old, self._coordinates = self._coordinates, None
-        if old is not None:
-            self._replace(lambda s, y: (old.to_w(s), old.push(y)))
-
-    def lend(self, give: Callable[[], Any]) -> None:
-        """Let a loop have the pairs, which `give` gives back in the same variables."""
-        self._lent = give
-
-    def _fetch(self) -> None:
-        if self._lent is not None:
-            self._pairs.clear()
-            self._pairs.extend(self._lent())
-            self._lent = None
-
-    def _replace(self, change: Callable[[Any, Any], tuple]) -> None:
-        for _ in range(len(self._pairs)):
-            self._pairs.append(change(*self._pairs.popleft()))
 
 
 def eps_of(real: np.dtype) -> float:

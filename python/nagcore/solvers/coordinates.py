@@ -15,6 +15,7 @@ clipping, with one threshold per coordinate. Otherwise T comes from a Cholesky f
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -172,7 +173,17 @@ class Coordinates:
         self.thresholds = objective.l1 * self.scale
 
     @property
-    def parts(self) -> tuple:
+    def joined(self) -> Coordinates | None:
+        """The same map of many vectors at a time, shape (p, m); None where there are classes."""
+        if self.scale.ndim > 1:
+            return None
+        other = copy.copy(self)
+        other.scale = self.scale[:, None]
+        other._mean = None if self._mean is None else self._mean[:, None]
+        return other
+
+    @property
+    def parts(self) -> tuple[Any, Any, Any, Any]:
         """(L, scale, mean, scale_b) of w = scale∘(L⁻ᵀv), b = scale_b·v_b − meanᵀw."""
         return self._L, self.scale, self._mean, self._scale_b
 
@@ -267,6 +278,8 @@ class ClassCoordinates(Coordinates):
 
 class OwnCoordinates:
     """The problem's own variables, v = w, for methods that have a Hessian to step by."""
+
+    joined = None  # as `Coordinates.joined`
 
     def __init__(self, objective: Objective) -> None:
         d = self._d = objective.shape[1]

@@ -12,10 +12,11 @@ import numpy as np
 
 from nagcore.callbacks import History, State
 from nagcore.objective import Objective
-from nagcore.solvers.base import Horizon, Iterate, Known, Method, Oracle, Pairs, Result, eps_of
+from nagcore.solvers.base import Horizon, Iterate, Known, Method, Oracle, Result, eps_of
 from nagcore.solvers.coordinates import ClassCoordinates, Columns, Coordinates, OwnCoordinates
 from nagcore.solvers.gradients import gradient_norm
 from nagcore.solvers.metric import Metric
+from nagcore.solvers.pairs import Pairs
 from nagcore.solvers.rowspace import RowCoordinates, RowOracle
 from nagcore.solvers.screening import Screen
 from nagcore.solvers.stopping import Judge
@@ -28,6 +29,7 @@ _UNRESOLVED = 3  # steps in a row that float32 could not judge, before float64 t
 # seven data sets, among 3 to 8 and 1 to 3.
 _RENEW_AFTER = 6
 _RENEW_GROWTH = 2
+_WORTH = 1.5  # steps that the last ones' speed leaves to go, below which they would not pay for a new metric
 _SMALL = 1 << 22  # bytes of X that are as soon read in float64: methods of few passes start there
 _FEW_COLUMNS = 32  # whose Hessians cost nearly as little in float64
 _FEW_PASSES = 10  # allowed at most: then a narrower copy of X does not pay for itself
@@ -91,6 +93,8 @@ class Run:
         objective = self.objective
         narrow = objective.problem.compute != np.float64
         columns: Columns | list[Columns] | Coordinates | None = None
+        known: Known | None = None
+        proposed: np.ndarray | None = None
         patience = math.inf
         if self.method.own_variables:
             seldom = objective.nbytes <= _SMALL and objective.storage is None
@@ -110,11 +114,12 @@ class Run:
             if start is None:
                 columns = metric.at(objective.problem, objective.null_margins())
             else:
-                judge.best_w, columns = start
-        known = None
+                judge.best_w, known, proposed, columns = start
         while True:
             self._enter(columns, narrow, known)
-            known = None
+            if proposed is not None:
+                self.oracle.proposed = self.oracle.coordinates.to_v(proposed)
+            known = proposed = None
             if not narrow and self.screen is None:
                 columns = None  # a matrix, or one a class, that nothing here needs again
             end = self._sweep(narrow, patience)
@@ -199,19 +204,21 @@ class Run:
         wide = objective.wide if narrow else None
         provable = objective.gap_kind == "certificate" and not narrow
         reserve = self._closing_passes(narrow)
-        begun, lowest, idle = self.n_iter, math.inf, 0
+        begun, lowest, idle, first = self.n_iter, math.inf, 0, math.nan
         oracle.horizon = lambda: self._horizon(reserve, begun + patience)
         for it in self.method.run(oracle, x):
-            if self.n_iter == begun and self.metric is not None:
-                self.metric.look(oracle.problem, it.zy, oracle.spare)
-            for estimate in self._passed(it, exact=not narrow) if it.trail else ():
-                idle = 0 if estimate < 0.5 * lowest and objective.storage else idle + 1
-                lowest = min(lowest, estimate)
+            if it.moved and self.n_iter - begun + len(it.trail) == 1 and self.metric is not None:
+                self.metric.look(oracle.problem, it.z, oracle.spare)
+            if it.trail:
+                for estimate in self._passed(it, exact=not narrow):
+                    idle = 0 if estimate < 0.5 * lowest and objective.storage else idle + 1
+                    lowest, first = min(lowest, estimate), estimate if math.isnan(first) else first
             if it.moved:
                 self.n_iter += 1
                 if self._unbounded:
                     self._margins = it.z
                 value = judge.look(it, oracle, exact=not narrow)
+                first = judge.estimate if math.isnan(first) else first
                 if self._report(value, it, oracle):
                     self.message = "stopped by a callback"
                     return "stop"
@@ -240,16 +247,29 @@ class Run:
                 return "screen"
             if it.moved and self.n_iter - begun >= patience:
                 if (self.n_passes + 3 + reserve <= self.max_passes
+                        and not judge.unresolved  # else float64 is next
+                        and self._steps_left(first, self.n_iter - begun) > _WORTH
                         and self.metric.bent(oracle.problem, it.z, self.n_passes, oracle.spare)):
                     self._last = it
                     return "renew"
                 patience *= _RENEW_GROWTH
         return "stop"
 
+    def _steps_left(self, first: float, steps: int) -> float:
+        """How many steps lead to the target, if the gap falls as from `first` on in so many steps."""
+        now, target = self.judge.estimate, self.judge.target
+        if not (first > now > 0 and target > 0):
+            return math.inf
+        return steps * math.log(now / target) / math.log(first / now)
+
     def _horizon(self, reserve: int, look_at: float) -> Horizon:
-        """What a method may run unseen: all that nobody watches, no limit could end and no metric waits for."""
+        """What a method may run unseen: what nobody watches, no limit could end and no metric waits for."""
         passes = 1.0
-        if not self.callbacks and self.max_seconds == math.inf:
+        if self.callbacks or self.max_seconds < math.inf:
+            pass
+        elif self.metric is not None and not self.metric.rows.size:
+            passes += self.n_iter == 0  # the known start, and the step after which `look` is due
+        else:
             passes = min(self.max_passes - reserve - self.n_passes,
                          min(self.max_iter, look_at) - self.n_iter)
         return Horizon(passes, self.tol, self.judge.null_value, self.judge.floor)

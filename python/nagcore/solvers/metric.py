@@ -77,6 +77,14 @@ class Metric:
                 return columns
         return Columns.of(self.objective, self.seed, self.rows)
 
+    def of_all(self, problem: Any, z: np.ndarray) -> Columns:
+        """The columns with the curvature at margins z, of all rows: for an objective of one margin a row."""
+        self.rows, columns = curvature_rows(self.objective, problem, z), None
+        if self.sampler is not None:
+            self.sampler.m = self.objective.shape[0]
+            columns = self._of_gram(self.sampler, self.rows)
+        return columns or Columns.of(self.objective, self.seed, self.rows)
+
     def look(self, problem: Any, z: np.ndarray, spare: np.ndarray | None = None) -> None:
         """Take the curvature at z as that which the columns, made elsewhere, are for."""
         if not self.rows.size:

@@ -21,6 +21,7 @@ Source: Boyd & Vandenberghe, Convex Optimization, 9.5; Nocedal & Wright, Numeric
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -69,8 +70,14 @@ def newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
                       decrement, bound, begun + seconds, trail=trail, passed=passed)
 
 
-def minimum_of_sample(objective: Objective, tol: float, passes: int = 30) -> np.ndarray:
+def minimum_of_sample(
+    objective: Objective, tol: float, passes: int = 30, w: np.ndarray | None = None,
+    linear: np.ndarray | None = None,
+) -> np.ndarray:
     """w near the minimum of a smooth objective of few rows: within tol·(F₀ − F), if the model is right.
+
+    F₀ is the value at the w given, or else at the null model; with `linear` F has linearᵀw as a term of
+    its own.
 
     >>> import numpy as np
     >>> X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 0, 1, 1])
@@ -78,16 +85,19 @@ def minimum_of_sample(objective: Objective, tol: float, passes: int = 30) -> np.
     array([ 1.5077, -2.2615])
     """
     problem = objective.problem
-    null_value, w = objective.null_model()
+    first = math.nan
+    if w is None:
+        first, w = objective.null_model()
     shape = (problem.n, *w.shape[1:])
     margins = np.empty(shape, problem.compute), np.empty(shape, problem.compute)
-    loop = _core.Newton(problem.core, w, *margins, objective.l2, problem.origin)
+    loop = _core.Newton(problem.core, w, *margins, objective.l2, problem.origin, linear)
     for _ in range(passes):
         [(_, f, decrement, _, _, _, moved, resolved)], points, _, _ = loop.run()
         problem.count(problem.newton_passes)
         if moved:
             w = points[0]
-            if not resolved or decrement <= tol * (null_value - f):
+            first = f if math.isnan(first) else first
+            if not resolved or decrement <= tol * (first - f):
                 break
     return w
 

@@ -43,13 +43,13 @@ def plbfgs(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
 
 def _compiled(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
     """The iteration in the core, for one margin a row."""
-    objective, problem, L, scale, mean, scale_b = oracle.objective, oracle.problem, *oracle.coordinates.parts
-    margins = oracle.new_margins(), oracle.new_margins()
-    loop = _core.Lbfgs(problem.core, x, *margins, L, scale, mean, scale_b, oracle.coordinates.rms,
-                       objective.l2, problem.origin)
+    objective, problem, coordinates = oracle.objective, oracle.problem, oracle.coordinates
+    assert isinstance(coordinates, Coordinates)
     known = oracle.take_known()
+    margins = oracle.new_margins() if known is None else known.z, oracle.new_margins()
+    loop = _core.Lbfgs(problem.core, x, *margins, *coordinates.parts, coordinates.rms, objective.l2,
+                       problem.origin)
     if known is not None:
-        margins[0][...] = known.z
         loop.know(known.data_value, known.w, known.u)
     for s, y in oracle.pairs():
         loop.remember(s, y)

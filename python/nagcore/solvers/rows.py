@@ -22,6 +22,9 @@ _READS = 3.0          # what a Gram matrix of the sample may cost, in reads of X
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
 _FEWEST, _MOST = 5, 100  # rows per column: eigenvalues are then good to a factor of 2, or 10 %
 _LOOKED_AT = 2048     # rows in which usual values are looked for
+_APART = 8           # of those, in which entries' sizes are looked at: each so many-th
+_ENOUGH = 10         # rows per column, below which the metric is poor enough as it is
+_LONG = 40.0         # how far too long steps along a column may be, before its rows are looked for
 _FEW = 8              # a column with fewer entries off its usual value among them is rare
 
 
@@ -97,12 +100,29 @@ class Sampler:
             share *= curvature[rare] + lift * mean
         return np.concatenate([rare, rows]), np.concatenate([share, factors])
 
+    def _held(self, X: Any) -> bool:
+        """Whether l2 alone holds steps along columns that a sample misses, by the entries of some rows.
+
+        Of a column that three or more rows of a sample stand for in the mean, one is mostly drawn. What is
+        missed has curvature of at most 3κx²/m then, beside l2, and steps along it are too long by
+        1 + 3κx²/(m·l2).
+        """
+        objective = self.objective
+        bound, l2 = objective.loss.curvature_bound, objective.l2
+        plain = isinstance(X, np.ndarray) and objective.read_as == (1.0, 0.0, None)
+        if not (plain and np.isfinite(bound) and l2) or self.m < _ENOUGH * objective.p:
+            return False
+        size = float(np.abs(X).max(initial=0))
+        return 3 * bound * size * size <= _LONG * self.m * l2
+
     def _look_for_rare(self) -> np.ndarray:
         """Rows in which some rare column leaves its usual value. At most one pass."""
         objective = self.objective
         X, (n, d) = objective.X, objective.shape
         rows = strata(np.random.default_rng(self.seed), min(n, _LOOKED_AT), n)
         objective.reads.rows += len(rows)
+        if self._held(X[rows[::_APART]]):
+            return np.zeros(0, np.int64)
         threads = objective.problem.n_threads
         if isinstance(X, np.ndarray):
             off, usual = _core.off_usual(X, rows, threads)

@@ -1,25 +1,36 @@
-"""A start, and a first metric, from the solution on a small sample of the rows.
+"""A start, a first step and a first metric from small samples of the rows.
 
 Where a sample of a hundred rows per column is still a small part of X, its solution costs about one
-pass in all and is off by p/(2m) per row: several passes' worth of the way. Its Gram matrix, with
-the curvature that the loss has there, is the metric to go on with.
+pass in all and is off by p/(2m) per row: several passes' worth of the way. A pass there says which
+rows matter. Of those a second sample is drawn, corrected so that its gradient is that of all rows,
+
+    F̂(w) = F_sample(w) + ⟨∇F(w₀) − ∇F_sample(w₀), w⟩,
+
+and solved too: its minimum is where the run goes next, its Hessian there the metric to go on with. A
+metric alone knows the curvature at one point; the sample knows how it changes on the way.
+
+Source: Shamir, Srebro & Zhang 2014 (the correction); Roosta-Khorasani & Mahoney 2019 (sampled Hessians).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nagcore import _core
+from nagcore.solvers.base import Known
 from nagcore.solvers.coordinates import Columns
 from nagcore.solvers.metric import Metric
 from nagcore.solvers.newton import minimum_of_sample
 from nagcore.solvers.rows import strata
 
 if TYPE_CHECKING:
+    from nagcore.objective import Objective
     from nagcore.solvers.driver import Run
 
-__all__ = ["from_sample", "start_of_sample"]
+__all__ = ["Start", "from_sample", "start_of_sample"]
 
 _SHARE = 8       # n/m: the ten or so passes that the sample takes are then about one over X
 _GRAM = 11.0     # a Gram matrix of m·p ≤ 11·n operations a number costs no more than a read of X
@@ -29,21 +40,33 @@ _HESSIANS = 2.0  # up to m·p of so many n, Hessians of the sample cost less tha
 _ROWS = 100      # per coefficient, for a start alone
 _TELLING = 20    # per coefficient, rows of the sample that would say as much if all residuals were alike
 _OFF = 0.1       # of what the solution of a sample is off by anyway
+_MODEL = 1e-3    # of what the corrected sample lets F gain, to which it is solved
+_SETTLED = 0.01  # of the mean, added to each row's weight: rows without residuals are drawn too
 
 
-def from_sample(run: Run, metric: Metric) -> tuple[np.ndarray, Columns | list[Columns]] | None:
-    """w and the columns there, or None where a sample does not pay."""
+class Start(NamedTuple):
+    """Where a run begins, what a pass there gave, where its first step goes, and the columns."""
+
+    w: np.ndarray
+    known: Known
+    proposed: np.ndarray | None
+    columns: Columns | list[Columns]
+
+
+def from_sample(run: Run, metric: Metric) -> Start | None:
+    """The start from samples, or None where they do not pay. A pass, and about one more of sampled rows."""
     objective, sampler = run.objective, metric.sampler
-    n = objective.shape[0]
-    if sampler is None or _SHARE * sampler.m > n or sampler.m * objective.p > _GRAM * n:
+    n, p = objective.shape[0], objective.p
+    if sampler is None or _SHARE * sampler.m > n or sampler.m * p > _GRAM * n:
         return None
     if run.max_passes < _LEAST or run.max_iter < _LEAST:
         return None
+    by_hessians = objective.problem.second_order and sampler.m * p <= _HESSIANS * n
     rows, factor = sampler.draw(None, -1 % 2**31)
     small = objective.sample(rows, factor if np.ndim(factor) else None)
     if small is None:
         return None
-    m, least, last = len(rows), objective.p / len(rows), [np.inf]
+    m, least, last = len(rows), p / len(rows), [np.inf]
 
     def settled(state) -> bool:
         """Whether a step gained less than the sample's solution is off anyway."""
@@ -51,17 +74,51 @@ def from_sample(run: Run, metric: Metric) -> tuple[np.ndarray, Columns | list[Co
         return gained <= _OFF * least * (state.null_value - state.value)
 
     try:
-        if small.problem.second_order and m * objective.p <= _HESSIANS * n:
+        if by_hessians:
             w = minimum_of_sample(small, _OFF * least, _PASSES)
         else:
             inner = type(run)(small, run.method, tol=1e-6, max_passes=_PASSES, max_iter=np.inf,
                               max_seconds=None, callbacks=(settled,))
             inner.go(None, 0)
             w = inner.result().w
-        z = small.problem.margins(w)
-        return w, Metric(small, 0).at(small.problem, z)
+            inner.release()
     finally:
         objective.reads.rows += int(small.n_passes * m)
+    problem = objective.problem
+    z = _core.empty_rows((problem.n, *objective.w_shape[1:]), problem.compute)
+    value, u = problem.value_and_grad(w, None, z)
+    if not math.isfinite(value):
+        return None
+    known = Known(w, value, u, z)
+    corrected = _corrected(objective, metric, known) if by_hessians else None
+    if corrected is None:
+        return Start(w, known, None, metric.at(problem, z, run.n_passes))
+    return Start(w, known, *corrected)
+
+
+def _corrected(objective: Objective, metric: Metric, known: Known) -> tuple[np.ndarray, Columns] | None:
+    """The minimum of a second sample with the gradient of all rows at a known point, and the columns there.
+
+    Rows are drawn by the size of their residuals, so that of rare classes nearly all rows are in. (Of two
+    classes that is the curvature, where a row is on the right side of the margin.)
+    """
+    w, _, u, z = known
+    weight = _core.empty_rows(z.shape, z.dtype)
+    objective.problem.loss_from_margins(z, weight)
+    np.abs(weight, out=weight)
+    mean = _core.row_mean(weight, objective.s, objective.problem.n_threads)
+    if not mean > 0:
+        return None
+    weight += weight.dtype.type(_SETTLED * mean)
+    rows, factors = metric.sampler.draw(weight, -2 % 2**31)  # type: ignore[union-attr]
+    small = objective.sample(rows, factors / weight[rows])
+    if small is None:
+        return None
+    try:
+        minimum = minimum_of_sample(small, _MODEL, _PASSES, w, u - small.problem.value_and_grad(w)[1])
+        return minimum, Metric(small, 0).of_all(small.problem, small.problem.margins(minimum))
+    finally:
+        objective.reads.rows += int(small.n_passes * len(rows))
 
 
 def start_of_sample(run: Run, seed: int, null: np.ndarray) -> np.ndarray:

@@ -227,7 +227,8 @@ def test_a_guard_judges_before_anything_is_written(guard_of, action):
         kept, state = optimizer.guard.last_good[0]
         assert torch.equal(now, kept)
         # Kept before the first step, when no buffer was written yet: none comes back.
-        assert state == {} and optimizer.state[params[0]] == {}
+        assert state == {}
+        assert optimizer.state[params[0]] == {}
     else:
         assert torch.equal(now, before)
         assert torch.equal(optimizer.state[params[0]]["momentum_buffer"], buffer)
