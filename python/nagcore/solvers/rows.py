@@ -31,8 +31,8 @@ _FEW = 8              # a column with fewer entries off its usual value among th
 def sample_size(n: int, p: int, passes: float = 0.0, matrices: int = 1) -> int:
     """Rows, of n, for a Gram matrix of p columns: what half the passes so far, or three reads, pay for.
 
-    >>> sample_size(100_000, 100), sample_size(1_000, 100)
-    (10000, 1000)
+    >>> sample_size(100_000, 100), sample_size(900, 100)
+    (10000, 900)
     """
     affordable = int(max(_READS, 0.5 * passes) * _OPERATIONS * n / (p * matrices))
     m = max(_FEWEST * p, min(affordable, _MOST * p))
