@@ -131,6 +131,9 @@ void bind_problem(py::module_& m) {
            "(1/S) X'(s*v) in one pass; with an intercept, (1/S) sum s*v is the last row.")
       .def("column_spread", &Problem::column_spread, py::arg("entries"),
            "The largest mean square of a column's entries over their median, from about so many entries of CSR; 1 where none is stored.")
+      .def("rows_of_rare_columns", &Problem::rows_of_rare_columns, py::arg("rows"), py::arg("few"),
+           "The rows, ascending, with an entry other than zero in a column that fewer than `few` of the given rows store one in: of CSR, in one "
+           "trip over its indices.")
       .def_property_readonly("n", &Problem::n)
       .def_property_readonly("d", &Problem::d)
       .def_property_readonly("k", &Problem::k)

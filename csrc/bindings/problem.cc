@@ -6,6 +6,7 @@
 #include "bindings/kept_array.h"
 #include "dispatch/dispatch.h"
 #include "engine/column_spread.h"
+#include "engine/rare_columns.h"
 
 namespace py = pybind11;
 
@@ -80,6 +81,21 @@ double Problem::column_spread(std::int64_t entries) const {
   if (entries < 1) bad_value("entries is " + std::to_string(entries) + "; a whole number >= 1 is needed.");
   const py::gil_scoped_release release;
   return nag::column_spread(view_, entries);
+}
+
+py::object Problem::rows_of_rare_columns(const py::object& rows, std::int32_t few) const {
+  if (!view_.sparse) bad_value("X is dense; rows_of_rare_columns looks at the entries of CSR. Use off_usual.");
+  const py::array_t<std::int64_t, py::array::c_style | py::array::forcecast> at(rows);
+  if (at.ndim() != 1) bad_value("rows has shape " + shape_text(at) + "; row numbers in one dimension are needed.");
+  for (py::ssize_t i = 0; i < at.size(); ++i)
+    if (at.data()[i] < 0 || at.data()[i] >= view_.n)
+      bad_value("rows holds " + std::to_string(at.data()[i]) + ", but X has " + std::to_string(view_.n) + " rows.");
+  std::vector<std::int64_t> found;
+  {
+    const py::gil_scoped_release release;
+    found = nag::rows_of_rare_columns(view_, at.data(), at.size(), few, n_threads());
+  }
+  return py::array_t<std::int64_t>(static_cast<py::ssize_t>(found.size()), found.data());
 }
 
 const char* Problem::layout() const {

@@ -60,6 +60,8 @@ class Problem {
   std::int64_t nbytes() const;
   // Of CSR: how far the sizes of the columns' entries are apart (engine/column_spread.h).
   double column_spread(std::int64_t entries) const;
+  // Of CSR: the rows that rare columns have an entry in (engine/rare_columns.h).
+  object rows_of_rare_columns(const object& rows, std::int32_t few) const;
 
  private:
   friend class RowProducts;

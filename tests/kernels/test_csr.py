@@ -300,3 +300,26 @@ def test_indices_out_of_order_are_found_in_any_row():
         X.indices[at] = -1
         with pytest.raises(ValueError, match=rf"column -1 in row {row}"):
             problem_of(X)
+
+
+@pytest.mark.parametrize("index", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_rows_of_rare_columns_are_those_with_an_entry_in_one(dtype, index):
+    rng = np.random.default_rng(0)
+    for n, d in ((40, 6), (5000, 30)):
+        X = np.where(rng.random((n, d)) < 10.0 ** -rng.uniform(0, 4, d), 1 + rng.random((n, d)), 0.0)
+        rows = np.sort(rng.choice(n, n // 2, replace=False))
+        rare = np.count_nonzero(X[rows], axis=0) < 4
+        want = np.flatnonzero(X[:, rare].any(axis=1))
+        for threads in THREADS:
+            got = problem_of(csr(X, index, dtype), n_threads=threads).rows_of_rare_columns(rows, 4)
+            np.testing.assert_array_equal(got, want)
+        stored = csr(X, index, dtype)
+        stored.data[:] = 0  # stored, but zero
+        assert not problem_of(stored).rows_of_rare_columns(rows, 4).size
+    assert not problem_of(csr(np.ones((9, 3)), index, dtype)).rows_of_rare_columns(np.arange(9), 9).size
+    for bad in ([9], [-1]):
+        with pytest.raises(ValueError, match="X has 9 rows"):
+            problem_of(csr(np.ones((9, 3)), index, dtype)).rows_of_rare_columns(bad, 2)
+    with pytest.raises(ValueError, match="X is dense"):
+        problem_of(np.ones((3, 2))).rows_of_rare_columns([0], 2)

@@ -9,6 +9,9 @@ is kept, by the matrix of its inner products. Margins are linear in the unknowns
 search costs no trip. Where X is float32, float64 is for the margins and the proof at the end: what a
 step needs of a product is its leading digits.
 
+Steps in one arithmetic are compiled (`_core.RowLbfgs`): beside products of a fifth of a millisecond
+Python would take as long as they do.
+
 Source: Nocedal & Wright, Numerical Optimization, 7.2; Chen, Wang & Zhou, Large-scale L-BFGS using
 MapReduce, 2014 (the recursion on coefficients).
 """
