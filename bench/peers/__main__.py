@@ -18,6 +18,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from .contestants import contestants
 from .harness import GOALS, Outcome, bounds, race, read_seconds, reference, suboptimality
 from .problems import PROBLEMS, Problem, is_path, make
@@ -26,14 +28,19 @@ from .problems import PROBLEMS, Problem, is_path, make
 def run(
     problem: Problem, budget: float, n_threads: int, only: set[str] | None = None
 ) -> dict[str, Any]:
-    """Race all contestants on one problem, or those named in `only`."""
+    """Race all contestants on one problem, or those named in `only`.
+
+    Each starts with `n_threads` OpenMP and BLAS threads: snapml leaves the process with one OpenMP thread,
+    which halves the speed of whoever comes after it and takes its number of threads from there.
+    """
     exact = reference(problem)
     best = None if exact is None else exact[0]
     read = read_seconds(problem, n_threads)
     outcomes: list[Outcome] = []
     for name, fit, ladder in contestants(problem):
         if only is None or name in only:
-            outcomes.append(race(problem, name, fit, ladder, best, budget))
+            with threadpool_limits(n_threads):
+                outcomes.append(race(problem, name, fit, ladder, best, budget))
             gc.collect()
     least, scale = bounds(problem, outcomes, best)
     rows = {
@@ -91,9 +98,12 @@ def ratios(result: dict[str, Any]) -> list[float | None]:
     return out
 
 
-def best_peers(path: str) -> dict[tuple[str, str, float], set[str]]:
-    """From an earlier --json: nagcore, and the peers that were first at some goal, for each problem."""
-    chosen: dict[tuple[str, str, float], set[str]] = {}
+def best_peers(path: str) -> dict[Any, set[str]]:
+    """From an earlier --json: nagcore, and the peers that were first at some goal, for each problem.
+
+    The keys are (name, dtype, l2 n), and the name alone for a dtype or strength that did not race there.
+    """
+    chosen: dict[Any, set[str]] = {}
     for result in json.loads(Path(path).read_text()):
         peers = {name: row["seconds"] for name, row in result["rows"].items() if name != "nagcore"}
         names = {"nagcore"}
@@ -103,6 +113,7 @@ def best_peers(path: str) -> dict[tuple[str, str, float], set[str]]:
                 names.add(first)
         if len(names) > 1:  # where no peer arrived, all of them try again
             chosen[result["problem"], result["dtype"], result["lambda_n"]] = names
+            chosen.setdefault(result["problem"], set()).update(names)
     return chosen
 
 
@@ -191,7 +202,7 @@ def main() -> None:
                 except FileNotFoundError as error:
                     print(f"\n{name}: skipped, {error}")
                     continue
-                only = chosen.get((name, dtype, lambda_n))
+                only = chosen.get((name, dtype, lambda_n), chosen.get(name))
                 results.append(run(problem, args.budget, args.threads, only) | {"lambda_n": lambda_n})
                 show(results[-1])
                 del problem
