@@ -109,11 +109,12 @@ void bind_problem(py::module_& m) {
   problem
       .def(py::init<const py::object&, const py::object&, const std::string&, const py::object&, const py::object&, double, double,
                     double, bool, const std::optional<std::string>&, const py::object&, const std::optional<std::string>&,
-                    const std::optional<std::string>&, const py::object&>(),
+                    const std::optional<std::string>&, const py::object&, const Problem*>(),
            py::arg("X"), py::arg("y"), py::kw_only(), py::arg("loss") = "logistic", py::arg("sample_weight") = py::none(),
            py::arg("offset") = py::none(), py::arg("delta") = 1.0, py::arg("scale") = 1.0, py::arg("shift") = 0.0,
            py::arg("fit_intercept") = false, py::arg("compute") = py::none(), py::arg("n_threads") = py::none(),
-           py::arg("isa") = py::none(), py::arg("dtype") = py::none(), py::arg("n_classes") = py::none())
+           py::arg("isa") = py::none(), py::arg("dtype") = py::none(), py::arg("n_classes") = py::none(),
+           py::arg("like") = py::none())
       .def("value_and_grad", &Problem::value_and_grad, py::arg("w"), py::arg("grad") = py::none(), py::arg("margins") = py::none(),
            py::arg("residuals") = py::none(), "Value and gradient of the data term in one pass; margins and residuals where asked.")
       .def("margins", &Problem::margins, py::arg("w"), py::arg("out") = py::none(), "z = Xw + b + offset in one pass.")
@@ -128,6 +129,11 @@ void bind_problem(py::module_& m) {
            "or one a class, None for zero; the mean residual likewise. The margins go to moved, where that is given.")
       .def("rmatvec", &Problem::rmatvec, py::arg("v"), py::arg("out") = py::none(),
            "(1/S) X'(s*v) in one pass; with an intercept, (1/S) sum s*v is the last row.")
+      .def("column_spread", &Problem::column_spread, py::arg("entries"),
+           "The largest mean square of a column's entries over their median, from about so many entries of CSR; 1 where none is stored.")
+      .def("rows_of_rare_columns", &Problem::rows_of_rare_columns, py::arg("rows"), py::arg("few"),
+           "The rows, ascending, with an entry other than zero in a column that fewer than `few` of the given rows store one in: of CSR, in one "
+           "trip over its indices.")
       .def_property_readonly("n", &Problem::n)
       .def_property_readonly("d", &Problem::d)
       .def_property_readonly("k", &Problem::k)

@@ -4,78 +4,95 @@
 #include <cmath>
 
 #include "bindings/bindings.h"
-#include "bindings/problem.h"
-#include "engine/columns.h"
+#include "bindings/row_products.h"
 #include "engine/combine.h"
 
 namespace py = pybind11;
 
 namespace nag {
 
-class RowProducts {
- public:
-  explicit RowProducts(const Problem& problem) : problem_(&problem), view_(problem.view_), columns_(nullptr) {
-    if (!view_.sparse || view_.n > std::int64_t(INT32_MAX))
-      bad_value(std::string("X is ") + (view_.sparse ? "CSR of more than 2^31 rows" : "dense") +
-                "; RowProducts takes a Problem of CSR with fewer. Use X @ (X.T @ v).");
-    const py::gil_scoped_release release;
-    columns_ = std::make_unique<Columns>(view_, problem.n_threads());
+RowProducts::RowProducts(const Problem& problem, const std::optional<bool>& copy) : problem_(&problem), view_(problem.view_) {
+  if (!view_.sparse || view_.n > std::int64_t(INT32_MAX))
+    bad_value(std::string("X is ") + (view_.sparse ? "CSR of more than 2^31 rows" : "dense") +
+              "; RowProducts takes a Problem of CSR with fewer. Use X @ (X.T @ v).");
+  if (!copy.value_or(!CsrProducts::suits(view_))) {
+    rows_ = std::make_unique<CsrProducts>(view_);
+    return;
   }
+  const py::gil_scoped_release release;
+  columns();
+}
 
-  py::object product(const py::object& v) const { return any(v, What::product); }
-  py::object transposed(const py::object& v) const { return any(v, What::transposed); }
-  py::object square(const py::object& v) const { return any(v, What::square); }
+const Columns& RowProducts::columns() const {
+  std::call_once(once_, [this] { columns_ = std::make_unique<Columns>(view_, problem_->n_threads()); });
+  return *columns_;
+}
 
-  std::int64_t nbytes() const { return columns_->nbytes(); }
+template <class T>
+bool RowProducts::multiply(const T* v, std::int64_t k, T* out, const std::function<bool()>& interrupted) const {
+  const int threads = problem_->n_threads();
+  return rows_ && k == 1 ? rows_->product(v, out, nullptr, threads, interrupted) : columns().product(v, k, out, threads, interrupted);
+}
+template bool RowProducts::multiply(const float*, std::int64_t, float*, const std::function<bool()>&) const;
+template bool RowProducts::multiply(const double*, std::int64_t, double*, const std::function<bool()>&) const;
 
- private:
-  enum class What { product, transposed, square };
+std::int64_t RowProducts::nbytes() const { return (rows_ ? rows_->nbytes() : 0) + (columns_ ? columns_->nbytes() : 0); }
 
-  py::object any(const py::object& v, What what) const {
-    const py::array a = py::array(py::module_::import("numpy").attr("asarray")(v));
-    if ((a.ndim() != 1 && a.ndim() != 2) || a.shape(0) != view_.n || (a.ndim() == 2 && a.shape(1) < 1))
-      bad_value("v has shape " + shape_text(a) + "; (" + std::to_string(view_.n) + ",) or (" + std::to_string(view_.n) +
-                ", m) is needed: one row for each row of X.");
-    if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, what);
-    return typed<double>(a, what);
-  }
+py::tuple RowProducts::both(const py::object& v) const {
+  if (!rows_) bad_value("products are taken from a copy by columns, which has no X'v on the way; use product and transposed.");
+  const py::array_t<double> from = numbers<double>(v, "v", 1, view_.n, 1);
+  py::array_t<double> out(view_.n), u(view_.d);
+  double *const to = out.mutable_data(), *const at = u.mutable_data();
+  problem_->without_gil([&](const std::function<bool()>& interrupted) {
+    rows_->product(from.data(), to, at, problem_->n_threads(), interrupted);
+  });
+  if (!all_finite(to, view_.n)) problem_->explain_non_finite();
+  return py::make_tuple(out, u);
+}
 
-  template <class T>
-  py::object typed(const py::array& a, What what) const {
-    const std::int64_t k = a.ndim() == 1 ? 1 : a.shape(1);
-    const py::array_t<T> v = numbers<T>(a, "v", static_cast<int>(a.ndim()), view_.n, k);
-    if (what == What::square) {
-      double sum = 0;
-      problem_->without_gil([&](const std::function<bool()>& interrupted) {
-        columns_->square(v.data(), k, &sum, problem_->n_threads(), interrupted);
-      });
-      if (!std::isfinite(sum)) problem_->explain_non_finite();
-      return py::float_(sum);
-    }
-    std::vector<py::ssize_t> shape(a.shape(), a.shape() + a.ndim());
-    if (what == What::transposed) {
-      shape[0] = view_.d;
-      py::array_t<double> out(shape);
-      double* const to = out.mutable_data();
-      problem_->without_gil([&](const std::function<bool()>& interrupted) {
-        columns_->transposed(v.data(), k, to, problem_->n_threads(), interrupted);
-      });
-      if (!all_finite(to, view_.d * k)) problem_->explain_non_finite();
-      return std::move(out);
-    }
-    py::array_t<T> out(shape);
-    T* const to = out.mutable_data();
+py::object RowProducts::any(const py::object& v, What what) const {
+  const py::array a = py::array(py::module_::import("numpy").attr("asarray")(v));
+  if ((a.ndim() != 1 && a.ndim() != 2) || a.shape(0) != view_.n || (a.ndim() == 2 && a.shape(1) < 1))
+    bad_value("v has shape " + shape_text(a) + "; (" + std::to_string(view_.n) + ",) or (" + std::to_string(view_.n) +
+              ", m) is needed: one row for each row of X.");
+  if (a.dtype().is(py::dtype::of<float>()) && view_.storage == Storage::f32) return typed<float>(a, what);
+  return typed<double>(a, what);
+}
+
+template <class T>
+py::object RowProducts::typed(const py::array& a, What what) const {
+  const std::int64_t k = a.ndim() == 1 ? 1 : a.shape(1);
+  const bool by_rows = rows_ != nullptr && k == 1;
+  const int threads = problem_->n_threads();
+  const py::array_t<T> v = numbers<T>(a, "v", static_cast<int>(a.ndim()), view_.n, k);
+  const T* const from = v.data();
+  if (what == What::square) {
+    double sum = 0;
     problem_->without_gil([&](const std::function<bool()>& interrupted) {
-      columns_->product(v.data(), k, to, problem_->n_threads(), interrupted);
+      if (by_rows) rows_->square(from, &sum, threads, interrupted);
+      else columns().square(from, k, &sum, threads, interrupted);
     });
-    if (!all_finite(to, view_.n * k)) problem_->explain_non_finite();
+    if (!std::isfinite(sum)) problem_->explain_non_finite();
+    return py::float_(sum);
+  }
+  std::vector<py::ssize_t> shape(a.shape(), a.shape() + a.ndim());
+  if (what == What::transposed) {
+    shape[0] = view_.d;
+    py::array_t<double> out(shape);
+    double* const to = out.mutable_data();
+    problem_->without_gil([&](const std::function<bool()>& interrupted) {
+      if (by_rows) rows_->transposed(from, to, threads, interrupted);
+      else columns().transposed(from, k, to, threads, interrupted);
+    });
+    if (!all_finite(to, view_.d * k)) problem_->explain_non_finite();
     return std::move(out);
   }
-
-  const Problem* problem_;
-  const ProblemView& view_;
-  std::unique_ptr<Columns> columns_;
-};
+  py::array_t<T> out(shape);
+  T* const to = out.mutable_data();
+  problem_->without_gil([&](const std::function<bool()>& interrupted) { multiply(from, k, to, interrupted); });
+  if (!all_finite(to, view_.n * k)) problem_->explain_non_finite();
+  return std::move(out);
+}
 
 namespace {
 
@@ -156,12 +173,15 @@ void bind_row_products(py::module_& m) {
         "The inner product of each array with v, a list of float. In float32 16 products at a time are summed so, the rest in float64.");
   m.def("transposed_copy", &any_transposed, py::arg("a"), py::arg("single") = false, py::arg("n_threads") = py::none(),
         "The transpose of a, float64 of shape (n,) or (n, m), as a new C-contiguous array (m, n): float32 where `single`.");
-  py::class_<RowProducts>(m, "RowProducts", "Products X X'v and X'v of a Problem of CSR, from a copy of X by columns that is made once.")
-      .def(py::init<const Problem&>(), py::arg("problem"), py::keep_alive<1, 2>())
+  py::class_<RowProducts>(m, "RowProducts", "Products X X'v and X'v of a Problem of CSR, from a copy of X by columns that is made once, or by X's own rows.")
+      .def(py::init<const Problem&, const std::optional<bool>&>(), py::arg("problem"), py::arg("copy") = py::none(), py::keep_alive<1, 2>(),
+           "copy says which way products of one number a row are taken; None takes rows where columns are few. Others always need the copy.")
       .def("product", &RowProducts::product, py::arg("v"),
            "X X'v for v of shape (n,) or (n, m), in one trip over X. float32 where v and X are, else float64.")
+      .def("both", &RowProducts::both, py::arg("v"), "(X X'v, X'v) in float64 for v of shape (n,), in one trip over X; where by_rows.")
       .def("transposed", &RowProducts::transposed, py::arg("v"), "X'v, float64 of shape (d,) or (d, m): one trip over X.")
       .def("square", &RowProducts::square, py::arg("v"), "The sum of the squares of X'v, a float: one trip over X.")
+      .def_property_readonly("by_rows", &RowProducts::by_rows, "Whether products of one number a row are taken by X's own rows.")
       .def_property_readonly("nbytes", &RowProducts::nbytes);
 }
 

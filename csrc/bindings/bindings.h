@@ -13,6 +13,7 @@ void bind_linalg(pybind11::module_& m);
 void bind_problem(pybind11::module_& m);
 void bind_second_order(pybind11::class_<Problem>& problem);  // called by bind_problem
 void bind_newton(pybind11::module_& m);
+void bind_row_lbfgs(pybind11::module_& m);
 void bind_row_products(pybind11::module_& m);
 void bind_narrow(pybind11::module_& m);
 void bind_stream(pybind11::module_& m);

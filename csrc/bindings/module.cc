@@ -20,6 +20,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   nag::bind_newton(m);
   nag::bind_lbfgs(m);
   nag::bind_row_products(m);
+  nag::bind_row_lbfgs(m);
   nag::bind_narrow(m);
   nag::bind_stream(m);
   nag::bind_update(m);

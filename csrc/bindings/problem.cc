@@ -5,6 +5,8 @@
 
 #include "bindings/kept_array.h"
 #include "dispatch/dispatch.h"
+#include "engine/column_spread.h"
+#include "engine/rare_columns.h"
 
 namespace py = pybind11;
 
@@ -46,16 +48,54 @@ int thread_count(const py::object& n_threads) {
 Problem::Problem(const py::object& X, const py::object& y, const std::string& loss, const py::object& sample_weight,
         const py::object& offset, double delta, double scale, double shift, bool fit_intercept,
         const std::optional<std::string>& compute, const py::object& n_threads, const std::optional<std::string>& isa,
-        const std::optional<std::string>& dtype, const py::object& n_classes) {
+        const std::optional<std::string>& dtype, const py::object& n_classes, const Problem* like) {
   view_.table = &table_named(isa);
   view_.loss = loss_index(loss);
   threads_ = thread_count(n_threads);
-  check_data(X, dtype.value_or(""), view_, indptr_, keep_);
+  if (dtype || like == nullptr || !take_data(X, *like)) check_data(X, dtype.value_or(""), view_, indptr_, keep_);
   view_.fit_intercept = fit_intercept;
   check_scalars(delta, scale, shift);
   choose_compute(compute);
   if (view_.compute == Compute::f64) take_vectors<double>(y, sample_weight, offset, n_classes);
   else take_vectors<float>(y, sample_weight, offset, n_classes);
+}
+
+bool Problem::take_data(const py::object& X, const Problem& like) {
+  const ProblemView& from = like.view_;
+  if (!from.sparse || !py::hasattr(X, "indptr") || !py::make_tuple(from.n, from.d).equal(X.attr("shape"))) return false;
+  if (like.keep_.size() < 3 || !like.keep_[0].is(X.attr("data")) || !like.keep_[1].is(X.attr("indices")) ||
+      !like.keep_[2].is(X.attr("indptr")))
+    return false;
+  keep_.assign(like.keep_.begin(), like.keep_.begin() + 3);
+  indptr_ = like.indptr_;
+  view_.storage = from.storage;
+  view_.n = from.n, view_.d = from.d;
+  view_.sparse = true, view_.wide_index = from.wide_index;
+  view_.data = from.data, view_.indices = from.indices, view_.indptr = indptr_.data();
+  view_.order = from.order;
+  return true;
+}
+
+double Problem::column_spread(std::int64_t entries) const {
+  if (!view_.sparse) bad_value("X is dense; column_spread looks at the entries of CSR.");
+  if (entries < 1) bad_value("entries is " + std::to_string(entries) + "; a whole number >= 1 is needed.");
+  const py::gil_scoped_release release;
+  return nag::column_spread(view_, entries);
+}
+
+py::object Problem::rows_of_rare_columns(const py::object& rows, std::int32_t few) const {
+  if (!view_.sparse) bad_value("X is dense; rows_of_rare_columns looks at the entries of CSR. Use off_usual.");
+  const py::array_t<std::int64_t, py::array::c_style | py::array::forcecast> at(rows);
+  if (at.ndim() != 1) bad_value("rows has shape " + shape_text(at) + "; row numbers in one dimension are needed.");
+  for (py::ssize_t i = 0; i < at.size(); ++i)
+    if (at.data()[i] < 0 || at.data()[i] >= view_.n)
+      bad_value("rows holds " + std::to_string(at.data()[i]) + ", but X has " + std::to_string(view_.n) + " rows.");
+  std::vector<std::int64_t> found;
+  {
+    const py::gil_scoped_release release;
+    found = nag::rows_of_rare_columns(view_, at.data(), at.size(), few, n_threads());
+  }
+  return py::array_t<std::int64_t>(static_cast<py::ssize_t>(found.size()), found.data());
 }
 
 const char* Problem::layout() const {

@@ -28,7 +28,7 @@ class Problem {
   Problem(const object& X, const object& y, const std::string& loss, const object& sample_weight, const object& offset,
           double delta, double scale, double shift, bool fit_intercept, const std::optional<std::string>& compute,
           const object& n_threads, const std::optional<std::string>& isa, const std::optional<std::string>& dtype,
-          const object& n_classes);
+          const object& n_classes, const Problem* like);
 
   pybind11::tuple value_and_grad(const object& w, const object& grad, const object& margins, const object& residuals);
   object margins(const object& w, const object& out);
@@ -58,17 +58,24 @@ class Problem {
   const char* compute() const { return view_.compute == Compute::f64 ? "float64" : "float32"; }
   const char* layout() const;
   std::int64_t nbytes() const;
+  // Of CSR: how far the sizes of the columns' entries are apart (engine/column_spread.h).
+  double column_spread(std::int64_t entries) const;
+  // Of CSR: the rows that rare columns have an entry in (engine/rare_columns.h).
+  object rows_of_rare_columns(const object& rows, std::int32_t few) const;
 
  private:
   friend class RowProducts;
   friend class InterceptCall;
   friend struct CertifyCall;
   friend class SmoothPasses;
+  friend class RowLbfgsLoop;
 
   std::ptrdiff_t item_size() const { return static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(view_.storage)]); }
   bool is_softmax() const { return kLosses[view_.loss].targets == Domain::classes; }
   bool flat() const { return !is_softmax(); }
 
+  // Takes X from a problem of the same arrays, which has checked them. False where they are others.
+  bool take_data(const object& X, const Problem& like);
   void check_scalars(double delta, double scale, double shift);
   void choose_compute(const std::optional<std::string>& compute);
   template <class T>

@@ -1,4 +1,5 @@
-// One pass over CSR. A small gradient (d*k at most kLeafGradient) is summed a leaf at a time like the dense one. One that
+// One pass over CSR. A small gradient (d*k at most kLeafGradient) is summed a leaf at a time like the dense one (in float
+// a block at a time first, where that costs little). One that
 // fits a core's cache exists once for each of 4 to 32 parts of the rows, where these have entries enough to pay for clearing
 // and adding it. A larger one exists once, in double: blocks of rows get their margins by rows, then each thread adds the
 // columns it owns, in row order. Either way the bits do not depend on the threads. Memory beyond X: n-vectors and, per
@@ -134,11 +135,15 @@ class SparsePass {
     while (((leaves - 1) >> level) + 1 > 32 * threads) ++level;
     const std::int64_t subtrees = ((leaves - 1) >> level) + 1;
     std::vector<double> nodes(static_cast<std::size_t>(subtrees) * node_size);
+    // A block's entries are summed in T where folding that into doubles costs little beside them.
+    const bool by_blocks = sizeof(T) == sizeof(float) && wants_grad() && v_.k == 1 &&
+                           kBlockRows * (v_.indptr[v_.n] - v_.indptr[0]) >= 8 * v_.d * v_.n;
     std::atomic<std::int64_t> next{0};
     parallel_pass(static_cast<int>(std::min<std::int64_t>(threads, subtrees)), [&](int thread, int) {
       Workspace w(v_.k);
       TreeSum tree(node_size, level + 1);
       std::vector<double> leaf_node(node_size);
+      Aligned<T> short_sums(by_blocks ? gsize : 0);
       for (std::int64_t i; (i = next++) < subtrees;) {
         const std::int64_t end_leaf = std::min(leaves, (i + 1) << level);
         for (std::int64_t leaf = i << level; leaf < end_leaf && !check.due(thread); ++leaf) {
@@ -147,7 +152,13 @@ class SparsePass {
           for (std::int64_t row = leaf * kLeafRows; row < end; row += kBlockRows) {
             const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, end - row));
             run_block(row, rows, w, leaf_node.data() + gsize);
-            if (wants_grad()) outer(v_.indptr + row, 1, rows, w.sr.data(), leaf_node.data());
+            if (by_blocks) {
+              std::fill_n(short_sums.data(), gsize, T(0));
+              kernels_.csr_scatter[storage()][wide_index_](v_.data, indices_, v_.indptr + row, rows, w.sr.data(), short_sums.data());
+              kernels_.fold(leaf_node.data(), short_sums.data(), static_cast<std::ptrdiff_t>(gsize), true);
+            } else if (wants_grad()) {
+              outer(v_.indptr + row, 1, rows, w.sr.data(), leaf_node.data());
+            }
           }
           tree.push([&](double* node, bool add) {
             for (std::size_t j = 0; j < node_size; ++j) node[j] = (add ? node[j] : 0.0) + leaf_node[j];

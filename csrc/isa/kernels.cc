@@ -99,6 +99,8 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.csr_dot[1][1] = &csr_dot<V, float, int64_t>;
   k.csr_outer[1][0] = &csr_outer<T, float, int32_t>;
   k.csr_outer[1][1] = &csr_outer<T, float, int64_t>;
+  k.csr_scatter[1][0] = &csr_scatter<T, float, int32_t>;
+  k.csr_scatter[1][1] = &csr_scatter<T, float, int64_t>;
   k.csr_gram[1][0] = &csr_gram<T, float, int32_t>;
   k.csr_gram[1][1] = &csr_gram<T, float, int64_t>;
   k.columns[1] = &columns_product<V, float>;
@@ -108,6 +110,8 @@ constexpr RowKernels<typename V::T> row_kernels() {
     k.csr_dot[0][1] = &csr_dot<V, double, int64_t>;
     k.csr_outer[0][0] = &csr_outer<T, double, int32_t>;
     k.csr_outer[0][1] = &csr_outer<T, double, int64_t>;
+    k.csr_scatter[0][0] = &csr_scatter<T, double, int32_t>;
+    k.csr_scatter[0][1] = &csr_scatter<T, double, int64_t>;
     k.csr_gram[0][0] = &csr_gram<T, double, int32_t>;
     k.csr_gram[0][1] = &csr_gram<T, double, int64_t>;
   }

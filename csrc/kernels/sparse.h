@@ -82,6 +82,24 @@ void csr_split(const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const int
 }
 
 template <class T, class S, class I>
+void csr_scatter(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const T* v, T* u) {
+  const S* data = static_cast<const S*>(data_at);
+  const I* idx = static_cast<const I*>(idx_at);
+  for (ptrdiff_t i = 0; i < rows; ++i) {
+    const T r = v[i];
+    int64_t e = ptr[i];
+    const int64_t end = ptr[i + 1];
+    // A row's columns differ, so the sums of eight entries need not wait for each other's stores.
+    for (; e + 8 <= end; e += 8) {
+      T t[8];
+      for (int q = 0; q < 8; ++q) t[q] = u[idx[e + q]] + r * static_cast<T>(data[e + q]);
+      for (int q = 0; q < 8; ++q) u[idx[e + q]] = t[q];
+    }
+    for (; e < end; ++e) u[idx[e]] += r * static_cast<T>(data[e]);
+  }
+}
+
+template <class T, class S, class I>
 void csr_outer(const void* data_at, const void* idx_at, const int64_t* cuts, ptrdiff_t stride, ptrdiff_t rows, const T* R,
                ptrdiff_t ldr, ptrdiff_t k, double* G) {
   const S* data = static_cast<const S*>(data_at);

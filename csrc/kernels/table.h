@@ -90,6 +90,8 @@ struct RowKernels {
   // Where each owner's entries of each row begin and end, for csr_outer with stride owners + 1.
   void (*csr_split[2])(const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const std::int64_t* bounds, int owners,
                        std::int64_t* cuts);
+  // u[j] += v[i] X(i, j) in T. Null where the storage is wider than T.
+  void (*csr_scatter[2][2])(const void* data, const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const T* v, T* u);
   void (*csr_gram[2][2])(const CsrGramBlock<T>&);
   // X X'v by columns, by [storage of the data]. Null where the storage is wider than T.
   void (*columns[2])(const ColumnsBlock<T>&);

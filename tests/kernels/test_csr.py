@@ -243,3 +243,83 @@ def test_csr_rows_in_parts_read_data_where_they_lie_and_write_nothing_that_overf
     with pytest.raises(ValueError, match="row"):
         problem.value_and_grad(case.w, out)
     np.testing.assert_array_equal(out, 7.0)
+
+
+@pytest.mark.parametrize("index", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_spread_of_columns_is_that_of_their_mean_squares(dtype, index):
+    rng = np.random.default_rng(0)
+    X = np.where(rng.random((80, 40)) < 0.3, rng.normal(size=(80, 40)) * 10.0 ** rng.uniform(-1, 1, 40), 0.0)
+    X[:, 5] = 0.0
+    for columns in (40, 39):  # an odd and an even number of sizes
+        part = X[:, :columns]
+        squares, count = (part**2).sum(axis=0), (part != 0).sum(axis=0)
+        sizes = squares[squares > 0] / count[squares > 0]
+        got = problem_of(csr(part, index, dtype)).column_spread(1 << 20)
+        assert got == pytest.approx(sizes.max() / np.median(sizes), rel=1e-5)
+    assert problem_of(csr(np.ones((900, 7)), index, dtype)).column_spread(300) == 1.0
+    assert problem_of(csr(np.zeros((3, 2)), index, dtype)).column_spread(10) == 1.0
+    X[3, 3] = np.inf
+    assert problem_of(csr(X, index, dtype)).column_spread(1 << 20) == np.inf
+    with pytest.raises(ValueError, match="X is dense"):
+        problem_of(np.ones((3, 2))).column_spread(10)
+    with pytest.raises(ValueError, match="entries is 0"):
+        problem_of(csr(X, index, dtype)).column_spread(0)
+
+
+def problem_of(X, **how):
+    return _core.Problem(X, np.zeros(X.shape[0]), loss="squared", **how)
+
+
+def test_a_problem_like_another_takes_its_matrix_only_where_it_is_the_same():
+    X = csr(np.random.default_rng(0).normal(size=(9, 5)) * (np.arange(5) % 2), dtype="float32")
+    first = problem_of(X)
+    w, other = np.arange(5.0), csr(np.ones((9, 5)), dtype="float32")
+    for Z in (X, other, X.toarray()):
+        wide = problem_of(Z, compute="float64", like=first)
+        assert wide.compute == "float64"
+        dense = np.asarray(Z.toarray() if hasattr(Z, "toarray") else Z, np.float64)
+        np.testing.assert_allclose(wide.margins(w), dense @ w, rtol=1e-14)
+    damaged = X.copy()
+    damaged.indices[0] = 77
+    with pytest.raises(ValueError, match="column 77"):
+        problem_of(damaged, like=first)
+
+
+def test_indices_out_of_order_are_found_in_any_row():
+    rng = np.random.default_rng(0)
+    for row in (0, 1, 30, 59):
+        X = csr(np.where(rng.random((60, 300)) < 0.5, 1.0, 0.0))
+        at = X.indptr[row]
+        X.indices[at], X.indices[at + 1] = X.indices[at + 1], X.indices[at]
+        with pytest.raises(ValueError, match=f"not sorted in row {row}"):
+            problem_of(X)
+        X.indices[at] = X.indices[at + 1]
+        with pytest.raises(ValueError, match=rf"twice \(duplicate\) in row {row}"):
+            problem_of(X)
+        X.indices[at] = -1
+        with pytest.raises(ValueError, match=rf"column -1 in row {row}"):
+            problem_of(X)
+
+
+@pytest.mark.parametrize("index", ["int32", "int64"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_rows_of_rare_columns_are_those_with_an_entry_in_one(dtype, index):
+    rng = np.random.default_rng(0)
+    for n, d in ((40, 6), (5000, 30)):
+        X = np.where(rng.random((n, d)) < 10.0 ** -rng.uniform(0, 4, d), 1 + rng.random((n, d)), 0.0)
+        rows = np.sort(rng.choice(n, n // 2, replace=False))
+        rare = np.count_nonzero(X[rows], axis=0) < 4
+        want = np.flatnonzero(X[:, rare].any(axis=1))
+        for threads in THREADS:
+            got = problem_of(csr(X, index, dtype), n_threads=threads).rows_of_rare_columns(rows, 4)
+            np.testing.assert_array_equal(got, want)
+        stored = csr(X, index, dtype)
+        stored.data[:] = 0  # stored, but zero
+        assert not problem_of(stored).rows_of_rare_columns(rows, 4).size
+    assert not problem_of(csr(np.ones((9, 3)), index, dtype)).rows_of_rare_columns(np.arange(9), 9).size
+    for bad in ([9], [-1]):
+        with pytest.raises(ValueError, match="X has 9 rows"):
+            problem_of(csr(np.ones((9, 3)), index, dtype)).rows_of_rare_columns(bad, 2)
+    with pytest.raises(ValueError, match="X is dense"):
+        problem_of(np.ones((3, 2))).rows_of_rare_columns([0], 2)

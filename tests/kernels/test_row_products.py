@@ -1,6 +1,8 @@
-"""RowProducts: X Xᵀv and Xᵀv from a copy of CSR by columns, against plain products in wide arithmetic."""
+"""RowProducts: X Xᵀv and Xᵀv from a copy of CSR by columns, or its own rows, against plain products."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -16,12 +18,16 @@ def sparse_rows(n, d, dtype="float64", index="int32", keep=0.3, seed=0):
     return csr(X, index, dtype)
 
 
-def products(X, **how):
-    return _core.RowProducts(_core.Problem(X, np.zeros(X.shape[0]), loss="squared", **how))
+def products(X, copy=True, **how):
+    return _core.RowProducts(_core.Problem(X, np.zeros(X.shape[0]), loss="squared", **how), copy)
 
 
 def check(close, X, v, **how):
-    got = products(X, **how)
+    for copy in (True, False):
+        check_one(close, X, v, products(X, copy, **how))
+
+
+def check_one(close, X, v, got):
     arithmetic = "float32" if v.dtype == X.dtype == np.float32 else "float64"
     wide = np.longdouble if arithmetic == "float64" else np.float64
     dense, size = X.toarray().astype(wide), np.abs(X.toarray()).astype(np.float64)
@@ -79,9 +85,9 @@ def test_threads_give_the_same_bits(dtype):
     X = sparse_rows(900, 2000, dtype, keep=0.5)  # four groups of columns
     assert X.nnz > 1 << 19
     rng = np.random.default_rng(0)
-    for shape in ((900,), (900, 6)):
+    for shape, copy in itertools.product(((900,), (900, 6)), (True, False)):
         v = rng.normal(size=shape).astype(dtype)
-        each = [products(X, n_threads=t) for t in THREADS]
+        each = [products(X, copy, n_threads=t) for t in THREADS]
         assert len({p.product(v).tobytes() for p in each}) == 1
         assert len({p.transposed(v).tobytes() for p in each}) == 1
         assert len({p.square(v) for p in each}) == 1
@@ -89,13 +95,40 @@ def test_threads_give_the_same_bits(dtype):
 
 def test_row_products_say_what_they_hold():
     X = sparse_rows(30, 50, "float32")
-    assert products(X).nbytes == X.nnz * 8 + 8 * 51 + 4 * 50 + 8 * 30
+    copy = X.nnz * 8 + 8 * 51 + 4 * 50 + 8 * 30
+    assert products(X).nbytes == copy
+    assert not products(X).by_rows
+    rows = products(X, False)
+    assert rows.by_rows
+    assert rows.nbytes < 100
+    rows.product(np.ones((30, 2)))  # which needs the copy
+    assert copy <= rows.nbytes < copy + 100
+
+
+def test_rows_are_taken_where_columns_are_few():
+    assert products(sparse_rows(400, 30), None).by_rows
+    assert not products(sparse_rows(10, 3000), None).by_rows
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_both_products_come_from_one_trip(dtype):
+    X = sparse_rows(70, 40, dtype)
+    v, dense = np.random.default_rng(0).normal(size=70), X.toarray().astype(float)
+    Kv, u = products(X, False).both(v)
+    np.testing.assert_allclose(u, dense.T @ v, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(Kv, dense @ (dense.T @ v), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=r"a copy by columns.*use product and transposed"):
+        products(X).both(v)
 
 
 def test_row_products_refuse_what_they_cannot_take():
     with pytest.raises(ValueError, match=r"X is dense.*X @ \(X.T @ v\)"):
         products(np.ones((3, 2)))
-    got = products(sparse_rows(6, 9))
+    for copy in (True, False):
+        refuses(products(sparse_rows(6, 9), copy))
+
+
+def refuses(got):
     for v in (np.ones(5), np.ones((9, 2)), np.ones((6, 0)), np.ones((6, 1, 1))):
         with pytest.raises(ValueError, match=r"v has shape .*\(6,\) or \(6, m\) is needed"):
             got.product(v)
@@ -108,7 +141,8 @@ def test_not_a_number_in_x_is_named():
     X = sparse_rows(6, 9, keep=1.0)
     X.data[3] = np.nan
     row = int(np.searchsorted(X.indptr, 3, side="right") - 1)
-    for method in (products(X).product, products(X).transposed, products(X).square):
+    for copy, name in itertools.product((True, False), ("product", "transposed", "square")):
+        method = getattr(products(X, copy), name)
         with pytest.raises(ValueError, match=f"X holds NaN or infinity, first in row {row}, column"):
             method(np.ones(6))
 
@@ -118,7 +152,9 @@ def test_the_square_is_that_of_the_transposed_product(dtype):
     X = sparse_rows(80, 130, dtype)
     v = np.random.default_rng(0).normal(size=(80, 6)).astype(dtype)
     u = X.toarray().T.astype(np.float64) @ v.astype(np.float64)
-    assert products(X).square(v) == pytest.approx((u**2).sum(), rel=1e-13 if dtype == "float64" else 1e-5)
+    rel = 1e-13 if dtype == "float64" else 1e-5
+    assert products(X).square(v) == pytest.approx((u**2).sum(), rel=rel)
+    assert products(X, False).square(v[:, 0].copy()) == pytest.approx((u[:, 0] ** 2).sum(), rel=rel)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize as scipy_minimize
 
 from cases import THREADS, csr
-from nagcore import Objective, minimize, reference
+from nagcore import Objective, _core, minimize, reference
 from nagcore.solvers import get
 from nagcore.solvers.auto import choose
 from nagcore.solvers.newton_cg import newton_cg
@@ -139,13 +139,33 @@ def test_iterates_know_their_values_and_margins(loss, solver):
 def test_trips_over_x_are_counted_and_few(loss, most, solver):
     case = wide_case(loss)
     objective = sparse(case)
-    calls = []
+    calls, gradients = [], []
     inner = RowCoordinates.product
+
+    class Loop:
+        """The compiled one, with its gradients counted: a product each."""
+
+        def __init__(self, *args):
+            self.loop = inner_loop(*args)
+
+        def run(self, *limits):
+            records, _ = found = self.loop.run(*limits)
+            gradients.append(len(records))
+            return found
+
+        def __getattr__(self, name):
+            return getattr(self.loop, name)
+
+    inner_loop = _core.RowLbfgs
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RowCoordinates, "product", lambda self, x: (calls.append(x.any()), inner(self, x))[1])
+        patch.setattr(_core, "RowLbfgs", Loop)
         result = minimize(objective, solver=solver, tol=1e-6)
-    # The copy by columns and w at the end are a pass each.
-    assert result.n_passes == sum(calls) + 2 <= most
+    # w at the end is a pass, and so is the copy by columns, where there is one.
+    copies = loss == "softmax"
+    assert _core.RowProducts(objective.problem.core).by_rows is not copies
+    assert result.n_passes == sum(calls) + sum(gradients) + copies + 1 <= most
+    assert bool(gradients) == (solver == "row_lbfgs")
     assert result.converged
 
 

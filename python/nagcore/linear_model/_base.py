@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, csr_matrix, issparse
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite
@@ -65,6 +65,13 @@ def _is_plain(X: Any) -> bool:
             and X.dtype.type in _DTYPES and X.dtype.isnative)  # fmt: skip
 
 
+def _is_plain_csr(X: Any) -> bool:
+    """Whether X is CSR as the core reads it. What it holds, and where, the core looks at itself."""
+    return (type(X) in (csr_matrix, csr_array) and X.ndim == 2 and X.shape[0] > 0 and X.shape[1] > 0
+            and X.dtype.type in (np.float64, np.float32) and X.dtype.isnative
+            and X.indices.dtype == np.int32 and X.has_canonical_format)  # fmt: skip
+
+
 def _is_plain_target(y: Any, n: int, classes: bool) -> bool:
     if not (type(y) is np.ndarray and y.shape == (n,) and y.dtype.kind in ("iubf" if classes else "f")):
         return False
@@ -80,7 +87,7 @@ def check_data(
 
     Integers become float64 (uint8 stays, when dense), other sparse formats CSR with sorted indices.
     """
-    if _is_plain(X) and _is_plain_target(y, len(X), classes):
+    if (_is_plain(X) or _is_plain_csr(X)) and _is_plain_target(y, X.shape[0], classes):
         estimator.n_features_in_ = X.shape[1]
         if hasattr(estimator, "feature_names_in_"):
             del estimator.feature_names_in_

@@ -130,7 +130,8 @@ class Objective:
             )
 
         self.X, self.read_as = X, (scale, shift, dtype)
-        self._set(build(compute), penalty, sample_weight, offset, lambda: build("float64"))
+        core = build(compute)
+        self._set(core, penalty, sample_weight, offset, lambda: build("float64", like=core, **how))
         self.rebuild, self.n_threads = build, n_threads
 
         def subset(rows: Any, columns: Any, weight: Any, penalty: Penalty) -> Objective:
@@ -151,7 +152,7 @@ class Objective:
                 n_classes=n_classes or (core.k if core.k > 1 else None),
             )
 
-        core, self._subset = self.problem.core, subset
+        self._subset = subset
 
     @classmethod
     def from_problem(

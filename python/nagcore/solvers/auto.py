@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from nagcore.objective import Objective
 from nagcore.solvers.coordinates import DENSE_LIMIT
 from nagcore.solvers.proxnewton import ALL_COLUMNS
@@ -48,7 +46,7 @@ _ROWS = 2.0
 # is) with columns scaled by 10^U(−1, 1), 10^U(−2, 2), 10^U(−3, 3) `newton_cg` takes 48, 215, more than 600
 # trips, `plbfgs` 29, 59, 211 passes.
 _UNEVEN = 1e3
-_LOOKED_AT = 1 << 14  # entries
+_LOOKED_AT = 1 << 13  # entries
 _WIDE = 4            # rows per column up to which copies of some columns are small beside X
 
 
@@ -123,13 +121,10 @@ def _in_rows(objective: Objective) -> bool:
     """Whether vectors of the size of w would cost more than trips over X do, and columns are of one scale."""
     n, d = objective.shape
     rows = d > DENSE_LIMIT and n <= _ROWS * d and objective.l2 and objective.has_rows
-    return bool(rows and _even(objective.X))
+    return bool(rows and _even(objective.problem.core))
 
 
-def _even(X: Any) -> bool:
+def _even(problem: Any) -> bool:
     """Whether the sizes of the columns' entries are alike: there is no metric in the space of rows."""
-    step = max(1, X.nnz // _LOOKED_AT)
-    columns, numbers = X.indices[::step], X.data[::step].astype(np.float64)
-    count, squares = np.bincount(columns), np.bincount(columns, numbers**2)
-    sizes = squares[squares > 0] / count[squares > 0]
-    return not sizes.size or bool(sizes.max() <= _UNEVEN * np.median(sizes))
+    spread = problem.column_spread(_LOOKED_AT)
+    return bool(spread <= _UNEVEN or not math.isfinite(spread))  # of what is not finite a pass can tell more

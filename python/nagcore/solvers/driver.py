@@ -338,6 +338,8 @@ class Run:
             certificate = self.objective.certify(self._best_w())
             self.judge.widen()
             self.judge.accept(certificate, self.n_passes)
+        elif self.method.rows and it.proven and not self.objective.fit_intercept:
+            pass  # each iterate came with its proof
         elif math.isfinite(it.fy) and not self.judge.reached():
             self.judge.prove(self.oracle, it, self.n_passes)
 

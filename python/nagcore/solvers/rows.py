@@ -4,7 +4,8 @@ Rows are drawn with probabilities that follow their curvature, which the margins
 π_i = 0.9·s_i D_ii / Σ s D + 0.1/n (docs/maths.md, "Accelerated descent"). Columns that hardly ever
 leave their usual value would still be missed, and a preconditioner that misses a column takes steps
 along it that are far too long. So rows in which such a column has something to say are a stratum of
-their own, which is found in one pass: the margins of a w that is zero everywhere else.
+their own, which is found in one pass: the margins of a w that is zero everywhere else, or of CSR
+in memory a sweep over its indices.
 """
 
 from __future__ import annotations
@@ -130,6 +131,9 @@ class Sampler:
             # see, unless an intercept takes the constant away.
             if not objective.fit_intercept:
                 off[(off == 0) & (usual != 0)] = _FEW
+        elif objective.has_rows:
+            objective.reads.passes += 1
+            return objective.problem.core.rows_of_rare_columns(rows, _FEW)
         else:
             off = np.bincount(X[rows].indices, minlength=d)
         rare = np.flatnonzero(off < _FEW)

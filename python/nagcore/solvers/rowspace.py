@@ -9,7 +9,8 @@ a are then far fewer than w, nothing in a step is of the size of w, and margins 
 
 m holds the columns' means, and c the scale of β, where there is an intercept; else there is neither.
 A product with K is one trip over a copy of X by columns (`_core.RowProducts`), which takes 12 bytes an
-entry and, during a product, up to 16 vectors of the margins' size.
+entry and, during a product, up to 16 vectors of the margins' size; or over X itself, where columns are
+few enough for Xᵀa to lie in a core's first cache.
 
 Source: Schölkopf, Herbrich & Smola, A Generalized Representer Theorem, 2001; Chapelle, Training a
 Support Vector Machine in the Primal, 2007.
@@ -26,6 +27,7 @@ import numpy as np
 from nagcore import _core
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, row_mean
+from nagcore.solvers.base import Horizon
 
 __all__ = ["RowCoordinates", "RowOracle"]
 
@@ -42,8 +44,7 @@ class RowCoordinates:
         self.objective = objective
         n = objective.shape[0]
         core = objective.problem.core
-        self._products = _core.RowProducts(core)
-        objective.reads.passes += 1
+        self.products = _core.RowProducts(core)
         s = objective.s
         self.weight: Any = 1 / n if s is None else s if objective.k == 1 else s[:, None]
         self._mean: np.ndarray | None = None
@@ -53,6 +54,9 @@ class RowCoordinates:
             squares = float(np.einsum("i,i->", objective.X.data, objective.X.data, dtype=np.float64)) / n
             self.scale = math.sqrt(_SHARE * max(squares - dot(self._mean, self._mean), 0.0)) or 1.0
         self._shape = n + objective.fit_intercept, *objective.w_shape[1:]
+        self.by_rows = objective.k == 1 and self.products.by_rows
+        objective.reads.passes += not self.by_rows  # a copy is read into
+        self._on_the_way: tuple[Any, Any] = None, None  # the last x of a product in float64, and Xᵀ of it
         self.begun = False   # whether a start has been looked at
         self.memory: Any = None  # what a method leaves for its next run in other arithmetic
         # Products can be had in this arithmetic, whatever the margins are in.
@@ -60,7 +64,7 @@ class RowCoordinates:
 
     def _transposed(self, v: np.ndarray) -> np.ndarray:
         self.objective.reads.passes += 1
-        return self._products.transposed(v)
+        return self.products.transposed(v)
 
     def _balanced(self, a: np.ndarray) -> np.ndarray:
         """(I − s1ᵀ/S) a: Xᵀ of it is X̃ᵀa."""
@@ -72,7 +76,11 @@ class RowCoordinates:
         if not a.any():
             return np.zeros_like(a)
         self.objective.reads.passes += 1
-        Ka = self._products.product(self._balanced(a))
+        if self.by_rows and x.dtype == np.float64:
+            Ka, u = self.products.both(self._balanced(a))
+            self._on_the_way = x, u
+        else:
+            Ka = self.products.product(self._balanced(a))
         if self._mean is not None:
             Ka -= np.asarray(row_mean(Ka, self.objective.s)).astype(Ka.dtype)
         return Ka
@@ -80,12 +88,16 @@ class RowCoordinates:
     def square(self, x: np.ndarray) -> float:
         """⟨a, K a⟩ = ‖X̃ᵀa‖², as a sum of squares. One trip over X, at half the price of a product."""
         self.objective.reads.passes += 1
-        return self._products.square(self._balanced(x[: self.objective.shape[0]]))
+        return self.products.square(self._balanced(x[: self.objective.shape[0]]))
 
     def to_w(self, x: np.ndarray) -> np.ndarray:
         """w and b of x, in float64. One pass."""
         n = self.objective.shape[0]
-        w = self._transposed(self._balanced(x[:n].astype(np.float64)))
+        at, u = self._on_the_way
+        if at is x:  # the product with it, in float64, gave that
+            w = u.copy()
+        else:
+            w = self._transposed(self._balanced(x[:n].astype(np.float64)))
         if self._mean is not None:
             b = self.scale * x[n] - np.einsum("i,i...->...", self._mean, w)
             w = np.concatenate([w, np.asarray(b)[None]])
@@ -140,12 +152,13 @@ class RowOracle:
         self.margins_are_products = not coordinates.scale and objective._offset is None
         self._n, self._l2, self._c = objective.shape[0], objective.l2, coordinates.scale
         self._weight: Any = coordinates.weight
-        self._equal = isinstance(self._weight, float)  # all rows weigh alike
-        if not self._equal:
+        self.equal = isinstance(self._weight, float)  # all rows weigh alike
+        if not self.equal:
             self._weight = self._weight.astype(self.real)
         self._offset = objective._zero_margins(problem)
         self._at: tuple[np.ndarray, np.ndarray] = np.zeros(0), np.zeros(0)  # the last gradient's x and r
         self.data_value = math.nan
+        self.horizon: Callable[[], Horizon] = Horizon  # how far a method may run unseen
 
     # In the unknowns ----------------------------------------------------------------------------
 
@@ -177,7 +190,7 @@ class RowOracle:
     def gradient(self, x: np.ndarray, r: np.ndarray) -> np.ndarray:
         """g, with its part in β last."""
         n, g = self._n, np.empty_like(x)
-        if self._equal:
+        if self.equal:
             self.combine([r, x[:n]], [self._weight, self._l2], g[:n])
         else:
             weighted = r * self._weight
@@ -203,7 +216,7 @@ class RowOracle:
 
     def slope(self, r: np.ndarray, h: np.ndarray) -> float:
         """(1/S) Σ s_i ⟨r_i, h_i⟩: the mean loss's slope along margins h."""
-        if self._equal:
+        if self.equal:
             return self._weight * self.products([h], r)[0]
         return dot(r * self._weight, h)
 
@@ -274,6 +287,10 @@ class RowOracle:
         """The data gradient in w there."""
         return self.problem.rmatvec(np.ascontiguousarray(self._at[1]))
 
+    def at(self, x: np.ndarray, r: np.ndarray) -> None:
+        """A gradient was taken at x, where the residuals are r."""
+        self._at = x, r
+
     def value(self, x: np.ndarray, smooth: float) -> float:
         """F, which is smooth here."""
         return smooth
@@ -289,7 +306,7 @@ class RowOracle:
     def rounding(self, f: float, z: np.ndarray) -> float:
         """How far a value of f can be off: rounded margins."""
         r = self._at[1] if self._at[1].size else np.zeros_like(z)
-        if self._equal:
+        if self.equal:
             residual = math.sqrt(self._weight * self.products([r], r)[0])  # no less than any class's mean
         else:
             residual = float(np.max(row_mean(np.abs(r), self.objective.s)))
