@@ -1,8 +1,8 @@
 // One pass over rows so long that a few of them, the coefficients and the gradient overflow one core's second-level cache.
 // All threads take the same rows and each owns a range of columns, so that every core holds a fraction of each. Margins are
-// summed a panel of columns at a time, panels in order; a column's gradient is summed by its owner, rows in order. So the bits
-// do not depend on how many owners there are. Shares of the margins are exchanged once a step, and read a panel later than they
-// are due, so that threads seldom wait; the loss of a step's few rows is computed by every thread.
+// summed a panel of columns at a time and the panels' sums by one kernel; a column's gradient is summed by its owner, rows in
+// order. So the bits do not depend on how many owners there are. Shares of the margins are exchanged once a step, and read a
+// panel later than they are due, so that threads seldom wait; the loss of a step's few rows is computed by every thread.
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -190,7 +190,9 @@ class WidePass {
         if (o->tail > 0) sweep_panel(*o, o->full(), o->tail, o->tail_slot(), step, step - 1, o->full(), r);
       }
       for (Owner* o : mine)
-        std::copy(o->z.data(), o->z.data() + (o->end_panel - o->first_panel) * group_, partial_[step % 3].data() + o->first_panel * group_);
+        for (std::int64_t p = o->first_panel; p < o->end_panel; ++p)
+          for (std::int64_t i = 0; i < group_; ++i)
+            partial_[step % 3][static_cast<std::size_t>(i * panels_ + p)] = o->z[static_cast<std::size_t>((p - o->first_panel) * group_ + i)];
       others.arrive(thread, step);
     }
   }
@@ -243,11 +245,8 @@ class WidePass {
     if (q_.kind == PassRequest::Kind::rmatvec) {
       vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ld, sr);
     } else {
-      for (std::ptrdiff_t i = 0; i < rows; ++i) {
-        double z = 0;
-        for (std::int64_t p = 0; p < panels_; ++p) z += static_cast<double>(partial[p * group_ + i]);
-        zdot[i] = static_cast<T>(z);
-      }
+      for (std::ptrdiff_t i = 0; i < rows; ++i)
+        zdot[i] = static_cast<T>(kernels_.sum(partial + i * panels_, static_cast<std::ptrdiff_t>(panels_)));
       if (!wants_grad()) {
         if (speaks) vectors_.margins(row, rows, zdot, ld, &bias, static_cast<T*>(q_.z));
         return;
@@ -305,7 +304,9 @@ class WidePass {
   std::ptrdiff_t group_ = 1;
   std::int64_t leaf_rows_ = 0;
   Aligned<double> w_sums_;  // of each panel
-  Aligned<T> partial_[3];  // a thread may be kLag panels into a turn before all have read what it wrote three turns ago
+  // Of a step's rows, each row's panels side by side. A thread may be kLag panels into a turn before all have read what it
+  // wrote three turns ago.
+  Aligned<T> partial_[3];
   Aligned<double> g_;
   std::ptrdiff_t item_;
 };

@@ -14,6 +14,15 @@ constexpr int kSweep = 2;
 
 constexpr ptrdiff_t kNear = 512;  // bytes; the best of {512, 1024, 2048, 4096} at d = 1000
 
+// Without it compilers gather the requests of several lines, which then wait for each other.
+#if defined(__GNUC__)
+#define NAG_IN_ORDER __asm__ volatile("" ::: "memory")
+#else
+#define NAG_IN_ORDER (void)0
+#endif
+
+constexpr ptrdiff_t kSoon = 128;  // bytes
+
 struct Yes { static constexpr bool value = true; };
 struct No { static constexpr bool value = false; };
 
@@ -30,6 +39,9 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K
                       const typename V::T* r, typename V::T* g, ptrdiff_t d, const S* after, ptrdiff_t ahead, bool ask_ahead) {
   constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1;
   constexpr ptrdiff_t kLine = 64 / static_cast<ptrdiff_t>(sizeof(S));
+  // Beside copies, requests to memory come one by one with the lines read, and each line is brought from the second-level
+  // cache a little early. Bytes are widened too slowly for that to pay.
+  constexpr bool kEven = kCopy && RN > 0 && sizeof(S) > 1;
   V rc[C];
   for (int i = 0; i < C; ++i) rc[i] = V::set1(RC > 0 ? r[i] : 0);
   for (ptrdiff_t j0 = 0; j0 < d; j0 += kDotPanel) {
@@ -39,19 +51,23 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K
       for (int u = 0; u < kSweep; ++u) acc[i][u] = V::zero();
     ptrdiff_t j = j0;
     for (; j + kSweep * V::N <= end; j += kSweep * V::N) {
-      if (RN > 0 && ask_ahead) {
+      if (RN > 0 && ask_ahead && !kEven) {
         const ptrdiff_t near = j + kNear / static_cast<ptrdiff_t>(sizeof(S));
         const S* x = near < d ? X + near : after + (near - d);
         for (int i = 0; i < N; ++i)
           for (ptrdiff_t b = 0; b < kSweep * V::N; b += kLine) prefetch(x + i * ldx + b);
       }
-      if (RN > 0) {
-        const S* x = j + ahead < d ? X + j + ahead : after + (j + ahead - d);
+      const S* const far = RN == 0 ? X : j + ahead < d ? X + j + ahead : after + (j + ahead - d);
+      if (RN > 0 && !kEven)
         for (int i = 0; i < N; ++i)
-          for (ptrdiff_t b = 0; b < kSweep * V::N; b += kLine) prefetch_far(x + i * ldx + b);
-      }
+          for (ptrdiff_t b = 0; b < kSweep * V::N; b += kLine) prefetch_far(far + i * ldx + b);
       for (int u = 0; u < kSweep; ++u) {
         const ptrdiff_t at = j + u * V::N;
+        if (kEven && u * V::N % kLine == 0)
+          for (int i = 0; i < N; ++i) {
+            prefetch_far(far + i * ldx + u * V::N);
+            prefetch(X + i * ldx + at + kSoon / static_cast<ptrdiff_t>(sizeof(S)));
+          }
         V x[N];
         if (RN > 0) {
           const V wj = V::load(w + at);
@@ -67,6 +83,7 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K
         }
         if (kCopy)
           for (int i = 0; i < N; ++i) keep(X + i * ldx + at, x[i], K + i * ldp + at);
+        if (kEven) NAG_IN_ORDER;
       }
     }
     for (; j < end; j += V::N) {

@@ -109,13 +109,20 @@ void csr_outer(const void* data_at, const void* idx_at, const int64_t* cuts, ptr
     const int64_t end = cuts[i * stride + 1];
     if (k == 1) {
       const double r = static_cast<double>(R[i]);
-      // A row's columns differ, so the sums of four entries need not wait for each other's stores.
-      for (; e + 4 <= end; e += 4) {
-        double* g[4];
-        double t[4];
-        for (int u = 0; u < 4; ++u) g[u] = G + idx[e + u];
-        for (int u = 0; u < 4; ++u) t[u] = *g[u] + r * static_cast<double>(data[e + u]);
-        for (int u = 0; u < 4; ++u) *g[u] = t[u];
+      // Products by vectors: to widen and multiply entries one by one is half of the instructions. A row's columns differ, so
+      // the sums of four entries need not wait for each other's stores.
+      const Vd rs = Vd::set1(r);
+      alignas(64) double p[Vd::N];
+      constexpr int kAtOnce = Vd::N < 4 ? Vd::N : 4;
+      for (; e + Vd::N <= end; e += Vd::N) {
+        (rs * widen(data + e, Vd())).store(p);
+        for (int v = 0; v < Vd::N; v += kAtOnce) {
+          double* g[kAtOnce];
+          double t[kAtOnce];
+          for (int u = 0; u < kAtOnce; ++u) g[u] = G + idx[e + v + u];
+          for (int u = 0; u < kAtOnce; ++u) t[u] = *g[u] + p[v + u];
+          for (int u = 0; u < kAtOnce; ++u) *g[u] = t[u];
+        }
       }
       for (; e < end; ++e) G[idx[e]] += r * static_cast<double>(data[e]);
     } else {

@@ -60,6 +60,18 @@ void check(const KernelTable* table, std::int64_t n, std::int64_t d, std::int64_
     kernel.csr_outer[storage][wide_index](data.data(), idx.data(), cuts.data() + owner, 4, n, R.data(), ldz, k, owned.data());
   }
 
+  // Products taken by vectors are added one by one, row after row: the bits of this loop on every instruction set.
+  if (k == 1) {
+    std::vector<double> one_by_one = before;
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t e = rows.ptr[static_cast<std::size_t>(i)]; e < rows.ptr[static_cast<std::size_t>(i) + 1]; ++e) {
+        const std::size_t at = static_cast<std::size_t>(e);
+        const volatile double product = static_cast<double>(R[static_cast<std::size_t>(i)]) * static_cast<double>(rows.data[at]);
+        one_by_one[static_cast<std::size_t>(rows.idx[at])] += product;
+      }
+    for (std::size_t j = 0; j < one_by_one.size(); ++j) EXPECT_EQ(G[j], one_by_one[j]) << "column " << j;
+  }
+
   std::vector<long double> g(before.begin(), before.end()), gsize(g.size(), 1.0L);
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t c = 0; c < k; ++c) {
