@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from nagcore.objective import Objective
 from nagcore.solvers.coordinates import DENSE_LIMIT
 from nagcore.solvers.proxnewton import ALL_COLUMNS

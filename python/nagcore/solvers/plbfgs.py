@@ -69,16 +69,18 @@ def _compiled(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
         trail: list[Step] = []
         for i in range(last):
             passed -= problem.share * records[i][4]
-            trail.append(Step(points[i], records[i][1], records[i][2], begun + records[i][3], passed))
+            _, f_i, gap, ended, _, _, _ = records[i]
+            trail.append(Step(f_i, gap, gap, begun + ended, passed))
         data_value, f_y, bound, seconds, _, moved, resolved = records[last]
         y = points[last]
         oracle.w, oracle.data_value, oracle.u = ws[last], data_value, us[last]
+        if trail:
+            x, f = points[last - 1], trail[-1].f
+        before = x
         if moved:
             x, f = y, f_y
-        elif trail:
-            x, f = points[last - 1], records[last - 1][1]
         yield Iterate(x, f, z, y, f_y, z if moved else oracle.spare, gradients[last], 1.0, moved, resolved,
-                      bound=bound, at=begun + seconds, trail=trail)
+                      bound=bound, at=begun + seconds, trail=trail, passed=before)
 
 
 def _by_passes(oracle: Oracle, x: np.ndarray, L: float) -> Iterator[Iterate]:

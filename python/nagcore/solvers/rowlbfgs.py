@@ -190,10 +190,11 @@ def _compiled_steps(rows: RowOracle, x: np.ndarray, L: float) -> Iterator[Iterat
         coordinates.memory = _Kept.of(loop, x, rows)
         before = loop.before if len(records) > 1 else x
         # What is best of the steps but the last is the point before that: no other is ever asked for.
-        trail = [Step(before, f_i, bound_i, begun + at, len(records) - 1 - i)
+        trail = [Step(f_i, bound_i, bound_i, begun + at, len(records) - 1 - i)
                  for i, (f_i, bound_i, at, _) in enumerate(records[:-1])]
         f, bound, at, resolved = records[-1]
-        yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved, bound=bound, at=begun + at, trail=trail)
+        yield Iterate(x, f, z, x, f, z, g, L, resolved=resolved, bound=bound, at=begun + at, trail=trail,
+                      passed=before)
 
 
 def _length(rows: RowOracle, z, d, Kd, h, slope: float, far: float) -> float:

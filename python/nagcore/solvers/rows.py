@@ -101,7 +101,7 @@ class Sampler:
             share *= curvature[rare] + lift * mean
         return np.concatenate([rare, rows]), np.concatenate([share, factors])
 
-    def _held(self, X: Any) -> bool:
+    def _held(self, X: np.ndarray) -> bool:
         """Whether l2 alone holds steps along columns that a sample misses, by the entries of some rows.
 
         Of a column that three or more rows of a sample stand for in the mean, one is mostly drawn. What is
@@ -110,7 +110,7 @@ class Sampler:
         """
         objective = self.objective
         bound, l2 = objective.loss.curvature_bound, objective.l2
-        plain = isinstance(X, np.ndarray) and objective.read_as == (1.0, 0.0, None)
+        plain = objective.read_as == (1.0, 0.0, None)
         if not (plain and np.isfinite(bound) and l2) or self.m < _ENOUGH * objective.p:
             return False
         size = float(np.abs(X).max(initial=0))
@@ -122,7 +122,7 @@ class Sampler:
         X, (n, d) = objective.X, objective.shape
         rows = strata(np.random.default_rng(self.seed), min(n, _LOOKED_AT), n)
         objective.reads.rows += len(rows)
-        if self._held(X[rows[::_APART]]):
+        if isinstance(X, np.ndarray) and self._held(X[rows[::_APART]]):
             return np.zeros(0, np.int64)
         threads = objective.problem.n_threads
         if isinstance(X, np.ndarray):
