@@ -14,9 +14,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   nag::bind_coordinates(m);
   nag::bind_draw(m);
   nag::bind_info(m);
-  nag::bind_intercept(m);
   nag::bind_linalg(m);
   nag::bind_problem(m);
+  nag::bind_intercept(m);
   nag::bind_newton(m);
   nag::bind_lbfgs(m);
   nag::bind_row_products(m);

@@ -230,8 +230,14 @@ class Oracle:
                 return f, g
             raise ValueError("the objective is infinite at the starting point; start elsewhere, or "
                              "use w0=None to start at the null model.")
-        self.w, self.data_value, self.u, z[...] = known
+        self.w, self.data_value, self.u = known.w, known.data_value, known.u
+        if known.z is not z:
+            z[...] = known.z
         return self.with_penalty(self.w)
+
+    def first_margins(self) -> np.ndarray:
+        """An array for a run's first margins: those of an earlier pass there, if one is known."""
+        return self.new_margins() if self._known is None else self._known.z
 
     def take_known(self) -> Known | None:
         """What an earlier pass gave at the point where this begins; asked for once."""
@@ -350,6 +356,8 @@ class Oracle:
         """(1/S) Σ s |φ'(z)|, the largest over classes."""
         if z.ndim == 1 and self.problem.residual_size is not None:
             return self.problem.residual_size(z)
+        if isinstance(self.problem.core, _core.Problem):
+            return self.problem.core.shifted_loss(z)[2]  # of classes: no array of residuals
         r = np.empty_like(z)
         self.problem.loss_from_margins(z, r)
         return mean_size(r, self.objective.s)

@@ -37,6 +37,7 @@ __all__ = [
 DENSE_LIMIT = 1024
 CURVATURE_FLOOR = 0.01  # of the mean, added to each row's: rows that are flat here need not be elsewhere
 _HOP = 1e-2  # in margins, for differences of residuals
+_BLOCK = 1 << 16  # rows of a temporary array
 
 
 class Columns(NamedTuple):
@@ -102,17 +103,15 @@ def curvature_rows(
     signs = 1.0 if z.ndim == 1 else np.where(np.arange(z.shape[1]) % 2, -1.0, 1.0)
     moved, r = np.empty_like(z) if spare is None else spare, np.empty_like(z)
     hop = (_HOP * np.asarray(signs)).astype(z.dtype)
-
-    def residuals(change) -> np.ndarray:
-        """Of each row, along e."""
-        np.add(z, change, out=moved)
+    rows = np.zeros(len(z))
+    for sign in (1.0, -1.0):
+        np.add(z, sign * hop, out=moved)
         problem.loss_from_margins(moved, r)
-        if z.ndim == 1:
-            return r.astype(np.float64)
-        return np.einsum("ij,j->i", r, signs / z.shape[1], dtype=np.float64)
-
-    rows = residuals(hop)
-    rows -= residuals(-hop)
+        for i in range(0, len(z), _BLOCK):  # of each row along e
+            part = r[i : i + _BLOCK]
+            if z.ndim > 1:
+                part = np.einsum("ij,j->i", part, signs / z.shape[1], dtype=np.float64)
+            rows[i : i + _BLOCK] += sign * part.astype(np.float64, copy=False)
     rows /= 2 * _HOP
     np.clip(rows, 0, bound, out=rows)
     if np.isfinite(rows).all() and rows.any():

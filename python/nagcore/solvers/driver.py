@@ -115,6 +115,7 @@ class Run:
                 columns = metric.at(objective.problem, objective.null_margins())
             else:
                 judge.best_w, known, proposed, columns = start
+            del start  # it would keep a pass's margins through the run
         while True:
             self._enter(columns, narrow, known)
             if proposed is not None:

@@ -45,8 +45,7 @@ def _compiled(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
     """The iteration in the core, for one margin a row."""
     objective, problem, coordinates = oracle.objective, oracle.problem, oracle.coordinates
     assert isinstance(coordinates, Coordinates)
-    known = oracle.take_known()
-    margins = oracle.new_margins() if known is None else known.z, oracle.new_margins()
+    margins, known = (oracle.first_margins(), oracle.new_margins()), oracle.take_known()
     loop = _core.Lbfgs(problem.core, x, *margins, *coordinates.parts, coordinates.rms, objective.l2,
                        problem.origin)
     if known is not None:
@@ -85,7 +84,7 @@ def _compiled(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
 
 def _by_passes(oracle: Oracle, x: np.ndarray, L: float) -> Iterator[Iterate]:
     """The iteration in NumPy, for classes and for problems that are not the core's; one iterate a pass."""
-    z, z_new = oracle.new_margins(), oracle.new_margins()
+    z, z_new = oracle.first_margins(), oracle.new_margins()
     pairs = oracle.pairs()
     f, g = oracle.start(x, z)
     oracle.spare = z_new

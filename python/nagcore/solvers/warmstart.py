@@ -24,7 +24,7 @@ from nagcore.solvers.base import Known
 from nagcore.solvers.coordinates import Columns
 from nagcore.solvers.metric import Metric
 from nagcore.solvers.newton import minimum_of_sample
-from nagcore.solvers.rows import strata
+from nagcore.solvers.rows import Sampler, strata
 
 if TYPE_CHECKING:
     from nagcore.objective import Objective
@@ -62,11 +62,37 @@ def from_sample(run: Run, metric: Metric) -> Start | None:
     if run.max_passes < _LEAST or run.max_iter < _LEAST:
         return None
     by_hessians = objective.problem.second_order and sampler.m * p <= _HESSIANS * n
+    found = _minimum(run, sampler, by_hessians)
+    if found is None:
+        return None
+    w, columns = found
+    problem = objective.problem
+    z = _core.empty_rows((problem.n, *objective.w_shape[1:]), problem.compute)
+    value, u = problem.value_and_grad(w, None, z)
+    if not math.isfinite(value):
+        return None
+    known = Known(w, value, u, z)
+    if columns is not None:
+        return Start(w, known, None, columns)
+    corrected = _corrected(objective, metric, known) if by_hessians else None
+    if corrected is None:
+        return Start(w, known, None, metric.at(problem, z, run.n_passes))
+    return Start(w, known, *corrected)
+
+
+def _minimum(
+    run: Run, sampler: Sampler, by_hessians: bool
+) -> tuple[np.ndarray, Columns | list[Columns] | None] | None:
+    """w near the minimum of a sample, which is let go of, or None where the objective has no samples.
+
+    For classes also the columns there: the curvature of all rows would take several (n, k) arrays.
+    """
+    objective = run.objective
     rows, factor = sampler.draw(None, -1 % 2**31)
     small = objective.sample(rows, factor if np.ndim(factor) else None)
     if small is None:
         return None
-    m, least, last = len(rows), p / len(rows), [np.inf]
+    m, least, last = len(rows), objective.p / len(rows), [np.inf]
 
     def settled(state) -> bool:
         """Whether a step gained less than the sample's solution is off anyway."""
@@ -75,25 +101,17 @@ def from_sample(run: Run, metric: Metric) -> Start | None:
 
     try:
         if by_hessians:
-            w = minimum_of_sample(small, _OFF * least, _PASSES)
-        else:
-            inner = type(run)(small, run.method, tol=1e-6, max_passes=_PASSES, max_iter=np.inf,
-                              max_seconds=None, callbacks=(settled,))
-            inner.go(None, 0)
-            w = inner.result().w
-            inner.release()
+            return minimum_of_sample(small, _OFF * least, _PASSES), None
+        inner = type(run)(small, run.method, tol=1e-6, max_passes=_PASSES, max_iter=np.inf,
+                          max_seconds=None, callbacks=(settled,))
+        inner.go(None, 0)
+        w = inner.result().w
+        inner.release()
+        if objective.k == 1:
+            return w, None
+        return w, Metric(small, 0).at(small.problem, small.problem.margins(w))
     finally:
         objective.reads.rows += int(small.n_passes * m)
-    problem = objective.problem
-    z = _core.empty_rows((problem.n, *objective.w_shape[1:]), problem.compute)
-    value, u = problem.value_and_grad(w, None, z)
-    if not math.isfinite(value):
-        return None
-    known = Known(w, value, u, z)
-    corrected = _corrected(objective, metric, known) if by_hessians else None
-    if corrected is None:
-        return Start(w, known, None, metric.at(problem, z, run.n_passes))
-    return Start(w, known, *corrected)
 
 
 def _corrected(objective: Objective, metric: Metric, known: Known) -> tuple[np.ndarray, Columns] | None:
