@@ -19,7 +19,7 @@ def search(objective, z, **how):
 
 
 def wanted(case, z):
-    """The best shift by SciPy, on the reference's gradient along a column of ones; of classes with mean zero."""
+    """The best shift by SciPy on the reference's gradient along a column of ones; of classes with mean 0."""
     how = {"loss": case["loss"], "sample_weight": case.get("sample_weight"), "offset": z}
     ones = np.ones((len(z), 1))
 
