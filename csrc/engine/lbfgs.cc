@@ -1,7 +1,6 @@
 #include "engine/lbfgs.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -13,17 +12,6 @@ namespace {
 
 constexpr std::size_t kPairs = 12;
 constexpr double kCurved = 1e-10;  // of <y, y>: a pair of less <s, y> says nothing
-constexpr double kSeconds = 0.02;  // of a call, after which signals and deadlines are looked at
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double dot(const std::vector<double>& a, const std::vector<double>& b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum;
-}
 
 }  // namespace
 
@@ -47,7 +35,7 @@ void Lbfgs::remember(std::vector<double> s, std::vector<double> y) {
   pairs_.emplace_back(std::move(s), std::move(y));
 }
 
-LbfgsTrace Lbfgs::run(const LbfgsLimits& limits) {
+LbfgsTrace Lbfgs::run(const SmoothLimits& limits) {
   LbfgsTrace trace;
   const double begun = now();
   double lowest = started_ ? here_.f : std::numeric_limits<double>::infinity();

@@ -26,13 +26,6 @@ struct LbfgsRecord {
   bool resolved;         // whether it changes f by more than rounding does
 };
 
-// When a call ends before `steps` passes: at a step that is not a plain one (not taken, not resolved, not the lowest so far),
-// at a gap of at most max(tol (null_value - f), floor), and after a while.
-struct LbfgsLimits {
-  std::int64_t steps = 1;
-  double tol = 0.0, null_value = 0.0, floor = 0.0;
-};
-
 struct LbfgsTrace {
   std::vector<LbfgsRecord> records;
   std::vector<double> v, g, w, u;  // of each record's pass: the point and its gradient in v and in w (there of the data term)
@@ -55,7 +48,7 @@ class Lbfgs {
   void remember(std::vector<double> s, std::vector<double> y);
   const std::deque<Pair>& pairs() const { return pairs_; }
 
-  LbfgsTrace run(const LbfgsLimits& limits);
+  LbfgsTrace run(const SmoothLimits& limits);
   // Which margins are those of the last step taken; the others are of the last pass if that was not.
   int current() const { return current_; }
 

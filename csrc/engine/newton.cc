@@ -1,7 +1,6 @@
 #include "engine/newton.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -16,17 +15,6 @@ constexpr double kEps = std::numeric_limits<double>::epsilon();
 constexpr double kMostRidge = 1e8;     // times the diagonal: beyond it a step is one of steepest descent
 constexpr double kShort = 0.1;         // a step cut below this says that the model is poor: the ridge grows
 constexpr double kSurely = 0.1;        // of the gap to reach, what a step must promise to be taken for the last
-constexpr double kSeconds = 0.02;      // of a call, after which signals and deadlines are looked at
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double dot(const std::vector<double>& a, const std::vector<double>& b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum;
-}
 
 }  // namespace
 
@@ -176,7 +164,7 @@ Newton::Newton(const SmoothProblem& problem, const double* w, void* margins0, vo
   h_.resize(count);
 }
 
-NewtonTrace Newton::run(const NewtonLimits& limits) {
+NewtonTrace Newton::run(const SmoothLimits& limits) {
   NewtonTrace trace;
   const double begun = now();
   double lowest = started_ ? here_.f : std::numeric_limits<double>::infinity();

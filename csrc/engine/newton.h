@@ -42,13 +42,6 @@ struct NewtonRecord {
   bool resolved;            // whether it changes f by more than rounding does
 };
 
-// When a call ends before `steps` passes: at a step that is not a plain one (not taken, not resolved, not the lowest so far),
-// at a gap of at most max(tol (null_value - f), floor), and after a while.
-struct NewtonLimits {
-  std::int64_t steps = 1;
-  double tol = 0.0, null_value = 0.0, floor = 0.0;
-};
-
 struct NewtonTrace {
   std::vector<NewtonRecord> records;
   std::vector<double> w, g, u;  // of each record's pass: the point, the gradient, the data term's gradient
@@ -63,7 +56,7 @@ class Newton {
   Newton(const SmoothProblem& problem, const double* w, void* margins0, void* margins1);
   Newton(const Newton&) = delete;
   Newton& operator=(const Newton&) = delete;
-  NewtonTrace run(const NewtonLimits& limits);
+  NewtonTrace run(const SmoothLimits& limits);
   // Which margins are those of the last step taken; the others are of the last pass if that was not.
   int current() const { return current_; }
   // Sizes of the columns, sqrt(mean x^2), weighted by the curvature of the last pass.

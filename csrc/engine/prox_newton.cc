@@ -1,7 +1,6 @@
 #include "engine/prox_newton.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <stdexcept>
 
@@ -17,11 +16,6 @@ constexpr double kReads = 16;       // columns per gradient that a Hessian costs
 constexpr double kLeft = 1e-3;      // of the violation, that gradients for the price of a Hessian are to leave
 constexpr double kModel = 1e-3;     // of the violation, to which a model is solved
 constexpr int kRounds = 100;        // of a model's solution
-constexpr double kSeconds = 0.02;   // of a call, after which signals and deadlines are looked at
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -49,7 +43,7 @@ void ProxNewton::resume(double data_value, const double* u) {
   known_ = true;
 }
 
-ProxTrace ProxNewton::run(const NewtonLimits& limits) {
+ProxTrace ProxNewton::run(const SmoothLimits& limits) {
   ProxTrace trace;
   const double begun = now();
   double lowest = started_ ? here_.whole : std::numeric_limits<double>::infinity();

@@ -33,7 +33,7 @@ class ProxNewton {
   // What a pass at w gave, whose margins z0 holds: the first is left out. After `take_hessian`.
   void resume(double data_value, const double* u);
 
-  ProxTrace run(const NewtonLimits& limits);
+  ProxTrace run(const SmoothLimits& limits);
   int current() const { return current_; }
   const std::vector<double>& sizes() const { return rms_; }
   bool has_hessian() const { return has_hessian_; }

@@ -1,6 +1,6 @@
 #include "engine/smooth.h"
 
-#include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
 
@@ -12,6 +12,16 @@ namespace {
 constexpr int kResidualSteps = 16;
 
 }  // namespace
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
 
 void add_penalty(const SmoothProblem& problem, SmoothPoint& point) {
   const std::size_t penalised = static_cast<std::size_t>(problem.d * problem.k);

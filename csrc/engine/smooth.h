@@ -8,7 +8,8 @@
 
 namespace nag {
 
-constexpr double kArmijo = 1e-4;  // of what the slope promises, a step must bring
+constexpr double kArmijo = 1e-4;   // of what the slope promises, a step must bring
+constexpr double kSeconds = 0.02;  // of a call, after which signals and deadlines are looked at
 
 // Thrown where `interrupted` said so.
 struct SmoothInterrupted {};
@@ -40,6 +41,16 @@ struct SmoothPoint {
   std::vector<double> w, u, g;
   double data_value = 0.0, f = 0.0;
 };
+
+// When a call ends before `steps` passes: at a step that is not a plain one (not taken, not resolved, not the lowest so far),
+// at a gap of at most max(tol (null_value - f), floor), and after kSeconds.
+struct SmoothLimits {
+  std::int64_t steps = 1;
+  double tol = 0.0, null_value = 0.0, floor = 0.0;
+};
+
+double now();  // seconds of a steady clock
+double dot(const std::vector<double>& a, const std::vector<double>& b);
 
 // f and g of a point whose data_value and u are known.
 void add_penalty(const SmoothProblem& problem, SmoothPoint& point);

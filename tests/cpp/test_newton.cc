@@ -69,7 +69,7 @@ End run(const Data& data, double l2, int n_threads, std::int64_t steps, bool one
   nag::Newton newton(newton_problem(data.view, l2, n_threads), std::vector<double>(count).data(), z0.data(), z1.data());
   End end;
   while (end.passes < static_cast<std::size_t>(steps)) {
-    nag::NewtonLimits limits;
+    nag::SmoothLimits limits;
     limits.steps = one_by_one ? 1 : steps - static_cast<std::int64_t>(end.passes);
     const nag::NewtonTrace trace = newton.run(limits);
     end.passes += trace.records.size();
@@ -114,7 +114,7 @@ TEST_P(NewtonLoop, ComesBackFromFarStarts) {
   int cut = 0;
   bool arrived = false;
   for (int i = 0; i < 60 && !arrived; ++i) {
-    nag::NewtonLimits limits;
+    nag::SmoothLimits limits;
     const nag::NewtonTrace trace = newton.run(limits);
     const nag::NewtonRecord& r = trace.records.front();
     cut += !r.moved;
@@ -132,7 +132,7 @@ TEST_P(NewtonLoop, StopsWhereTheGapIsSmallEnough) {
   const std::vector<double> w(4, 0.0);
   std::vector<double> z0(400), z1(400);
   nag::Newton newton(newton_problem(data.view, 0.1, 1), w.data(), z0.data(), z1.data());
-  nag::NewtonLimits limits;
+  nag::SmoothLimits limits;
   limits.steps = 100;
   limits.floor = 1e-9;
   const nag::NewtonTrace trace = newton.run(limits);
@@ -232,7 +232,7 @@ TEST_P(NewtonLoop, RefusesWhatIsNotFinite) {
   const std::vector<double> far(2, 1e5);
   std::vector<double> z0(20), z1(20);
   nag::Newton newton(newton_problem(data.view, 0.1, 1), far.data(), z0.data(), z1.data());
-  EXPECT_THROW(newton.run(nag::NewtonLimits{}), std::domain_error);
+  EXPECT_THROW(newton.run(nag::SmoothLimits{}), std::domain_error);
   nag::SmoothProblem problem;
   problem.table = &ran(GetParam());
   problem.d = 2;
