@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <utility>
 
 namespace nag::exchange {
 
@@ -25,6 +26,16 @@ struct Tensor {
   std::uint64_t byte_offset;
 };
 
+// A tensor with a handle of its own on the memory, until `release` is called.
+struct Managed {
+  std::uint32_t major;
+  std::uint32_t minor;
+  void* context;
+  void (*release)(Managed* self);
+  std::uint64_t flags;
+  Tensor tensor;
+};
+
 struct Header {
   std::uint32_t major;
   std::uint32_t minor;
@@ -34,19 +45,43 @@ struct Header {
 struct Table {
   Header header;
   void* allocate;
-  void* managed_from_object;
+  int (*managed_from_object)(void* object, Managed** out);  // a Python error is set on failure
   void* managed_to_object;
   int (*tensor_from_object)(void* object, Tensor* out);  // borrows; a Python error is set on failure
   void* work_stream;
 };
 
-// The function that reads a tensor, or null where the capsule is None or of a major version that this does not know.
-inline auto reader_of(pybind11::handle capsule) -> decltype(Table::tensor_from_object) {
+// The functions of a capsule, or null where it is None or of a major version that this does not know.
+inline const Table* table_of(pybind11::handle capsule) {
   if (capsule.is_none()) return nullptr;
   auto* header = static_cast<Header*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   if (header == nullptr) throw pybind11::error_already_set();
   while (header != nullptr && header->major != 1) header = header->previous;
-  return header == nullptr ? nullptr : reinterpret_cast<Table*>(header)->tensor_from_object;
+  return reinterpret_cast<const Table*>(header);
 }
+
+// A second handle on a tensor beside Python's. Where there is none, torch takes Python's lock anew each time that the tensor
+// is read, which is a third of what reading costs.
+class Handle {
+ public:
+  Handle() = default;
+  Handle(const Table* table, PyObject* tensor) {
+    if (table != nullptr && table->managed_from_object(tensor, &managed_) != 0) {
+      managed_ = nullptr;
+      PyErr_Clear();
+    }
+  }
+  Handle(Handle&& other) noexcept : managed_(std::exchange(other.managed_, nullptr)) {}
+  Handle& operator=(Handle&& other) noexcept {
+    std::swap(managed_, other.managed_);
+    return *this;
+  }
+  ~Handle() {
+    if (managed_ != nullptr && managed_->release != nullptr) managed_->release(managed_);
+  }
+
+ private:
+  Managed* managed_ = nullptr;
+};
 
 }  // namespace nag::exchange

@@ -28,22 +28,31 @@ struct Words {
                                    PyUnicode_InternFromString("ema"), PyUnicode_InternFromString("master")};
 };
 constexpr Py_ssize_t kBlock = 16;
+constexpr std::int32_t kMaxRank = 1024;
 
-// Asks for what a tensor object wraps. Its address is one of the two words behind the object's header; a wrong guess asks for
-// memory that is not needed, and does no harm.
+// Asks for what a tensor object wraps. Its address is one of the two words behind the object's header, the other one a flag or
+// null: to ask for the first page costs a walk through the page tables.
 void prefetch_wrapped(PyObject* tensor) {
-  const char* words[2];
+  std::uintptr_t words[2];
   std::memcpy(words, reinterpret_cast<const char*>(tensor) + sizeof(PyObject), sizeof words);
-  for (const char* word : words) {
-    __builtin_prefetch(word);
-    __builtin_prefetch(word + 64);
-    __builtin_prefetch(word + 128);
-  }
+  constexpr std::uintptr_t kFirstPage = 4096;
+  const auto* wrapped = reinterpret_cast<const char*>(words[0] < kFirstPage ? words[1] : words[0]);
+  __builtin_prefetch(wrapped);
+  __builtin_prefetch(wrapped + 64);
+  __builtin_prefetch(wrapped + 128);
 }
 
 const Words& words() {
   static const Words all;
   return all;
+}
+
+// The entry under an interned word: first in its dict, as a rule, and then found without a look-up.
+PyObject* entry_of(PyObject* dict, PyObject* word) {
+  PyObject *key = nullptr, *value = nullptr;
+  Py_ssize_t place = 0;
+  if (PyDict_Next(dict, &place, &key, &value) != 0 && key == word) return value;
+  return PyDict_GetItemWithError(dict, word);
 }
 
 // Reads the attribute "grad". torch makes it a getset descriptor of the tensors' base class, and a subclass such as Parameter
@@ -81,12 +90,11 @@ class GradReader {
   void* closure_ = nullptr;
 };
 
-// Of a handful of numbers: less than the call of memcmp.
-bool equal_words(const std::int64_t* a, const std::int64_t* b, std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i) {
-    if (a[i] != b[i]) return false;
-  }
-  return true;
+// Of a handful of numbers: less than the call of memcmp, and without a branch for each.
+inline bool equal_words(const std::int64_t* a, const std::int64_t* b, std::size_t n) {
+  std::int64_t differ = 0;
+  for (std::size_t i = 0; i < n; ++i) differ |= a[i] ^ b[i];
+  return differ == 0;
 }
 
 bool is_complex(std::uint8_t code) { return code == exchange::kComplex; }
@@ -103,8 +111,42 @@ bool number_of(std::uint8_t code, std::uint8_t bits, UpdateNumber* number) {
 
 }  // namespace
 
+// The optimizer's state by parameter. A dict keeps its entries in the order in which they were made, which is the parameters'
+// own, so the next one is as a rule the one that is asked for.
+class StateReader {
+ public:
+  explicit StateReader(PyObject* state) : state_(state) {}
+
+  // Borrowed; null where there is none.
+  PyObject* operator()(PyObject* param) {
+    PyObject *key = nullptr, *value = nullptr;
+    Py_ssize_t after = place_;
+    if (PyDict_Next(state_, &after, &key, &value) != 0 && key == param) {
+      place_ = after;
+      return value;
+    }
+    return look_up(param);
+  }
+
+ private:
+  PyObject* look_up(PyObject* param) const {
+    if (_PyDict_GetItem_KnownHash != nullptr) {
+      const auto hash = static_cast<Py_hash_t>(reinterpret_cast<std::uintptr_t>(param));
+      PyObject* found = _PyDict_GetItem_KnownHash(state_, param, hash);
+      if (found != nullptr) return found;
+      PyErr_Clear();
+    }
+    PyObject* found = PyDict_GetItemWithError(state_, param);
+    if (found == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    return found;
+  }
+
+  PyObject* state_;
+  Py_ssize_t place_ = 0;
+};
+
 TensorList::TensorList(py::handle capsule, py::object describe)
-    : reader_(exchange::reader_of(capsule)), describe_(std::move(describe)) {}
+    : torch_(exchange::table_of(capsule)), describe_(std::move(describe)) {}
 
 void TensorList::release() {
   for (PyObject* object : held_) Py_DECREF(object);
@@ -119,15 +161,17 @@ void TensorList::remember(bool wanted) {
 }
 
 // False where the tensor has no memory here to be read: another device, sparse, no storage.
-bool TensorList::read(PyObject* object, exchange::Tensor* out) {
-  if (reader_ != nullptr) {
-    if (reader_(object, out) != 0) {
-      PyErr_Clear();
-      return false;
-    }
-    out->data = static_cast<char*>(out->data) + out->byte_offset;
-    return out->device_type == exchange::kCpu && out->lanes == 1;
+inline bool TensorList::read(PyObject* object, exchange::Tensor* out) {
+  if (torch_ == nullptr) return read_described(object, out);
+  if (torch_->tensor_from_object(object, out) != 0) {
+    PyErr_Clear();
+    return false;
   }
+  out->data = static_cast<char*>(out->data) + out->byte_offset;
+  return out->device_type == exchange::kCpu && out->lanes == 1;
+}
+
+bool TensorList::read_described(PyObject* object, exchange::Tensor* out) {
   // (address, code, bits, shape, strides), or None
   const py::object facts = describe_(py::handle(object));
   if (facts.is_none()) return false;
@@ -144,50 +188,74 @@ bool TensorList::read(PyObject* object, exchange::Tensor* out) {
   return true;
 }
 
-// Reads one array of a record; where it differs from what is known, the layout is stale.
-bool TensorList::take(Record& record, UpdateRole role, PyObject* object) {
-  exchange::Tensor t{};
-  if (!read(object, &t)) return false;
-  Reading& r = record.readings[role];
+inline bool TensorList::has_dims(const Reading& r, const exchange::Tensor& t) const {
   const auto rank = static_cast<std::size_t>(t.rank);
-  if (rank > 0 && t.strides == nullptr) return false;
-  const auto has_dims = [&](const std::vector<std::int64_t>& dims) {
-    return dims.size() == 2 * rank && equal_words(dims.data(), t.shape, rank) &&
-           equal_words(dims.data() + rank, t.strides, rank);
-  };
-  if (r.present && r.data == t.data && r.code == t.code && r.bits == t.bits && has_dims(dims_of(record, role))) return true;
+  const std::int64_t* own = dims_.data() + r.dims;
+  return r.rank == rank && equal_words(own, t.shape, rank) && equal_words(own + rank, t.strides, rank);
+}
+
+void TensorList::keep_dims(Reading& r, const exchange::Tensor& t) {
+  r.rank = static_cast<std::uint16_t>(t.rank);
+  r.dims = static_cast<std::uint32_t>(dims_.size());
+  dims_.insert(dims_.end(), t.shape, t.shape + t.rank);
+  dims_.insert(dims_.end(), t.strides, t.strides + t.rank);
+}
+
+// Leaves out the dims that no reading has any more.
+void TensorList::tidy_dims() {
+  std::vector<std::int64_t> kept;
+  for (Record& record : records_) {
+    const Reading param = record.readings[kParam];
+    for (Reading& r : record.readings) {
+      if (!r.present()) continue;
+      if (&r != &record.readings[kParam] && r.dims == param.dims && r.rank == param.rank) {
+        r.dims = record.readings[kParam].dims;
+        continue;
+      }
+      const auto begin = dims_.begin() + static_cast<std::ptrdiff_t>(r.dims);
+      r.dims = static_cast<std::uint32_t>(kept.size());
+      kept.insert(kept.end(), begin, begin + 2 * static_cast<std::ptrdiff_t>(r.rank));
+    }
+  }
+  dims_ = std::move(kept);
+}
+
+// Reads one array of a record; where it differs from what is known, the layout is stale.
+inline bool TensorList::take(Record& record, UpdateRole role, PyObject* object) {
+  exchange::Tensor t;
+  t.strides = nullptr;
+  if (!read(object, &t) || (t.rank > 0 && t.strides == nullptr)) return false;
+  const Reading& r = record.readings[role];
+  if (r.data == t.data && r.code == t.code && r.bits == t.bits && has_dims(r, t)) return true;
+  return take_anew(record, role, t);
+}
+
+bool TensorList::take_anew(Record& record, UpdateRole role, const exchange::Tensor& t) {
+  if (t.rank > kMaxRank || t.code == 0) return false;
+  Reading& r = record.readings[role];
   stale_ = true;
   if (role == kParam) {  // what the others were compared with goes
-    for (int other = kGrad; other < kUpdateRoles; ++other) record.readings[other].present = false;
+    for (int other = kGrad; other < kUpdateRoles; ++other) record.readings[other].code = 0;
   }
-  r.present = true;
   r.data = t.data;
   r.code = t.code;
   r.bits = t.bits;
-  r.like_param = role != kParam && has_dims(record.readings[kParam].dims);
-  if (r.like_param) return true;
-  r.dims.assign(t.shape, t.shape + rank);
-  r.dims.insert(r.dims.end(), t.strides, t.strides + rank);
+  const Reading& param = record.readings[kParam];
+  if (role != kParam && has_dims(param, t)) {
+    r.rank = param.rank;
+    r.dims = param.dims;
+  } else {
+    keep_dims(r, t);
+  }
   return true;
 }
 
 void TensorList::drop(Record& record, UpdateRole role) {
-  if (!record.readings[role].present) return;
+  if (!record.readings[role].present()) return;
   stale_ = true;
-  record.readings[role].present = false;
+  record.readings[role].code = 0;
   record.state[role] = py::object();
-}
-
-PyObject* TensorList::state_of(PyObject* state, PyObject* param) const {
-  if (_PyDict_GetItem_KnownHash != nullptr) {
-    const auto hash = static_cast<Py_hash_t>(reinterpret_cast<std::uintptr_t>(param));
-    PyObject* found = _PyDict_GetItem_KnownHash(state, param, hash);
-    if (found != nullptr) return found;
-    PyErr_Clear();
-  }
-  PyObject* found = PyDict_GetItemWithError(state, param);
-  if (found == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
-  return found;
+  record.handles[role] = exchange::Handle();
 }
 
 // Negation and conjugation may be a mark on a tensor, not yet carried out on its memory.
@@ -201,7 +269,7 @@ bool TensorList::holds_a_lazy_bit(PyObject* grad, std::uint8_t code) {
   return false;
 }
 
-const char* TensorList::visit(Record& record, PyObject* grad, PyObject* state, bool buffered, TensorRoles roles) {
+const char* TensorList::visit(Record& record, PyObject* grad, StateReader& state, bool buffered, TensorRoles roles) {
   if (!record.active) {
     record.active = true;
     stale_ = true;
@@ -220,7 +288,7 @@ const char* TensorList::visit(Record& record, PyObject* grad, PyObject* state, b
   const bool wanted[kUpdateRoles] = {false, false, buffered, roles.ema, roles.master && record.readings[kParam].bits == 16};
   PyObject* own = nullptr;
   if (wanted[kBuffer] || wanted[kEma] || wanted[kMaster]) {
-    own = state_of(state, record.param.ptr());
+    own = state(record.param.ptr());
     if (own == nullptr || !PyDict_Check(own)) return "state";
   }
   for (const UpdateRole role : {kBuffer, kEma, kMaster}) {
@@ -228,10 +296,13 @@ const char* TensorList::visit(Record& record, PyObject* grad, PyObject* state, b
       drop(record, role);
       continue;
     }
-    PyObject* value = PyDict_GetItemWithError(own, words().roles[role]);
+    PyObject* value = entry_of(own, words().roles[role]);
     if (value == nullptr || value == Py_None) return "state";
     if (!take(record, role, value)) return "state";
-    if (record.state[role].ptr() != value) record.state[role] = py::reinterpret_borrow<py::object>(value);
+    if (record.state[role].ptr() != value) {
+      record.state[role] = py::reinterpret_borrow<py::object>(value);
+      record.handles[role] = exchange::Handle(torch_, value);
+    }
   }
   return nullptr;
 }
@@ -257,6 +328,7 @@ py::list TensorList::gather(py::handle groups, py::handle state, const std::vect
     throw py::type_error("param_groups is a list and state a dict.");
   }
   GradReader grad_of;
+  StateReader state_of(state.ptr());
   std::size_t place = 0;
   for (Py_ssize_t k = 0; k < PyList_GET_SIZE(groups.ptr()); ++k) {
     PyObject* params = PyDict_GetItemWithError(PyList_GET_ITEM(groups.ptr(), k), words().params);
@@ -283,7 +355,7 @@ py::list TensorList::gather(py::handle groups, py::handle state, const std::vect
         }
       }
       for (Py_ssize_t i = 0; i < block; ++i) {
-        if (grads[i] == nullptr) continue;
+        if (grads[i] == nullptr || grads[i] == Py_None) continue;
         prefetch_wrapped(grads[i]);
         for (const py::object& tensor : records_[place + static_cast<std::size_t>(i)].state) {
           if (tensor) prefetch_wrapped(tensor.ptr());
@@ -297,7 +369,7 @@ py::list TensorList::gather(py::handle groups, py::handle state, const std::vect
           record.active = false;
           continue;
         }
-        const char* reason = visit(record, grads[i], state.ptr(), buffered[group] != 0, roles);
+        const char* reason = visit(record, grads[i], state_of, buffered[group] != 0, roles);
         if (reason != nullptr) troubles.append(py::make_tuple(place, reason));
       }
     }
@@ -313,6 +385,7 @@ py::list TensorList::gather(py::handle groups, py::handle state, const std::vect
 void TensorList::lay_out_all(py::list& troubles) {
   ++layouts_;
   list_.clear();
+  tidy_dims();
   py::list active;
   OverlapCheck overlaps(records_.size() * kUpdateRoles);
   std::vector<Py_ssize_t> dims[kUpdateRoles];
@@ -323,14 +396,14 @@ void TensorList::lay_out_all(py::list& troubles) {
     const char* reason = nullptr;
     ArrayView views[kUpdateRoles] = {};
     const Reading& p = record.readings[kParam];
-    const std::size_t rank = p.dims.size() / 2;
+    const std::int64_t* const shape = dims_.data() + p.dims;
+    const std::size_t rank = p.rank;
     for (int role = 0; role < kUpdateRoles && reason == nullptr; ++role) {
       const Reading& r = record.readings[role];
       ArrayView& v = views[role];
-      if (!r.present) continue;
-      const std::vector<std::int64_t>& own = dims_of(record, role);
-      const bool same_shape = own.size() == p.dims.size() &&
-                              std::equal(p.dims.begin(), p.dims.begin() + static_cast<std::ptrdiff_t>(rank), own.begin());
+      if (!r.present()) continue;
+      const std::int64_t* const own = dims_.data() + r.dims;
+      const bool same_shape = r.rank == p.rank && std::equal(shape, shape + rank, own);
       const bool known = number_of(r.code, r.bits, &v.number);
       const bool fits = known && is_complex(r.code) == is_complex(p.code) &&
                         number_fits(static_cast<UpdateRole>(role), views[kParam].number, v.number);
@@ -342,7 +415,7 @@ void TensorList::lay_out_all(py::list& troubles) {
         reason = "overlap";  // misaligned: as little ours to step as memory that is shared
         break;
       }
-      dims[role].assign(own.begin(), own.end());
+      dims[role].assign(own, own + 2 * rank);
       for (std::size_t axis = 0; axis < rank; ++axis) dims[role][rank + axis] *= item;
       if (is_complex(r.code)) {  // a last axis of two reals
         dims[role].insert(dims[role].begin() + static_cast<std::ptrdiff_t>(rank), 2);
@@ -364,7 +437,7 @@ void TensorList::lay_out_all(py::list& troubles) {
       troubles.append(py::make_tuple(place, reason));
       continue;
     }
-    record.listed = static_cast<std::int64_t>(list_.size()) - 1;
+    record.listed = static_cast<std::int32_t>(list_.size()) - 1;
     active.append(record.param);
   }
   OverlapCheck::Pair found;

@@ -20,6 +20,8 @@ struct TensorRoles {
   bool master = false;  // of bfloat16 and float16 parameters
 };
 
+class StateReader;
+
 class TensorList {
  public:
   TensorList(pybind11::handle capsule, pybind11::object describe);
@@ -44,42 +46,45 @@ class TensorList {
   std::size_t layouts() const { return layouts_; }
 
  private:
+  // 16 bytes each, and the hot part of a record two lines of the cache: a thousand records compete with torch's own objects.
   struct Reading {
     void* data = nullptr;
-    std::uint8_t code = 0;
+    std::uint32_t dims = 0;  // where its shape stands in dims_, and behind it the strides in elements
+    std::uint16_t rank = 0;
+    std::uint8_t code = 0;  // 0: not present
     std::uint8_t bits = 0;
-    bool present = false;
-    bool like_param = false;         // shape and strides are the parameter's, and not kept again
-    std::vector<std::int64_t> dims;  // shape, then strides in elements
+    bool present() const { return code != 0; }
   };
   struct Record {
     pybind11::object param;
-    pybind11::object state[kUpdateRoles];  // the tensors beside it, as last seen
+    pybind11::object asked;  // weak: the gradient that was asked for lazy marks
+    std::uint32_t group = 0;
+    std::int32_t listed = -1;  // its place in the update list
     bool foreign = false;
     bool active = false;
-    std::uint32_t group = 0;
-    std::int64_t listed = -1;  // its place in the update list
-    pybind11::object asked;    // weak: the gradient that was asked for lazy marks
     Reading readings[kUpdateRoles];
+    pybind11::object state[kUpdateRoles];     // the tensors beside it, as last seen
+    exchange::Handle handles[kUpdateRoles];  // theirs
   };
 
   bool read(PyObject* object, exchange::Tensor* out);
+  bool read_described(PyObject* object, exchange::Tensor* out);
   bool take(Record& record, UpdateRole role, PyObject* object);
-  const std::vector<std::int64_t>& dims_of(const Record& record, int role) const {
-    const Reading& r = record.readings[role];
-    return r.like_param ? record.readings[kParam].dims : r.dims;
-  }
+  bool take_anew(Record& record, UpdateRole role, const exchange::Tensor& tensor);
+  bool has_dims(const Reading& reading, const exchange::Tensor& tensor) const;
+  void keep_dims(Reading& reading, const exchange::Tensor& tensor);
+  void tidy_dims();
   Record& record_at(std::size_t place, PyObject* param, std::size_t group);
   void drop(Record& record, UpdateRole role);
-  const char* visit(Record& record, PyObject* grad, PyObject* state, bool buffered, TensorRoles roles);
-  PyObject* state_of(PyObject* state, PyObject* param) const;
+  const char* visit(Record& record, PyObject* grad, StateReader& state, bool buffered, TensorRoles roles);
   bool holds_a_lazy_bit(PyObject* grad, std::uint8_t code);
   void lay_out_all(pybind11::list& troubles);
 
-  decltype(exchange::Table::tensor_from_object) reader_;
+  const exchange::Table* torch_;
   pybind11::object describe_;
   std::vector<std::int64_t> described_;
   std::vector<Record> records_;
+  std::vector<std::int64_t> dims_;  // of all readings; those that are like their parameter's share its place
   std::vector<PyObject*> held_;  // gradients, until the step is done
   std::vector<std::size_t> first_;  // what mark_first marked last
   UpdateList list_;

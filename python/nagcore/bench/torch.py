@@ -246,6 +246,7 @@ def _bfloat16_row(torch: Any, shapes: Shapes, effort: Effort, n_threads: int) ->
 
 def _overhead_row(torch: Any, count: int, effort: Effort, n_threads: int) -> dict[str, Any]:
     """What a step costs beside its arithmetic: tensors of one element."""
+    from .. import NesterovPlan
     from ..torch import SGD
 
     shapes = [(1,)] * count
@@ -256,8 +257,14 @@ def _overhead_row(torch: Any, count: int, effort: Effort, n_threads: int) -> dic
         a.step()
         b.step()
     error = _apart("step of single elements", ours, theirs, 1e-5)
-    times = race({"nagcore": a.step, "torch": b.step}, replace(effort, turn=effort.turn / 5))
+    arrays = ([x.detach().numpy() for x in tensors] for tensors in (
+        ours, [p.grad for p in ours], [a.state[p]["momentum_buffer"] for p in ours]))  # fmt: skip
+    plan = NesterovPlan(*arrays)  # the same update of the same memory, and nothing asked of torch
+    rule = {"lr": _RULE["lr"], "momentum": _RULE["momentum"], "n_threads": n_threads}
+    work = {"nagcore": a.step, "torch": b.step, "update": lambda: plan.step(**rule)}
+    times = race(work, replace(effort, turn=effort.turn / 5))
     return _row(
         f"step, {count} of 1", shapes, times["nagcore"], 5, peer=_PEER, peer_seconds=times["torch"],
-        error=error, reach_seconds=30e-6 + 0.2e-6 * len(shapes),
+        error=error, update_seconds=times["update"],
+        reach_seconds=30e-6 + 0.2e-6 * len(shapes) + times["update"],
     )  # fmt: skip

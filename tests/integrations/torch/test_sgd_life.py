@@ -10,6 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'nagcore[torch]'")
 
+from torch.optim.optimizer import (  # noqa: E402
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
 import nagcore.torch  # noqa: E402
 from nagcore.torch import SGD, memory  # noqa: E402
 
@@ -95,6 +100,16 @@ def replaced_state(p, optimizer):
     optimizer.state[p] = {}
 
 
+def reordered_state(p, optimizer):
+    entries = list(optimizer.state.items())
+    optimizer.state.clear()
+    optimizer.state.update(reversed(entries))
+
+
+def another_entry_first(p, optimizer):
+    optimizer.state[p] = {"note": 1, **optimizer.state[p]}
+
+
 def no_gradient(p, optimizer):
     p.grad = None
 
@@ -109,8 +124,8 @@ def new_group(p, optimizer):
 
 CHANGES = [
     moved_parameter, turned_parameter, new_gradient, turned_gradient, gradient_data, new_buffer,
-    moved_buffer, shared_buffer, new_state, cleared_state, replaced_state, no_gradient, zeroed,
-    new_group,
+    moved_buffer, shared_buffer, new_state, cleared_state, replaced_state, reordered_state,
+    another_entry_first, no_gradient, zeroed, new_group,
 ]  # fmt: skip
 
 
@@ -135,6 +150,84 @@ def test_the_cache_notices(change, exchange, monkeypatch):
         if turn == 2 and ours[0].grad is None:
             give(zip(ours, theirs))
     assert same(ours, theirs)
+
+
+def test_parameters_may_be_swapped():
+    p, q = (torch.nn.Parameter(torch.full((3,), v)) for v in (1.0, 5.0))
+    p.grad = torch.ones(3)
+    optimizer = SGD([p], lr=0.5, momentum=0.9)
+    optimizer.step()
+    torch.utils.swap_tensors(p, q)  # refused where anybody else holds the tensor
+    p.grad = torch.ones(3)
+    optimizer.step()  # momentum is 0.9 + 1 by now
+    assert torch.allclose(p, torch.full((3,), 5.0 - 0.5 * 1.9))
+    assert torch.equal(q, torch.full((3,), 0.5))
+
+
+def test_momentum_that_is_let_go_is_freed():
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    optimizer = SGD([p], lr=0.5, momentum=0.9)
+    optimizer.step()
+    buffer = optimizer.state[p]["momentum_buffer"]
+    gone = weakref.ref(buffer.untyped_storage())
+    optimizer.state.clear()
+    optimizer.step()  # makes another
+    assert optimizer.state[p]["momentum_buffer"] is not buffer
+    del buffer
+    gc.collect()
+    assert gone() is None
+
+
+# ----- who watches ----------------------------------------------------------------------------
+
+
+def test_the_profiler_sees_the_step():
+    (p,), _ = twins((3,))
+    p.grad = torch.ones(3)
+    optimizer = SGD([p], lr=0.5)
+    optimizer.step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        optimizer.step()
+    names = [event.key for event in seen.key_averages()]
+    assert names.count("Optimizer.step#SGD.step") == 1
+
+
+@pytest.mark.parametrize("kind", ["SGD", "a subclass", "a subclass with its own step"])
+def test_hooks_of_all_optimizers_are_called_once(kind):
+    class Plain(SGD):
+        pass
+
+    class Own(SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    (p,), _ = twins((3,))
+    p.grad = torch.ones(3)
+    optimizer = {"SGD": SGD, "a subclass": Plain}.get(kind, Own)([p], lr=0.5)
+    calls = []
+    hooks = [
+        register_optimizer_step_pre_hook(lambda *_: calls.append("before")),
+        optimizer.register_step_pre_hook(lambda *_: calls.append("own")),
+        register_optimizer_step_post_hook(lambda *_: calls.append("after")),
+    ]
+    try:
+        optimizer.step(lambda: 1.0)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    optimizer.step()
+    assert calls == ["before", "own", "after"]
+
+
+def test_a_hook_may_change_what_the_step_is_given():
+    (p,), _ = twins((3,))
+    optimizer = SGD([p], lr=0.5)
+    optimizer.register_step_pre_hook(lambda o, args, kwargs: ((o, lambda: 7.0), kwargs))
+    assert optimizer.step(lambda: 1.0) == 7.0
+
+
+# ----- what is let go -------------------------------------------------------------------------
 
 
 def test_gradients_that_are_let_go_are_freed():
