@@ -63,21 +63,54 @@ bool move_into_large_page([[maybe_unused]] void* begin) {
 void PageMover::look_at(std::uint64_t key, const void* data, std::size_t bytes, std::uint64_t due) {
   if (data == nullptr || bytes < kLargeArray) return;
   Array& array = arrays_[key];
-  if (array.data != data || array.bytes != bytes) {
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
+  if (array.data != address || array.bytes != bytes) {
     if (array.begun) {
       array.over = true;
     } else {
-      const auto from = reinterpret_cast<std::uintptr_t>(data);
-      const std::uintptr_t begin = (from + kLargePage - 1) / kLargePage * kLargePage;
-      const std::uintptr_t end = std::max(begin, (from + bytes) / kLargePage * kLargePage);
-      array = Array{data, bytes, due, reinterpret_cast<char*>(begin), reinterpret_cast<char*>(end), false, begin == end};
+      array = Array{address, bytes, due, 0, 0, false, false};
     }
   }
-  if (!array.over) waiting_.push_back(&array);
+  // Where one that was begun has moved away, nothing is known of its memory any more.
+  if (array.data == address) listed_.push_back(&array);
+}
+
+// For each array the pages that are its own: all that it fills, and of those that it shares with neighbours the first, where
+// nobody before it has taken it, and the last, where they fill at least half of it together.
+void PageMover::choose_pages() {
+  std::sort(listed_.begin(), listed_.end(), [](const Array* a, const Array* b) { return a->data < b->data; });
+  std::uintptr_t taken = 0;  // pages below it
+  for (std::size_t i = 0; i < listed_.size(); ++i) {
+    Array& array = *listed_[i];
+    const std::uintptr_t first = array.data / kLargePage * kLargePage;
+    const std::uintptr_t last = (array.data + array.bytes - 1) / kLargePage * kLargePage;
+    const auto worth = [&](std::uintptr_t page) {
+      if (page < taken) return false;
+      std::size_t filled = 0;
+      const auto add = [&](const Array& other) {
+        const std::uintptr_t from = std::max(page, other.data), to = std::min(page + kLargePage, other.data + other.bytes);
+        if (from < to) filled += to - from;
+      };
+      for (std::size_t k = i; k < listed_.size() && listed_[k]->data < page + kLargePage; ++k) add(*listed_[k]);
+      for (std::size_t k = i; k-- > 0 && listed_[k]->data + listed_[k]->bytes > page;) add(*listed_[k]);
+      return filled >= kLargePage / 2;
+    };
+    const std::uintptr_t begin = worth(first) ? first : first + kLargePage;
+    const std::uintptr_t end = std::max(begin, worth(last) ? last + kLargePage : last);
+    taken = std::max(taken, end);
+    if (array.over || array.begun) continue;
+    array.next = begin;
+    array.end = end;
+    array.over = begin == end;
+  }
+  for (Array* array : listed_) {
+    if (!array->over) waiting_.push_back(array);
+  }
 }
 
 void PageMover::look_at(const UpdateList& list) {
   waiting_.clear();
+  listed_.clear();
   for (std::size_t i = 0; i < list.size(); ++i) {
     const UpdateTensor& tensor = list.tensor(i);
     const UpdateSpan& s = tensor.whole;
@@ -90,20 +123,24 @@ void PageMover::look_at(const UpdateList& list) {
     look_at(key + kMaster, s.master, s.count * sizeof(float), steps_);
     look_at(key + kGrad, s.grad, s.count * bytes_of(s.grad_number), steps_ + kSettled - 1);
   }
+  choose_pages();
 }
 
 double PageMover::move(Array& array) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
+  const std::uintptr_t page = array.next;
   array.begun = true;
-  if (move_into_large_page(array.next)) {
-    array.next += kLargePage;
+  array.next += kLargePage;
+  if (move_into_large_page(reinterpret_cast<void*>(page))) {
     moved_ += kLargePage;
-    array.over = array.next == array.end;
   } else {
-    refused_ += static_cast<std::size_t>(array.end - array.next);
-    array.over = true;
+    // What lies beyond an end may be a mapping of its own, which says nothing of the pages between.
+    const bool filled = page >= array.data && page + kLargePage <= array.data + array.bytes;
+    if (filled) array.next = array.end;
+    refused_ += array.next - page;
   }
+  array.over = array.next == array.end;
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
@@ -128,7 +165,7 @@ void PageMover::after_step(const UpdateList& list, std::size_t layout, double se
 
 PageMover::Bytes PageMover::bytes() const {
   Bytes found{moved_, 0, refused_};
-  for (const Array* array : waiting_) found.waiting += static_cast<std::size_t>(array->end - array->next);
+  for (const Array* array : waiting_) found.waiting += array->end - array->next;
   return found;
 }
 

@@ -12,7 +12,7 @@
 namespace nag {
 
 inline constexpr std::size_t kLargePage = std::size_t{2} << 20;
-inline constexpr std::size_t kLargeArray = std::size_t{4} << 20;    // moved: smaller ones fill few pages
+inline constexpr std::size_t kLargeArray = std::size_t{1} << 18;    // moved, with its neighbours
 inline constexpr std::size_t kAdvisedArray = std::size_t{1} << 20;  // advised: neighbours fill pages together
 
 // Advice to keep memory that has not been written yet in large pages, as NumPy gives it for arrays of this size and torch does
@@ -23,9 +23,10 @@ void advise_large_pages(std::uintptr_t address, std::size_t bytes);
 // where the system refuses: not Linux from 6.1 on, large pages switched off, no page free, memory of a file.
 bool move_into_large_page(void* begin);
 
-// Moves the large arrays of an update's list, each of them once. State and parameters from their first step on; gradients
-// when they have stayed at one address for kSettled steps, as many loops make new ones for every step. What moves away while
-// its turn lasts, and what the system refuses once, is left alone from then on.
+// Moves the large arrays of an update's list, each of them once, by pages of which the list's arrays fill at least half: where
+// one ends within a page, the next one begins there as a rule. State and parameters from their first step on; gradients when
+// they have stayed at one address for kSettled steps, as many loops make new ones for every step. What moves away while its
+// turn lasts, and what the system refuses once, is left alone from then on.
 class PageMover {
  public:
   static constexpr std::uint64_t kSettled = 8;
@@ -44,21 +45,23 @@ class PageMover {
 
  private:
   struct Array {
-    const void* data = nullptr;
+    std::uintptr_t data = 0;
     std::size_t bytes = 0;
-    std::uint64_t due = 0;  // the step after which it is moved
-    char* next = nullptr;   // whole large pages from here to `end`
-    char* end = nullptr;
+    std::uint64_t due = 0;     // the step after which it is moved
+    std::uintptr_t next = 0;   // large pages from here to `end`
+    std::uintptr_t end = 0;
     bool begun = false;
     bool over = false;
   };
 
   void look_at(const UpdateList& list);
   void look_at(std::uint64_t key, const void* data, std::size_t bytes, std::uint64_t due);
+  void choose_pages();
   double move(Array& array);  // one page; the seconds it took
 
   std::unordered_map<std::uint64_t, Array> arrays_;  // by tensor and role
-  std::vector<Array*> waiting_;                      // those of the list as it is
+  std::vector<Array*> listed_;                       // those of the list as it is
+  std::vector<Array*> waiting_;                      // and of these, what is left to do
   std::size_t layout_ = 0;
   std::uint64_t steps_ = 0;
   double credit_ = 0.0;  // seconds
