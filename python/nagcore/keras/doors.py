@@ -58,6 +58,7 @@ class Door:
     convention = "keras"  # whose roundings
     # Python floats that keras rounds to float32 on this backend, also beside float64 variables.
     rounded: frozenset[str] = frozenset()
+    folds_scales = False  # the compiler multiplies rate and 1 / loss scale before either meets a gradient
 
     def scalar(self, name: str, value: float) -> float:
         """The value that keras computes with where the argument is this Python float."""
@@ -256,6 +257,8 @@ class CopyingDoor(Door):
 
 class JaxDoor(CopyingDoor):
     """jax on the CPU: a callback with copies; io_callback where the step has a memory of its own."""
+
+    folds_scales = True
 
     def __init__(self) -> None:
         import jax

@@ -254,10 +254,10 @@ class SGD(KerasSGD):
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        if self._uses_kernel():
+        if self._uses_kernel() and not self._is_folded(trainable_variables):
             self._door.outside_graphs(self._divide, grads, trainable_variables, learning_rate)
             return
-        if self.acceleration is not None or self.guard is not None:
+        if self._accelerated():
             raise ValueError(
                 "acceleration and guard need nagcore's kernel, which use_kernel=False, the backend "
                 f"{keras.backend.backend()} or a stateless_apply in place of apply rules out. Leave them out."
@@ -270,9 +270,27 @@ class SGD(KerasSGD):
             return False
         if self.use_kernel is not None:
             return self.use_kernel
-        if self.acceleration is not None or self.guard is not None:
+        if self._accelerated():
             return True
         return self._door.in_place and (self._many or self._merges())
+
+    def _accelerated(self) -> bool:
+        """Whether the step is one that keras's own rule does not know."""
+        return self.acceleration is not None or self.guard is not None
+
+    def _is_folded(self, variables: Sequence[Any]) -> bool:
+        """Whether a step of its own would round another product than the backend's: said once."""
+        scale = self.loss_scale_factor
+        if not self._door.folds_scales or self._accelerated() or scale is None:
+            return False
+        if math.frexp(abs(float(scale)))[0] == 0.5:  # a power of two: no product is rounded by it
+            return False
+        self._say(
+            variables[0],
+            f"the compiler folds loss_scale_factor={scale} into the learning rate, which rounds otherwise "
+            "than a division of the gradients; a power of two does not",
+        )
+        return True
 
     def _merges(self) -> bool:
         """Whether keras would go over the variables once more, for decay or averages."""
@@ -306,7 +324,7 @@ class SGD(KerasSGD):
             self._leave([g for g, _ in theirs], [v for _, v in theirs], learning_rate)
 
     def _say(self, variable: Any, reason: str) -> None:
-        if self.acceleration is not None or self.guard is not None:
+        if self._accelerated():
             raise ValueError(
                 f"{variable.path} cannot be updated by nagcore because {reason}, and keras's own rule "
                 "knows no acceleration and no guard. Leave them out, or train it with "

@@ -40,13 +40,14 @@ def pages_move() -> bool:
 needs_pages = pytest.mark.skipif(not pages_move(), reason="this system does not move memory on demand")
 
 
-def whole_pages(*tensors) -> int:
-    """The bytes of large pages that lie wholly inside the tensors."""
-    total = 0
+def our_pages(*tensors) -> int:
+    """The bytes of the large pages of which the tensors fill at least half together."""
+    filled: dict[int, int] = {}
     for t in tensors:
-        begin = -(-t.data_ptr() // PAGE) * PAGE
-        total += max(0, (t.data_ptr() + t.nbytes) // PAGE * PAGE - begin)
-    return total
+        begin, end = t.data_ptr(), t.data_ptr() + t.nbytes
+        for page in range(begin // PAGE, -(-end // PAGE)):
+            filled[page] = filled.get(page, 0) + min(end, (page + 1) * PAGE) - max(begin, page * PAGE)
+    return PAGE * sum(2 * bytes_ >= PAGE for bytes_ in filled.values())
 
 
 def in_large_pages(address: int) -> int:
@@ -97,12 +98,37 @@ def test_tensors_move_and_neither_address_nor_bit_changes(state_dtype):
     arrays = [p, p.grad, moving.state[p]["momentum_buffer"], moving.state[p]["ema"]]
     assert report.waiting == 0
     assert report.moved > 0
-    assert report.moved + report.refused == whole_pages(*arrays)
+    assert report.moved + report.refused == our_pages(*arrays)
     assert (p.data_ptr(), p.grad.data_ptr()) == addresses
     assert torch.equal(p.grad, gradient)
     assert torch.equal(p.detach(), q.detach())
     for key, kept in moving.state[p].items():
         assert torch.equal(kept, staying.state[q][key]), key
+
+
+def neighbours(sizes, gap=1 << 10):
+    """Tensors of so many elements side by side in one piece of memory, and that memory."""
+    block = torch.zeros(sum(sizes) + gap * len(sizes) + PAGE // 4)
+    place = -(block.data_ptr() % -PAGE) // 4 % (PAGE // 4)  # the first begins where a page does
+    params = []
+    for n in sizes:
+        params.append(torch.nn.Parameter(block[place : place + n]))
+        place += n + gap
+    return block, params
+
+
+@needs_pages
+def test_neighbours_share_pages():
+    """Tensors of 1 MiB fill none alone; a last one that is alone on its page is left there."""
+    _, params = neighbours([(1 << 18) - (1 << 10)] * 8 + [1 << 17])
+    optimizer = SGD(params, lr=0.1)
+    for p in params:
+        p.grad = torch.ones_like(p)[:1].expand_as(p)  # no memory of its own to speak of
+    settled_or_no_pages = settled(optimizer)
+    report = optimizer.page_report
+    assert settled_or_no_pages
+    assert report.moved + report.refused == our_pages(*params) == 4 * PAGE
+    assert all(bool((p == p[0]).all()) for p in params)
 
 
 @needs_pages
@@ -126,7 +152,7 @@ def test_switched_off_nothing_is_asked_for():
 
 
 def test_small_tensors_are_left_alone():
-    p = large((4 << 18) - 1)
+    p = large((1 << 16) - 1)
     optimizer = SGD([p], lr=0.1, momentum=0.9)
     for _ in range(2 * SETTLED):
         optimizer.step()
@@ -139,11 +165,11 @@ def test_gradients_wait_until_they_have_stayed():
     for _ in range(SETTLED - 1):
         optimizer.step()
     report = optimizer.page_report
-    assert report.waiting >= whole_pages(p.grad)
-    assert report.moved + report.refused <= whole_pages(p)
+    assert report.waiting >= our_pages(p.grad)
+    assert report.moved + report.refused <= our_pages(p)
     settled(optimizer)
     report = optimizer.page_report
-    assert report.moved + report.refused == whole_pages(p, p.grad)
+    assert report.moved + report.refused == our_pages(p, p.grad)
 
 
 def test_gradients_that_move_are_not_asked_for():
@@ -154,8 +180,8 @@ def test_gradients_that_move_are_not_asked_for():
         p.grad = gradients[i % 2]
         optimizer.step()
     report = optimizer.page_report
-    assert report.waiting == whole_pages(p.grad)
-    assert report.moved + report.refused == whole_pages(p)
+    assert report.waiting == our_pages(p.grad)
+    assert report.moved + report.refused == our_pages(p)
 
 
 def test_gradients_that_moved_once_are_not_asked_for_again():
@@ -183,7 +209,7 @@ def test_a_refusal_is_survived_and_final():
         report = refused.page_report
     finally:
         libc.prctl(disable, 0, 0, 0, 0)
-    assert report == (0, 0, whole_pages(p, p.grad, refused.state[p]["momentum_buffer"]))
+    assert report == (0, 0, our_pages(p, p.grad, refused.state[p]["momentum_buffer"]))
     plain = SGD([q], lr=0.1, momentum=0.9, large_pages=False)
     for _ in range(steps):
         plain.step()
@@ -205,7 +231,7 @@ def test_memory_of_a_file_is_survived(tmp_path):
     optimizer = SGD([p], lr=0.5)
     steps = settled(optimizer)
     report = optimizer.page_report
-    assert report.moved + report.refused == whole_pages(p, p.grad)
+    assert report.moved + report.refused == our_pages(p, p.grad)
     expected = torch.from_numpy(values.copy())
     for _ in range(steps):
         expected = expected - 0.5 * p.grad
