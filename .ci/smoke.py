@@ -33,5 +33,6 @@ with_openmp = "--no-openmp" not in sys.argv
 assert _core.openmp_enabled() == with_openmp
 if not with_openmp and sys.platform == "linux":
     with open("/proc/self/maps") as maps:
-        assert not re.search(r"/lib(gomp|omp|iomp5)\b", maps.read()), "a build without OpenMP brings its library"
+        found = re.search(r"/lib(gomp|omp|iomp5)\b", maps.read())
+    assert not found, f"a build without OpenMP brings {found[0]}"
 print(f"nagcore {nagcore.__version__} works on {', '.join(_core.isa_names())}")
