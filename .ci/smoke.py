@@ -1,5 +1,6 @@
 """What a user with NumPy alone can do, asked of the wheel and of a build without OpenMP."""
 
+import re
 import sys
 
 import numpy as np
@@ -28,5 +29,10 @@ assert result.converged, result.message
 
 absent = {"scipy", "sklearn", "typer", "matplotlib"} & set(sys.modules)
 assert not absent, f"the core imported {absent}"
-assert _core.openmp_enabled() == ("--no-openmp" not in sys.argv)
+with_openmp = "--no-openmp" not in sys.argv
+assert _core.openmp_enabled() == with_openmp
+if not with_openmp and sys.platform == "linux":
+    with open("/proc/self/maps") as maps:
+        found = re.search(r"/lib(gomp|omp|iomp5)\b", maps.read())
+    assert not found, f"a build without OpenMP brings {found[0]}"
 print(f"nagcore {nagcore.__version__} works on {', '.join(_core.isa_names())}")
