@@ -80,6 +80,7 @@ class Problem {
   void choose_compute(const std::optional<std::string>& compute);
   template <class T>
   void take_vectors(const object& y, const object& sample_weight, const object& offset, const object& n_classes);
+  template <class T> bool take_codes(const object& y);
   template <class T> void take_targets(const object& y, const object& n_classes);
   template <class T> void take_classes(const object& y, const object& n_classes);
 

@@ -21,7 +21,7 @@ from nagcore.linear_model._base import (
     warn_unconverged,
 )
 from nagcore.linear_model._classify import LinearClassifier
-from nagcore.linear_model._labels import check_labels, encode
+from nagcore.linear_model._labels import checked
 from nagcore.linear_model._logistic_problem import (
     THEIRS,
     LogisticProblem,
@@ -182,8 +182,7 @@ class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
         validate_params(self)
         strength, ratio = self._penalty()
         X, y = check_data(self, X, y, classes=True)
-        check_labels(y)
-        self.classes_, codes = encode(y)
+        self.classes_, codes = checked(y)
         k = len(self.classes_)
         if k < 2:
             raise ValueError(
