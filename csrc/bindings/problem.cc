@@ -54,7 +54,10 @@ Problem::Problem(const py::object& X, const py::object& y, const std::string& lo
   view_.table = &table_named(isa);
   view_.loss = loss_index(loss);
   threads_ = thread_count(n_threads);
-  if (dtype || like == nullptr || !take_data(X, *like)) check_data(X, dtype.value_or(""), view_, indptr_, keep_);
+  if (dtype || like == nullptr || !take_data(X, *like)) {
+    indptr_ = std::make_shared<std::vector<std::int64_t>>();
+    check_data(X, dtype.value_or(""), view_, *indptr_, keep_, this->n_threads());
+  }
   view_.fit_intercept = fit_intercept;
   check_scalars(delta, scale, shift);
   choose_compute(compute);
@@ -73,7 +76,7 @@ bool Problem::take_data(const py::object& X, const Problem& like) {
   view_.storage = from.storage;
   view_.n = from.n, view_.d = from.d;
   view_.sparse = true, view_.wide_index = from.wide_index;
-  view_.data = from.data, view_.indices = from.indices, view_.indptr = indptr_.data();
+  view_.data = from.data, view_.indices = from.indices, view_.indptr = indptr_->data();
   view_.order = from.order;
   return true;
 }

@@ -109,7 +109,7 @@ class Problem {
 
   ProblemView view_;
   int threads_ = 0;
-  std::vector<std::int64_t> indptr_;
+  std::shared_ptr<std::vector<std::int64_t>> indptr_;  // shared with problems like this one
   std::vector<object> keep_;
 };
 
