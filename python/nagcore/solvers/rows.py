@@ -31,7 +31,7 @@ _FEW = 8              # a column with fewer entries off its usual value among th
 
 
 def sample_size(n: int, p: int, passes: float = 0.0, matrices: int = 1, entries: float = 0.0) -> int:
-    """Rows, of n, for a Gram matrix of p columns: what half the passes so far, or two and a half reads, pay for.
+    """Rows, of n, for a Gram matrix of p columns that half the passes so far, or 2.5 reads, pay for.
 
     Of CSR with so many `entries` a row a read is shorter, and the Gram matrix is made from pairs of a row's
     entries, or as a dense one.
@@ -65,12 +65,14 @@ class Sampler:
     def __init__(self, objective: Objective, seed: int) -> None:
         self.objective, self.seed = objective, seed
         X = objective.X
-        self._entries = 0.0 if isinstance(X, np.ndarray) else getattr(X, "nnz", 0) / max(1, X.shape[0])  # of a row
+        self._entries = 0.0  # of a row of CSR
+        if not isinstance(X, np.ndarray):
+            self._entries = getattr(X, "nnz", 0) / objective.shape[0]
         self.m = self.rows_for(0.0)
         self._rare: np.ndarray | None = None  # rows of the stratum, once they were looked for
 
     def rows_for(self, passes: float, matrices: int = 1) -> int:
-        """How many rows to draw after so many passes: what half of them, or two and a half reads, pay for.
+        """How many rows to draw after so many passes: what half of them, or 2.5 reads, pay for.
 
         Where classes have a Gram matrix each, they share that.
         """
