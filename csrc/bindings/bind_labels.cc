@@ -2,18 +2,22 @@
 #include <pybind11/numpy.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <type_traits>
 
 #include "bindings/array_checks.h"
 #include "bindings/bindings.h"
 #include "bindings/kept_array.h"
+#include "bindings/problem.h"
+#include "engine/threads.h"
 
 namespace py = pybind11;
 
 namespace nag {
 namespace {
 
+constexpr std::int64_t kAlone = 1 << 16;  // labels that one thread tells as soon as two
 constexpr std::int64_t kBlock = 1 << 12;  // labels that stay in the first cache
 
 // Whether v holds low and high alone, and which of them as 0 and 1. Whole vectors at a time: without a branch for each label,
@@ -42,7 +46,7 @@ bool codes_of(const S* v, std::int64_t n, S low, S high, std::int8_t* to) {
 }
 
 template <class S>
-py::object two_values_of(const py::array& y) {
+py::object two_values_of(const py::array& y, int n_threads) {
   const S* const v = static_cast<const S*>(y.data());
   const std::int64_t n = y.size();
   S low = v[0], high = low;
@@ -56,11 +60,14 @@ py::object two_values_of(const py::array& y) {
     if (!std::isfinite(low) || !std::isfinite(high) || low != std::rint(low) || high != std::rint(high)) return py::none();
   const py::array_t<std::int8_t> codes = new_array<std::int8_t>({static_cast<py::ssize_t>(n)});
   std::int8_t* const to = const_cast<std::int8_t*>(codes.data());
-  bool fine = false;
+  std::atomic<bool> fine{true};
   {
     const py::gil_scoped_release release;
-    fine = true;
-    for (i = 0; fine && i < n; i += kBlock) fine = codes_of(v + i, std::min(kBlock, n - i), low, high, to + i);
+    const std::int64_t blocks = (n + kBlock - 1) / kBlock;
+    parallel_run(n < kAlone ? 1 : n_threads, [&](int t, int of) {
+      for (std::int64_t b = blocks * t / of; fine && b < blocks * (t + 1) / of; ++b)
+        if (!codes_of(v + b * kBlock, std::min(kBlock, n - b * kBlock), low, high, to + b * kBlock)) fine = false;
+    });
   }
   if (!fine) return py::none();
   return py::make_tuple(low, high, codes);
@@ -71,23 +78,24 @@ bool in_place(const py::array& y) {
          reinterpret_cast<std::uintptr_t>(y.data()) % static_cast<std::size_t>(y.itemsize()) == 0;
 }
 
-py::object two_values(const py::array& y) {
+py::object two_values(const py::array& y, const py::object& n_threads) {
+  const int threads = resolve_threads(thread_count(n_threads));
   if (!in_place(y)) return py::none();
   const char kind = y.dtype().kind();
   const auto size = y.itemsize();
-  if (kind == 'f' && size == 8) return two_values_of<double>(y);
-  if (kind == 'f' && size == 4) return two_values_of<float>(y);
-  if (kind == 'i' && size == 8) return two_values_of<std::int64_t>(y);
-  if (kind == 'i' && size == 4) return two_values_of<std::int32_t>(y);
-  if (kind == 'i' && size == 1) return two_values_of<std::int8_t>(y);
-  if (kind == 'u' && size == 1) return two_values_of<std::uint8_t>(y);
+  if (kind == 'f' && size == 8) return two_values_of<double>(y, threads);
+  if (kind == 'f' && size == 4) return two_values_of<float>(y, threads);
+  if (kind == 'i' && size == 8) return two_values_of<std::int64_t>(y, threads);
+  if (kind == 'i' && size == 4) return two_values_of<std::int32_t>(y, threads);
+  if (kind == 'i' && size == 1) return two_values_of<std::int8_t>(y, threads);
+  if (kind == 'u' && size == 1) return two_values_of<std::uint8_t>(y, threads);
   return py::none();
 }
 
 }  // namespace
 
 void bind_labels(py::module_& m) {
-  m.def("two_values", &two_values, py::arg("y"),
+  m.def("two_values", &two_values, py::arg("y"), py::arg("n_threads") = py::none(),
         "(low, high, y == high as int8) of a vector that holds two whole numbers alone; None where it holds others, or is of another kind.");
 }
 

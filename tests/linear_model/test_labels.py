@@ -34,11 +34,11 @@ def test_encode_is_unique_with_its_inverse(y):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.int32, np.int8, np.uint8])
 def test_two_whole_numbers_are_told_in_one_sweep(dtype):
-    for n in (2, 17, 10_000):
+    for n, threads in ((2, None), (17, 2), (10_000, 1), (100_000, 3)):
         for low, high in ((0, 1), (3, 120)):
             y = np.where(np.random.default_rng(n).random(n) < 0.5, low, high).astype(dtype)
             y[:2] = high, low
-            found = _core.two_values(y)
+            found = _core.two_values(y, threads)
             assert found[:2] == (low, high)
             np.testing.assert_array_equal(found[2], y == high)
             assert found[2].dtype == np.int8
@@ -46,14 +46,14 @@ def test_two_whole_numbers_are_told_in_one_sweep(dtype):
                 other = y.copy()
                 other[at] = 2
                 if len(np.unique(other)) == 3:
-                    assert _core.two_values(other) is None
+                    assert _core.two_values(other, threads) is None
 
 
 @pytest.mark.parametrize("y", [
     np.zeros(5), np.array([0.0, np.nan]), np.array([np.nan, 0.0, 1.0]), np.array([0.0, 1.0] * 20 + [np.nan]),
     np.array([0.0, np.inf]), np.array([0.0, 0.5]), np.array([0.0, 1.0] * 20 + [5e-324]), np.zeros(0),
-    np.array([-1e308, 1e308]), np.array(["a", "b"]), np.array([0.0, 1.0, 2.0, 1.0])[::2], np.array([[0.0, 1.0]]),
-    np.array([0, 1], ">i4"),
+    np.array([-1e308, 1e308]), np.array(["a", "b"]), np.array([0.0, 1.0, 2.0, 1.0])[::2],
+    np.array([[0.0, 1.0]]), np.array([0, 1], ">i4"),
 ], ids=str)  # fmt: skip
 def test_what_is_not_two_whole_numbers_goes_the_long_way(y):
     assert _core.two_values(y) is None

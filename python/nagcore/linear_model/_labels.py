@@ -55,13 +55,13 @@ def encode(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return classes, _least(codes, len(classes))
 
 
-def checked(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked(y: np.ndarray, n_threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """`encode` after `check_labels`: of two whole numbers in one sweep.
 
     >>> [a.tolist() for a in checked(np.array([2.0, 1.0, 2.0]))]
     [[1.0, 2.0], [1, 0, 1]]
     """
-    if y.ndim == 1 and (two := _core.two_values(y)) is not None:
+    if y.ndim == 1 and (two := _core.two_values(y, n_threads)) is not None:
         return np.array(two[:2], y.dtype), two[2]
     check_labels(y)
     return encode(y)

@@ -17,6 +17,7 @@ from nagcore.linear_model._base import (
     check_weights,
     coef_dtype,
     raise_if_interrupted,
+    threads_of,
     validate_params,
     warn_unconverged,
 )
@@ -182,7 +183,7 @@ class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
         validate_params(self)
         strength, ratio = self._penalty()
         X, y = check_data(self, X, y, classes=True)
-        self.classes_, codes = checked(y)
+        self.classes_, codes = checked(y, threads_of(self))
         k = len(self.classes_)
         if k < 2:
             raise ValueError(
