@@ -1,10 +1,13 @@
 #include "bindings/array_checks.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
 #include "bindings/kept_array.h"
 #include "engine/column_order.h"
+#include "engine/threads.h"
 
 namespace py = pybind11;
 
@@ -75,25 +78,32 @@ void check_dense(const py::array& X, const std::string& dtype, ProblemView& v) {
 }
 
 template <class I>
-void check_indices(const I* idx, const std::int64_t* ptr, std::int64_t n, std::int64_t d) {
+void check_indices(const I* idx, const std::int64_t* ptr, std::int64_t n, std::int64_t d, int n_threads) {
   // All steps down between neighbours, without a look at where rows end, and those from one row to the next: as many as there
   // are in all where every row is sorted.
-  std::int64_t steps = 0, between = 0;
-  constexpr std::int64_t kAtOnce = 1 << 12;
-  for (std::int64_t e = ptr[0]; e + 1 < ptr[n]; e += kAtOnce) {
-    const std::int64_t end = std::min(ptr[n] - 1, e + kAtOnce);
-    std::int32_t here = 0;
-    for (std::int64_t i = e; i < end; ++i) here += idx[i] >= idx[i + 1];
-    steps += here;
-  }
-  bool inside = true;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t first = ptr[i], last = ptr[i + 1];
-    if (first == last) continue;
-    between += first > ptr[0] && idx[first - 1] >= idx[first];
-    inside &= idx[first] >= 0 && static_cast<std::int64_t>(idx[last - 1]) < d;
-  }
-  if (steps == between && inside) return;
+  constexpr std::int64_t kAtOnce = 1 << 12, kAlone = 1 << 17;  // entries that one thread looks at as soon as two
+  std::atomic<std::int64_t> more{0};  // steps down that are not between two rows
+  std::atomic<bool> inside{true};
+  parallel_run(ptr[n] - ptr[0] < kAlone ? 1 : n_threads, [&](int t, int of) {
+    const std::int64_t row0 = n * t / of, row1 = n * (t + 1) / of;
+    std::int64_t steps = 0, between = 0;
+    for (std::int64_t e = ptr[row0]; e < std::min(ptr[row1], ptr[n] - 1); e += kAtOnce) {
+      const std::int64_t end = std::min({ptr[row1], ptr[n] - 1, e + kAtOnce});
+      std::int32_t here = 0;
+      for (std::int64_t i = e; i < end; ++i) here += idx[i] >= idx[i + 1];
+      steps += here;
+    }
+    bool fine = true;
+    for (std::int64_t i = row0; i < row1; ++i) {
+      const std::int64_t first = ptr[i], last = ptr[i + 1];
+      if (first == last) continue;
+      between += first > ptr[0] && idx[first - 1] >= idx[first];
+      fine &= idx[first] >= 0 && static_cast<std::int64_t>(idx[last - 1]) < d;
+    }
+    more += steps - between;
+    if (!fine) inside = false;
+  });
+  if (more == 0 && inside) return;
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t first = ptr[i], last = ptr[i + 1];
     const std::string row = " in row " + std::to_string(i);
@@ -110,7 +120,7 @@ void check_indices(const I* idx, const std::int64_t* ptr, std::int64_t n, std::i
 }
 
 void check_csr(const py::object& X, const std::string& dtype, ProblemView& v, std::vector<std::int64_t>& indptr,
-               std::vector<py::object>& keep) {
+               std::vector<py::object>& keep, int n_threads) {
   const std::string format = py::str(X.attr("format")).cast<std::string>();
   if (format != "csr") bad_type("X is sparse in '" + format + "' format; nagcore reads CSR. Use X.tocsr().");
   if (!dtype.empty()) bad_value("dtype='" + dtype + "' with sparse X; CSR data is float64 or float32. Leave dtype out.");
@@ -146,8 +156,8 @@ void check_csr(const py::object& X, const std::string& dtype, ProblemView& v, st
   for (std::int64_t i = 0; i < v.n; ++i)
     if (indptr[static_cast<std::size_t>(i)] > indptr[static_cast<std::size_t>(i) + 1])
       bad_value("X.indptr decreases after row " + std::to_string(i) + ": the matrix is damaged. Rebuild it.");
-  if (v.wide_index) check_indices(static_cast<const std::int64_t*>(indices.data()), indptr.data(), v.n, v.d);
-  else check_indices(static_cast<const std::int32_t*>(indices.data()), indptr.data(), v.n, v.d);
+  if (v.wide_index) check_indices(static_cast<const std::int64_t*>(indices.data()), indptr.data(), v.n, v.d, n_threads);
+  else check_indices(static_cast<const std::int32_t*>(indices.data()), indptr.data(), v.n, v.d, n_threads);
   v.data = data.data();
   v.indices = indices.data();
   v.indptr = indptr.data();
@@ -159,12 +169,12 @@ void check_csr(const py::object& X, const std::string& dtype, ProblemView& v, st
 }  // namespace
 
 void check_data(const py::object& X, const std::string& dtype, ProblemView& view, std::vector<std::int64_t>& indptr,
-                std::vector<py::object>& keep) {
+                std::vector<py::object>& keep, int n_threads) {
   if (py::isinstance<py::array>(X)) {
     check_dense(py::reinterpret_borrow<py::array>(X), dtype, view);
     keep.push_back(X);
   } else if (py::hasattr(X, "format") && py::hasattr(X, "tocsr")) {
-    check_csr(X, dtype, view, indptr, keep);
+    check_csr(X, dtype, view, indptr, keep, n_threads);
   } else {
     bad_type("X is a " + type_name(X) + "; nagcore reads a NumPy array or a scipy.sparse CSR matrix. Use np.asarray(X, dtype=np.float32).");
   }

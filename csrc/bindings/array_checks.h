@@ -20,7 +20,7 @@ std::string dtype_name(const pybind11::array& a);
 // Points the view at X (dense or CSR) after checking it; indptr may be widened into `indptr`.
 // `keep` collects the arrays that must outlive the view.
 void check_data(const pybind11::object& X, const std::string& dtype, ProblemView& view, std::vector<std::int64_t>& indptr,
-                std::vector<pybind11::object>& keep);
+                std::vector<pybind11::object>& keep, int n_threads);
 
 // Whether two arrays share a byte range; None and non-arrays share nothing.
 bool overlap(const pybind11::object& a, const pybind11::object& b);

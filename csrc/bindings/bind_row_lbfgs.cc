@@ -84,6 +84,8 @@ class RowLbfgsLoop {
     RowProblem<T> q;
     q.n = view.n, q.k = view.k, q.l2 = l2, q.c = scale, q.curvature = curvature, q.n_threads = threads;
     q.loss = [&view, threads](const T* at, T* residuals) { return loss_from_margins(view, at, residuals, threads); };
+    q.table = view.table;
+    if (flat) q.second = [&view, threads](const T* at, T* h) { curvature_from_margins(view, at, h, threads); };
     q.product = [this, &view](const T* v, T* out) {
       const bool done = products_->multiply(v, view.k, out, [this] {
         const py::gil_scoped_acquire acquire;

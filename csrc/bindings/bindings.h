@@ -9,6 +9,7 @@ void bind_draw(pybind11::module_& m);
 void bind_info(pybind11::module_& m);
 void bind_intercept(pybind11::module_& m);
 void bind_lbfgs(pybind11::module_& m);
+void bind_labels(pybind11::module_& m);
 void bind_linalg(pybind11::module_& m);
 void bind_problem(pybind11::module_& m);
 void bind_second_order(pybind11::class_<Problem>& problem);  // called by bind_problem

@@ -14,6 +14,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   nag::bind_coordinates(m);
   nag::bind_draw(m);
   nag::bind_info(m);
+  nag::bind_labels(m);
   nag::bind_linalg(m);
   nag::bind_problem(m);
   nag::bind_intercept(m);

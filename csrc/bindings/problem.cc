@@ -1,12 +1,14 @@
 // Problem's construction and checks.
 #include "bindings/problem.h"
 
+#include <atomic>
 #include <cmath>
 
 #include "bindings/kept_array.h"
 #include "dispatch/dispatch.h"
 #include "engine/column_spread.h"
 #include "engine/rare_columns.h"
+#include "engine/threads.h"
 
 namespace py = pybind11;
 
@@ -52,7 +54,10 @@ Problem::Problem(const py::object& X, const py::object& y, const std::string& lo
   view_.table = &table_named(isa);
   view_.loss = loss_index(loss);
   threads_ = thread_count(n_threads);
-  if (dtype || like == nullptr || !take_data(X, *like)) check_data(X, dtype.value_or(""), view_, indptr_, keep_);
+  if (dtype || like == nullptr || !take_data(X, *like)) {
+    indptr_ = std::make_shared<std::vector<std::int64_t>>();
+    check_data(X, dtype.value_or(""), view_, *indptr_, keep_, this->n_threads());
+  }
   view_.fit_intercept = fit_intercept;
   check_scalars(delta, scale, shift);
   choose_compute(compute);
@@ -71,7 +76,7 @@ bool Problem::take_data(const py::object& X, const Problem& like) {
   view_.storage = from.storage;
   view_.n = from.n, view_.d = from.d;
   view_.sparse = true, view_.wide_index = from.wide_index;
-  view_.data = from.data, view_.indices = from.indices, view_.indptr = indptr_.data();
+  view_.data = from.data, view_.indices = from.indices, view_.indptr = indptr_->data();
   view_.order = from.order;
   return true;
 }
@@ -155,9 +160,35 @@ void Problem::take_vectors(const py::object& y, const py::object& sample_weight,
   }
 }
 
+// Class numbers 0 and 1 in one byte each, as classifiers give them, in one sweep. False where y holds anything else.
+template <class T>
+bool Problem::take_codes(const py::object& y) {
+  if (!py::isinstance<py::array_t<std::int8_t>>(y)) return false;
+  const py::array a = py::reinterpret_borrow<py::array>(y);
+  if (a.ndim() != 1 || a.shape(0) != view_.n || !(a.flags() & py::array::c_style)) return false;
+  py::array_t<T> signs = new_array<T>({static_cast<py::ssize_t>(view_.n)});
+  const auto* const code = static_cast<const std::int8_t*>(a.data());
+  T* const sign = signs.mutable_data();
+  constexpr std::int64_t kAlone = 1 << 16;  // that one thread does as soon as two
+  std::atomic<bool> fine{true};
+  parallel_run(view_.n < kAlone ? 1 : n_threads(), [&](int thread, int of) {
+    int others = 0;
+    for (std::int64_t i = view_.n * thread / of; i < view_.n * (thread + 1) / of; ++i) {
+      others |= code[i] & ~1;
+      sign[i] = static_cast<T>(2 * code[i] - 1);
+    }
+    if (others != 0) fine = false;
+  });
+  if (!fine) return false;
+  view_.y = signs.data();
+  keep_.push_back(signs);
+  return true;
+}
+
 template <class T>
 void Problem::take_targets(const py::object& y, const py::object& n_classes) {
   if (!n_classes.is_none()) bad_value("n_classes is for the softmax loss alone.");
+  if (kLosses[view_.loss].targets == Domain::binary && take_codes<T>(y)) return;
   py::array_t<T> t = numbers<T>(y, "y", 1, view_.n, 1);
   const T* v = t.data();
   const Domain domain = kLosses[view_.loss].targets;

@@ -80,6 +80,7 @@ class Problem {
   void choose_compute(const std::optional<std::string>& compute);
   template <class T>
   void take_vectors(const object& y, const object& sample_weight, const object& offset, const object& n_classes);
+  template <class T> bool take_codes(const object& y);
   template <class T> void take_targets(const object& y, const object& n_classes);
   template <class T> void take_classes(const object& y, const object& n_classes);
 
@@ -108,7 +109,7 @@ class Problem {
 
   ProblemView view_;
   int threads_ = 0;
-  std::vector<std::int64_t> indptr_;
+  std::shared_ptr<std::vector<std::int64_t>> indptr_;  // shared with problems like this one
   std::vector<object> keep_;
 };
 

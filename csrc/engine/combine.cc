@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "engine/aligned.h"
 #include "engine/threads.h"
 
 namespace nag {
@@ -11,6 +12,8 @@ namespace {
 constexpr std::int64_t kAlone = 1 << 15;  // numbers that one thread works through sooner than two
 constexpr std::int64_t kBlock = 1024;     // of a vector: stays in the first cache while the others pass by
 constexpr std::int64_t kSum = 1 << 14;    // numbers behind one sum: the same for every number of threads
+constexpr std::int64_t kGramBlock = 512;  // of a vector: nine of them and as many products stay in the first cache
+constexpr std::int64_t kGramSum = 2048;   // numbers behind one sum of a Gram matrix, many times the work of a product
 constexpr int kLanes = 16, kChain = 16;
 
 template <class T>
@@ -74,6 +77,34 @@ std::vector<double> inner_products(const std::vector<const T*>& a, const T* v, s
 }
 
 template <class T>
+std::vector<double> weighted_gram(const KernelTable& table, const std::vector<const T*>& a, const T* v, std::int64_t n, int n_threads) {
+  const std::int64_t parts = (n + kGramSum - 1) / kGramSum, m = static_cast<std::int64_t>(a.size());
+  std::vector<double> sums(static_cast<std::size_t>(parts * m * m), 0.0);
+  parallel_run(n * m < kAlone ? 1 : n_threads, [&](int t, int of) {
+    Aligned<T> plain(static_cast<std::size_t>(m * kGramBlock)), weighted(static_cast<std::size_t>(m * kGramBlock)),
+        products(static_cast<std::size_t>(m * m));
+    for (std::int64_t part = parts * t / of, last = parts * (t + 1) / of; part < last; ++part) {
+      double* const sum = sums.data() + part * m * m;
+      for (std::int64_t begin = part * kGramSum, end = std::min(n, begin + kGramSum); begin < end; begin += kGramBlock) {
+        const std::int64_t size = std::min(kGramBlock, end - begin);
+        for (std::int64_t j = 0; j < m; ++j) {
+          const T* const from = a[static_cast<std::size_t>(j)] + begin;
+          T *const p = plain.data() + j * kGramBlock, *const w = weighted.data() + j * kGramBlock;
+          for (std::int64_t i = 0; i < size; ++i) p[i] = from[i], w[i] = v[begin + i] * from[i];
+          std::fill(p + size, p + kGramBlock, T(0));
+        }
+        rows_of<T>(table).dot(weighted.data(), kGramBlock, m, size, plain.data(), kGramBlock, m, products.data(), m, false, nullptr);
+        for (std::int64_t e = 0; e < m * m; ++e) sum[e] += static_cast<double>(products.data()[e]);
+      }
+    }
+  });
+  std::vector<double> total(static_cast<std::size_t>(m * m), 0.0);
+  for (std::int64_t part = 0; part < parts; ++part)
+    for (std::int64_t e = 0; e < m * m; ++e) total[static_cast<std::size_t>(e)] += sums[static_cast<std::size_t>(part * m * m + e)];
+  return total;
+}
+
+template <class T>
 void transposed_copy(const double* a, std::int64_t rows, std::int64_t columns, T* out, int n_threads) {
   constexpr std::int64_t kRows = 64;
   const std::int64_t blocks = (rows + kRows - 1) / kRows;
@@ -90,6 +121,8 @@ template void combine(const std::vector<const float*>&, const std::vector<double
 template void combine(const std::vector<const double*>&, const std::vector<double>&, std::int64_t, double*, int);
 template std::vector<double> inner_products(const std::vector<const float*>&, const float*, std::int64_t, int);
 template std::vector<double> inner_products(const std::vector<const double*>&, const double*, std::int64_t, int);
+template std::vector<double> weighted_gram(const KernelTable&, const std::vector<const float*>&, const float*, std::int64_t, int);
+template std::vector<double> weighted_gram(const KernelTable&, const std::vector<const double*>&, const double*, std::int64_t, int);
 template void transposed_copy(const double*, std::int64_t, std::int64_t, float*, int);
 template void transposed_copy(const double*, std::int64_t, std::int64_t, double*, int);
 

@@ -13,7 +13,9 @@ namespace {
 constexpr double kArmijo = 1e-4;
 constexpr double kFlat = 0.3;     // of the slope at the start: a step's end with less is near enough to the minimum along it
 constexpr int kTrials = 20;
+constexpr int kLanes = 16;
 constexpr double kLarge = 1e-3;   // of F: steps that promise more are far from any rounding
+constexpr double kApart = 100;    // roundings: what is kept and less of it is new is in the span of the rest
 constexpr double kSeconds = 0.02; // of a call, after which signals and deadlines are looked at
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -28,9 +30,11 @@ RowLbfgs<T>::RowLbfgs(const RowProblem<T>& problem, const Memory& memory, int pa
     : problem_(problem), at_(memory), pairs_(pairs), count_(2 * pairs + 1), rows_(problem.n * problem.k), size_(problem.size()),
       weight_(1.0 / static_cast<double>(problem.n)), f_(f), square_(square), inner_(static_cast<std::size_t>(count_ * count_), 0.0),
       length_(static_cast<std::size_t>(pairs), 0.0), live_(static_cast<std::size_t>(count_), 0) {
+  if (problem.second) second_.resize(static_cast<std::size_t>(rows_));
   if (problem.c > 0) {
     balanced_.resize(static_cast<std::size_t>(rows_));
     way_.resize(static_cast<std::size_t>(rows_));
+    if (problem.second) ones_.assign(static_cast<std::size_t>(rows_), T(1));
   }
 }
 
@@ -96,14 +100,76 @@ RowRecord RowLbfgs<T>::take_gradient() {
   return {f_, 0.5 * size / problem_.l2, 0.0, resolved_};
 }
 
-// d = -H g by the two loops on the coefficients of d in what is kept; d and its lift are kept as the next step.
+// Newton's direction in the span of what is kept. What is kept, newest first, is made orthogonal in the Hessian's metric by a
+// Cholesky factor; what is left of one within rounding of the others is left out. False where there is no such metric.
 template <class T>
-void RowLbfgs<T>::direction() {
+bool RowLbfgs<T>::in_span(std::vector<double>& c) {
+  if (!problem_.second || steps_ == 0) return false;
+  std::vector<int> at{place(steps_)};
+  for (std::int64_t i = steps_ - 1; i >= std::max<std::int64_t>(steps_ - pairs_, 0); --i) {
+    at.push_back(static_cast<int>(i % pairs_));
+    at.push_back(place(i));
+  }
+  std::vector<const T*> lifted;
+  for (const int i : at) lifted.push_back(at_.lifted[static_cast<std::size_t>(i)]);
+  const bool shifted = problem_.c > 0;
+  if (shifted) lifted.push_back(ones_.data());
+  problem_.second(at_.z[current_], second_.data());
+  const std::vector<double> G = weighted_gram(*problem_.table, lifted, static_cast<const T*>(second_.data()), rows_, problem_.n_threads);
+  const std::size_t m = at.size(), line = lifted.size();
+  std::vector<double> H(m * m), b(m, 0.0), scale(m);
+  for (std::size_t j = 0; shifted && j < m; ++j) b[j] = problem_.c * static_cast<double>(at_.plain[static_cast<std::size_t>(at[j])][rows_]);
+  for (std::size_t j = 0; j < m; ++j)
+    for (std::size_t k = 0; k <= j; ++k) {
+      double curved = G[j * line + k], square = inner(at[j], at[k]);
+      if (shifted) {
+        curved += b[k] * G[j * line + m] + b[j] * G[k * line + m] + b[j] * b[k] * G[m * line + m];
+        square -= tails(at_.plain[static_cast<std::size_t>(at[j])], at_.plain[static_cast<std::size_t>(at[k])]);
+      }
+      H[j * m + k] = weight_ * curved + problem_.l2 * square;
+    }
+  if (!(H[0] > 0) || !std::isfinite(H[0])) return false;
+  // L L' = S H S, S H's diagonal to the power of -1/2; y = L^-1 S M g.
+  std::vector<char> in(m, 0);
+  std::vector<double> y(m, 0.0);
+  for (std::size_t j = 0; j < m; ++j) {
+    const double own = H[j * m + j];
+    if (!(own > 0) || !std::isfinite(own)) continue;
+    scale[j] = 1 / std::sqrt(own);
+    double left = 1.0, sum = scale[j] * inner(at[j], at[0]);
+    for (std::size_t k = 0; k < j; ++k) {
+      if (!in[k]) continue;
+      double& l = H[j * m + k];
+      l *= scale[j] * scale[k];
+      for (std::size_t i = 0; i < k; ++i)
+        if (in[i]) l -= H[j * m + i] * H[k * m + i];
+      l /= H[k * m + k];
+      left -= l * l;
+      sum -= l * y[k];
+    }
+    if (!(left > kApart * static_cast<double>(std::numeric_limits<T>::epsilon()))) continue;
+    in[j] = 1;
+    H[j * m + j] = std::sqrt(left);
+    y[j] = sum / H[j * m + j];
+  }
+  for (std::size_t j = m; j-- > 0;) {
+    if (!in[j]) continue;
+    for (std::size_t k = j + 1; k < m; ++k)
+      if (in[k]) y[j] -= H[k * m + j] * y[k];
+    y[j] /= H[j * m + j];
+  }
+  for (std::size_t j = 0; j < m; ++j)
+    if (in[j]) c[static_cast<std::size_t>(at[j])] = -scale[j] * y[j];
+  return true;
+}
+
+// The direction of L-BFGS, -H g, by the two loops on coefficients.
+template <class T>
+void RowLbfgs<T>::by_pairs(std::vector<double>& c) const {
   struct Pair {
     int s, newer, older;
     double bend, alpha;
   };
-  std::vector<double> c(static_cast<std::size_t>(count_), 0.0);
   const auto times = [&](int row) {
     double sum = 0;
     for (int j = 0; j < count_; ++j) sum += inner(row, j) * c[static_cast<std::size_t>(j)];
@@ -130,7 +196,19 @@ void RowLbfgs<T>::direction() {
   }
   for (auto p = pairs.rbegin(); p != pairs.rend(); ++p)
     coefficient(p->s) += length_[static_cast<std::size_t>(p->s)] * (p->alpha - (times(p->newer) - times(p->older)) / p->bend);
+}
 
+// The next direction and its lift, kept as the next step.
+template <class T>
+void RowLbfgs<T>::direction() {
+  std::vector<double> c(static_cast<std::size_t>(count_), 0.0);
+  if (!in_span(c)) by_pairs(c);
+  const auto times = [&](int row) {
+    double sum = 0;
+    for (int j = 0; j < count_; ++j) sum += inner(row, j) * c[static_cast<std::size_t>(j)];
+    return sum;
+  };
+  const auto coefficient = [&](int i) { return c[static_cast<std::size_t>(i)]; };
   std::vector<double> along(static_cast<std::size_t>(count_)), weights;
   double size = 0;
   std::vector<const T*> plain, lifted;
@@ -173,8 +251,12 @@ template <class T>
 double RowLbfgs<T>::rounding() const {
   const T* const z = at_.z[current_];
   const double residual = std::sqrt(weight_ * dot(at_.r[current_], at_.r[current_], rows_));  // no less than any class's mean
-  const auto ends = std::minmax_element(z, z + rows_);
-  const double most = rows_ > 0 ? std::max(static_cast<double>(*ends.second), -static_cast<double>(*ends.first)) : 0.0;
+  T largest[kLanes] = {};  // one of many at a time would wait for the last
+  std::int64_t i = 0;
+  for (; i + kLanes <= rows_; i += kLanes)
+    for (int u = 0; u < kLanes; ++u) largest[u] = std::max(largest[u], std::fabs(z[i + u]));
+  for (; i < rows_; ++i) largest[0] = std::max(largest[0], std::fabs(z[i]));
+  const double most = static_cast<double>(*std::max_element(largest, largest + kLanes));
   return 4 * static_cast<double>(std::numeric_limits<T>::epsilon()) * (std::fabs(f_) + residual * most);
 }
 

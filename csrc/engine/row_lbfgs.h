@@ -4,6 +4,8 @@
 #include <functional>
 #include <vector>
 
+#include "kernels/table.h"
+
 namespace nag {
 
 // What is minimised: the mean loss of margins z = K a + c b, plus l2/2 <a, K a>. A point has n x k numbers a, and with c > 0
@@ -17,6 +19,8 @@ struct RowProblem {
   int n_threads = 1;
   std::function<bool(const T* v, T* out)> product;  // X X'v; false where it was interrupted
   std::function<double(const T* z, T* r)> loss;     // the mean loss; residuals are written
+  const KernelTable* table = nullptr;
+  std::function<void(const T* z, T* h)> second;     // phi'' of each margin; none for classes
 
   std::int64_t size() const { return (n + (c > 0 ? 1 : 0)) * k; }
 };
@@ -27,7 +31,8 @@ struct RowRecord {
   bool resolved;    // whether the step to it changes f by more than rounding does
 };
 
-// A call ends after so many steps, at a gap of at most max(tol (null_value - f), floor), at a step that is not resolved or
+// A step goes along d = -H grad f. With `second`, H is the inverse of the Hessian on the span of what is kept: margins are linear,
+// and those of all that is kept are at hand. For classes it is that of L-BFGS. A call ends after so many steps, at a gap of at most max(tol (null_value - f), floor), at a step that is not resolved or
 // leads no lower, and after a while.
 struct RowLimits {
   std::int64_t steps = 1;
@@ -66,8 +71,12 @@ class RowLbfgs {
  private:
   int place(std::int64_t gradient) const { return pairs_ + static_cast<int>(gradient % (pairs_ + 1)); }
   double& inner(int i, int j) { return inner_[static_cast<std::size_t>(i * count_ + j)]; }
+  double inner(int i, int j) const { return inner_[static_cast<std::size_t>(i * count_ + j)]; }
   bool lift(const T* x, T* out);
   RowRecord take_gradient();
+  // Coefficients of the next direction in what is kept: Newton's in its span, or by the two loops.
+  bool in_span(std::vector<double>& c);
+  void by_pairs(std::vector<double>& c) const;
   void direction();
   bool step();
   bool search(double t, double noise);
@@ -87,7 +96,7 @@ class RowLbfgs {
   bool started_ = false, interrupted_ = false, resolved_ = true;
   std::vector<double> inner_, length_;
   std::vector<char> live_;
-  std::vector<T> balanced_, way_;
+  std::vector<T> balanced_, way_, second_, ones_;
   const T* h_ = nullptr;  // the latest direction's margins
   double slope_ = 0.0, cross_ = 0.0, far_ = 0.0, length_found_ = 0.0, f_found_ = 0.0;
 };

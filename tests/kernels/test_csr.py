@@ -286,10 +286,12 @@ def test_a_problem_like_another_takes_its_matrix_only_where_it_is_the_same():
         problem_of(damaged, like=first)
 
 
-def test_indices_out_of_order_are_found_in_any_row():
-    rng = np.random.default_rng(0)
-    for row in (0, 1, 30, 59):
-        X = csr(np.where(rng.random((60, 300)) < 0.5, 1.0, 0.0))
+@pytest.mark.parametrize(("n", "rows"), [(60, (0, 1, 30, 59)), (1000, (0, 333, 499, 500, 501, 999))])
+def test_indices_out_of_order_are_found_in_any_row(n, rows):
+    """The latter table has more entries than one thread looks at."""
+    table = csr(np.where(np.random.default_rng(0).random((n, 300)) < 0.5, 1.0, 0.0))
+    for row in rows:
+        X = table.copy()
         at = X.indptr[row]
         X.indices[at], X.indices[at + 1] = X.indices[at + 1], X.indices[at]
         with pytest.raises(ValueError, match=f"not sorted in row {row}"):

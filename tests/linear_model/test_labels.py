@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nagcore import _core
 from nagcore.linear_model import LogisticRegression, RidgeClassifier
-from nagcore.linear_model._labels import encode, signs
+from nagcore.linear_model._labels import checked, encode, signs
 
 CASES = {
     "int": np.array([3, -2, 3, 7]), "int8": np.array([-128, 127, 0], np.int8),
@@ -29,6 +30,43 @@ def test_encode_is_unique_with_its_inverse(y):
     np.testing.assert_array_equal(codes, inverse)
     assert classes.dtype == wanted.dtype
     assert codes.dtype == np.int8
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.int32, np.int8, np.uint8])
+def test_two_whole_numbers_are_told_in_one_sweep(dtype):
+    for n, threads in ((2, None), (17, 2), (10_000, 1), (100_000, 3)):
+        for low, high in ((0, 1), (3, 120)):
+            y = np.where(np.random.default_rng(n).random(n) < 0.5, low, high).astype(dtype)
+            y[:2] = high, low
+            found = _core.two_values(y, threads)
+            assert found[:2] == (low, high)
+            np.testing.assert_array_equal(found[2], y == high)
+            assert found[2].dtype == np.int8
+            for at in (0, n // 2, n - 1):
+                other = y.copy()
+                other[at] = 2
+                if len(np.unique(other)) == 3:
+                    assert _core.two_values(other, threads) is None
+
+
+@pytest.mark.parametrize("y", [
+    np.zeros(5), np.array([0.0, np.nan]), np.array([np.nan, 0.0, 1.0]), np.array([0.0, 1.0] * 20 + [np.nan]),
+    np.array([0.0, np.inf]), np.array([0.0, 0.5]), np.array([0.0, 1.0] * 20 + [5e-324]), np.zeros(0),
+    np.array([-1e308, 1e308]), np.array(["a", "b"]), np.array([0.0, 1.0, 2.0, 1.0])[::2],
+    np.array([[0.0, 1.0]]), np.array([0, 1], ">i4"),
+], ids=str)  # fmt: skip
+def test_what_is_not_two_whole_numbers_goes_the_long_way(y):
+    assert _core.two_values(y) is None
+
+
+def test_checked_labels_are_encoded_or_refused():
+    for y in (np.array([2.0, 5.0, 2.0]), np.array([2, 5, 7]), np.array([True, False]), np.array(["b", "a"])):
+        for found, wanted in zip(checked(y), np.unique(y, return_inverse=True), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        assert checked(y)[0].dtype == y.dtype
+    for y in (np.array([0.0, 0.5]), np.array([0.0, 1.0, np.nan])):
+        with pytest.raises(ValueError, match=r"continuous|NaN"):
+            checked(y)
 
 
 def test_codes_take_the_least_type_that_holds_them():

@@ -76,6 +76,32 @@ def test_kept_products_and_lengths_are_those_of_the_points():
     np.testing.assert_allclose(loop.x - loop.before, t * d, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("taken", [3, 9])
+def test_a_step_is_newtons_in_the_span_of_what_is_kept(taken, intercept):
+    X, y, objective, _ = case(intercept=intercept)
+    coordinates, loop = loop_of(objective)
+    for _ in range(taken):
+        loop.run()
+    d = X.shape[1]
+
+    def seen(a):
+        w = coordinates.to_w(a)
+        return w[:d], X @ w[:d] + (w[d] if intercept else 0.0)
+
+    span = [seen(a) for a in loop.plain if a is not None]
+    w, z = seen(loop.x)
+    loop.run()
+    way, h = seen(loop.plain[(loop.steps - 1) % PAIRS])
+    mu = 1 / (1 + np.exp(-z))
+    for v, along in span:
+        slope = (mu - y) @ along / len(y) + objective.l2 * w @ v
+        bend = (mu * (1 - mu) * h) @ along / len(y) + objective.l2 * way @ v
+        size = np.sqrt(((mu * (1 - mu) * along) @ along / len(y) + objective.l2 * v @ v)
+                       * ((mu * (1 - mu) * h) @ h / len(y) + objective.l2 * way @ way))
+        assert slope + bend == pytest.approx(0, abs=1e-6 * size)
+
+
 def test_a_call_takes_the_steps_of_as_many_calls_and_ends_at_the_gap():
     _, _, objective, _ = case()
     singly, together = loop_of(objective)[1], loop_of(objective)[1]

@@ -19,7 +19,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from nagcore.linear_model._labels import are_whole
 from nagcore.objective import Objective
 from nagcore.solvers import Result, run
 
@@ -75,9 +74,8 @@ def _is_plain_csr(X: Any) -> bool:
 def _is_plain_target(y: Any, n: int, classes: bool) -> bool:
     if not (type(y) is np.ndarray and y.shape == (n,) and y.dtype.kind in ("iubf" if classes else "f")):
         return False
-    if y.dtype.kind != "f":
-        return True
-    return are_whole(y) if classes else bool(np.isfinite(y).all())
+    # What holds classes is looked at for what is no number, too, when they are encoded (_labels.py).
+    return classes or bool(np.isfinite(y).all())
 
 
 def check_data(

@@ -17,11 +17,12 @@ from nagcore.linear_model._base import (
     check_weights,
     coef_dtype,
     raise_if_interrupted,
+    threads_of,
     validate_params,
     warn_unconverged,
 )
 from nagcore.linear_model._classify import LinearClassifier
-from nagcore.linear_model._labels import check_labels, encode
+from nagcore.linear_model._labels import checked
 from nagcore.linear_model._logistic_problem import (
     THEIRS,
     LogisticProblem,
@@ -182,8 +183,7 @@ class LogisticRegression(LinearClassifier, ClassifierMixin, BaseEstimator):
         validate_params(self)
         strength, ratio = self._penalty()
         X, y = check_data(self, X, y, classes=True)
-        check_labels(y)
-        self.classes_, codes = encode(y)
+        self.classes_, codes = checked(y, threads_of(self))
         k = len(self.classes_)
         if k < 2:
             raise ValueError(

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 
 from nagcore.linear_model._base import check_data, check_weights, raise_if_interrupted, validate_params
 from nagcore.linear_model._folds import HeldOut, fold_weights, takes_predictions
-from nagcore.linear_model._labels import check_labels, encode
+from nagcore.linear_model._labels import checked
 from nagcore.linear_model._logistic import LogisticRegression
 from nagcore.linear_model._logistic_problem import LogisticProblem, check_solver
 from nagcore.linear_model._routing import label_aware, part_of, refuse_params, route, router
@@ -148,8 +148,7 @@ class LogisticRegressionCV(LogisticRegression):
         check_solver(self.solver, penalty, self.dual)
         ratios = self._ratios(penalty, given_ratios)
         X, y = check_data(self, X, y, classes=True)
-        check_labels(y)
-        self.classes_, codes = encode(y)
+        self.classes_, codes = checked(y)
         k = len(self.classes_)
         if k < 2:
             raise ValueError("This solver needs samples of at least 2 classes in the data, but the data "

@@ -21,7 +21,7 @@ from nagcore.linear_model._base import (
     validate_params,
 )
 from nagcore.linear_model._classify import LinearClassifier
-from nagcore.linear_model._labels import check_labels, encode, signs
+from nagcore.linear_model._labels import checked, signs
 from nagcore.linear_model._least_squares import fits, least_squares
 from nagcore.linear_model._sampled import plan, sampled_ridge
 from nagcore.solvers import names
@@ -282,8 +282,7 @@ class RidgeClassifier(LinearClassifier, ClassifierMixin, BaseEstimator):
         X, y = check_data(self, X, y, classes=True, multi_output=True)
         self._label_binarizer = None
         if y.ndim == 1 and y.dtype.kind in "iubf":
-            check_labels(y)
-            self.classes_, codes = encode(y)
+            self.classes_, codes = checked(y)
             Y = signs(codes, len(self.classes_))
         else:
             self._label_binarizer = LabelBinarizer(pos_label=1, neg_label=-1)

@@ -19,8 +19,9 @@ from nagcore.objective import Objective
 
 __all__ = ["Sampler", "sample_size", "strata"]
 
-_READS = 3.0          # what a Gram matrix of the sample may cost, in reads of X
+_READS = 2.5          # what a Gram matrix of the sample may cost, in reads of X
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
+_ENTRY, _PAIRS = 3.4, 0.8  # of CSR: an entry in a pass in that time, and pairs in the time of an entry
 _FEWEST, _MOST = 5, 100  # rows per column: eigenvalues are then good to a factor of 2, or 10 %
 _LOOKED_AT = 2048     # rows in which usual values are looked for
 _APART = 8           # of those, in which entries' sizes are looked at: each so many-th
@@ -29,13 +30,19 @@ _LONG = 40.0         # how far too long steps along a column may be, before its 
 _FEW = 8              # a column with fewer entries off its usual value among them is rare
 
 
-def sample_size(n: int, p: int, passes: float = 0.0, matrices: int = 1) -> int:
-    """Rows, of n, for a Gram matrix of p columns: what half the passes so far, or three reads, pay for.
+def sample_size(n: int, p: int, passes: float = 0.0, matrices: int = 1, entries: float = 0.0) -> int:
+    """Rows, of n, for a Gram matrix of p columns that half the passes so far, or 2.5 reads, pay for.
 
-    >>> sample_size(100_000, 100), sample_size(900, 100)
-    (10000, 900)
+    Of CSR with so many `entries` a row a read is shorter, and the Gram matrix is made from pairs of a row's
+    entries, or as a dense one.
+
+    >>> sample_size(100_000, 100), sample_size(900, 100), sample_size(20_000, 100, entries=10)
+    (10000, 900, 4000)
     """
-    affordable = int(max(_READS, 0.5 * passes) * _OPERATIONS * n / (p * matrices))
+    affordable = _OPERATIONS / p
+    if entries:
+        affordable = min(affordable, max(_PAIRS / entries, _OPERATIONS * _ENTRY * entries / p**2))
+    affordable = int(max(_READS, 0.5 * passes) * affordable * n / matrices)
     m = max(_FEWEST * p, min(affordable, _MOST * p))
     return m if 2 * m <= n else n
 
@@ -57,15 +64,19 @@ class Sampler:
 
     def __init__(self, objective: Objective, seed: int) -> None:
         self.objective, self.seed = objective, seed
+        X = objective.X
+        self._entries = 0.0  # of a row of CSR
+        if not isinstance(X, np.ndarray):
+            self._entries = getattr(X, "nnz", 0) / objective.shape[0]
         self.m = self.rows_for(0.0)
         self._rare: np.ndarray | None = None  # rows of the stratum, once they were looked for
 
     def rows_for(self, passes: float, matrices: int = 1) -> int:
-        """How many rows to draw after so many passes: what half of them, or three reads, pay for.
+        """How many rows to draw after so many passes: what half of them, or 2.5 reads, pay for.
 
         Where classes have a Gram matrix each, they share that.
         """
-        return sample_size(self.objective.shape[0], self.objective.p, passes, matrices)
+        return sample_size(self.objective.shape[0], self.objective.p, passes, matrices, self._entries)
 
     def draw(
         self, curvature: np.ndarray | None, turn: int, lift: float = 0.0
