@@ -143,7 +143,7 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
                 yield Iterate(x, f, z, x_new, f_new, z_new, g_new, 1.0, moved=False)
                 t = _shorter(oracle, x, z, t * p, z_new, F, t * least) * t
             if x_new is not x:
-                hessians.learn(z_new)
+                hessians.learn(z_new, resolved)
             x, f, g, F, z, z_new = x_new, f_new, g_new, F_new, z_new, z
             H, offence = hessians.here(), _offence(objective, g, x)
             hessians.judge(1.0 if t < 1 else offence / before if before else 0.0)
@@ -240,7 +240,7 @@ class _Hessians:
         else:
             f, g = self.at(x, z)
         if math.isfinite(f):
-            self.learn(z)
+            self.learn(z, False)
         return x, f, g
 
     def at(self, x: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray]:
@@ -254,7 +254,7 @@ class _Hessians:
         self._wanted = False
         return f, g
 
-    def learn(self, z: np.ndarray) -> None:
+    def learn(self, z: np.ndarray, resolved: bool) -> None:
         """A step was taken to where the last pass was, with margins z: what it tells of the Hessian there."""
         oracle, H = self._oracle, self._matrices.get("H")
         if self._taken is not None:
@@ -264,7 +264,8 @@ class _Hessians:
         mean, seen = self._mean_curvature(z), self._seen
         if self._matrices["H"] is H and seen is not None and mean > 0 and self._mean > 0:
             H *= mean / self._mean
-            _core.secant_(H, oracle.w - seen[0], oracle.u - seen[1])
+            if resolved:
+                _core.secant_(H, oracle.w - seen[0], oracle.u - seen[1])
         self._mean, self._seen = mean, (oracle.w, oracle.u)
 
     def _mean_curvature(self, z: np.ndarray) -> float:
