@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -264,8 +263,9 @@ class _Hessians:
         mean, seen = self._mean_curvature(z), self._seen
         if self._matrices["H"] is H and seen is not None and mean > 0 and self._mean > 0:
             H *= mean / self._mean
-            if resolved:
-                _core.secant_(H, oracle.w - seen[0], oracle.u - seen[1])
+            change = oracle.u - seen[1]
+            if resolved and np.isfinite(change).all():
+                _core.secant_(H, oracle.w - seen[0], change)
         self._mean, self._seen = mean, (oracle.w, oracle.u)
 
     def _mean_curvature(self, z: np.ndarray) -> float:
