@@ -4,8 +4,9 @@ Each step minimises the quadratic model plus l1 (`quadratic_l1`), and a line sea
 
     δ = argmin ⟨∇f, δ⟩ + ½⟨δ, ∇²f δ⟩ + l1‖w + δ‖₁,   w⁺ = w + t·δ
 
-Every pass gives gradient and Hessian. For least squares the Hessian is computed once; along a path it is
-kept, and follows what gradients say of it. Where the columns are many, `workingset` takes over.
+Every pass gives gradient and Hessian. For least squares the Hessian is computed once; from some columns on,
+and along a path, it is kept, and follows what gradients say of it. Where the columns are many, `workingset`
+takes over.
 
 Source: Lee, Sun & Saunders 2014.
 """
@@ -33,6 +34,7 @@ __all__ = ["ALL_COLUMNS", "METHOD", "direction", "moved", "prox_newton"]
 ALL_COLUMNS = 512   # up to here Hessians are of all of them
 _READS = 16         # columns per gradient that a Hessian costs beyond the first
 _LEFT = 1e-3
+_KEPT_FROM = 32     # columns, and rows a column, from which a Hessian's cost has it kept in a single fit, too
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -54,6 +56,14 @@ def _compiled(objective: Objective) -> bool:
     return objective.loss.name != "squared" and objective.problem.slope_along is not None
 
 
+def _keeps(objective: Objective) -> bool:
+    """Whether a Hessian is to serve for several steps. Estimates of the gap take one at each."""
+    if objective.kept is not None:
+        return True
+    p = objective.p
+    return p > _KEPT_FROM and objective.shape[0] > _KEPT_FROM * p and objective.penalty.provable
+
+
 def _loop(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
     """Steps by the core, each call as many as nobody has to look at."""
     objective, problem, kept = oracle.objective, oracle.problem, oracle.objective.kept
@@ -64,7 +74,7 @@ def _loop(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
         if np.array_equal(last.w[:d], x[:d]):  # the last strength ended here, but for the intercept
             x, known, margins[0][...] = last.w, (last.data_value, last.u), last.z
     loop = _core.ProxNewton(problem.core, x, *margins, objective.l1, objective.l2, problem.origin,
-                            kept is not None, hessian, known)
+                            _keeps(objective), hessian, known)
     f, share, passed = 0.0, problem.share, None
     try:
         while True:
@@ -203,7 +213,7 @@ def direction(objective: Objective, H, g, x, accuracy: float, eps: float = _EPS)
 class _Hessians:
     """Value, gradient and Hessian in one pass, or with a Hessian of before, in a cheaper one.
 
-    Of least squares there is but one Hessian. Along a path the last one goes on serving: after each step it
+    Of least squares there is but one Hessian. Else the last one may go on serving: after each step it
     is multiplied by what the mean curvature of the rows changed by, most of the change, and then made to
     agree with that of the gradient along the step (BFGS). A new one is taken where steps by it no longer
     pay: c gradients cost what it does, and a thousandth of the violation is to be left after them.
@@ -221,7 +231,7 @@ class _Hessians:
             self._matrices = objective.kept_hessian.setdefault(str(oracle.problem.compute), {})
         elif self._kept is not None:
             self._matrices = self._kept.hessian
-        self._follows = self._kept is not None and not self._one
+        self._follows = not self._one and _keeps(objective)
         self._mean = 0.0  # of the curvature, where the Hessian is of
         self._seen: tuple[np.ndarray, np.ndarray] | None = None  # the last step's end, and the gradient there
         self._taken: np.ndarray | None = None  # the last pass's own Hessian, where it took one

@@ -58,15 +58,17 @@ class Kept:
         if len(self.trail) < 2 or not 0 < l1 < self.trail[0][0]:
             return None
         (l1_0, w0), (l1_1, w1) = self.trail[:2]
+        on, out = np.flatnonzero(w0), np.zeros_like(w0)
         t, t0, t1 = math.log(l1), math.log(l1_0), math.log(l1_1)
-        slope = (w0 - w1) / (t0 - t1)
-        w = w0 + (t - t0) * slope
+        slope = (w0[on] - w1[on]) / (t0 - t1)
+        w = w0[on] + (t - t0) * slope
         if len(self.trail) > 2:
             l1_2, w2 = self.trail[2]
             t2 = math.log(l1_2)
-            bend = (slope - (w1 - w2) / (t1 - t2)) / (t0 - t2)
-            w = np.where(w2 != 0, w + (t - t0) * (t - t1) * bend, w)
-        return np.where(w * w0 > 0, w, 0.0)
+            bend = (slope - (w1[on] - w2[on]) / (t1 - t2)) / (t0 - t2)
+            w = np.where(w2[on] != 0, w + (t - t0) * (t - t1) * bend, w)
+        out[on] = np.where(w * w0[on] > 0, w, 0.0)
+        return out
 
     def add(self, l1: float, w: np.ndarray) -> None:
         """Remember the solution of one more strength."""
