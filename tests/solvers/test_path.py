@@ -180,3 +180,22 @@ def test_what_lies_ahead_is_taken_where_it_is_lower(layout, monkeypatch):
     for a, b in zip(found["as it leads"].results, found["astray"].results):
         assert abs(a.value - b.value) <= a.gap + b.gap + 1e-15
     assert steps["as it leads"] < 0.9 * steps["astray"]
+
+
+@pytest.mark.parametrize(("loss", "rows", "columns", "most"), [
+    ("squared", 4000, 700, 4),        # the Gram matrix of one pass, where a fit alone takes gradients
+    ("logistic", 4000, 700, 10 * 6),  # one Hessian for many strengths
+    ("logistic", 90, 100, 10 * 3),    # few rows: working sets, a pass a strength and one for the proof
+])  # fmt: skip
+def test_how_columns_are_taken_along_a_path(loss, rows, columns, most):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(rows, columns))
+    y = X[:, :5].sum(axis=1) + rng.normal(size=rows)
+    y = (y > 0).astype(float) if loss == "logistic" else y
+    objective = Objective(X, y, loss=loss)
+    found = path(objective, n_strengths=10, eps=0.05, tol=1e-7)
+    assert found.n_passes <= most
+    for j in (1, 9):
+        alone = minimize(objective.with_penalty(0.0, float(found.strengths[j])), tol=1e-8, solver="fista")
+        assert found.results[j].converged
+        assert abs(found.results[j].value - alone.value) <= found.gaps[j] + alone.gap + 1e-14

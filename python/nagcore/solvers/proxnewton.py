@@ -29,9 +29,12 @@ from nagcore.solvers.newton import MOST
 from nagcore.solvers.quadratic_l1 import FEW, minimise, violation
 from nagcore.solvers.workingset import working_sets
 
-__all__ = ["ALL_COLUMNS", "METHOD", "direction", "moved", "prox_newton"]
+__all__ = ["METHOD", "WIDE", "columns_together", "direction", "moved", "prox_newton"]
 
-ALL_COLUMNS = 512   # up to here Hessians are of all of them
+WIDE = 4            # rows per column up to which copies of some columns are small beside X
+ALL_COLUMNS = 512   # up to here Hessians are of all of them,
+PATH_COLUMNS = 1024  # and where rows are more, up to here along a path: one serves many strengths
+_SHORT = 2          # rows per column up to which, along a path, the columns in the support are few
 _READS = 16         # columns per gradient that a Hessian costs beyond the first
 _LEFT = 1e-3
 _KEPT_FROM = 32     # columns, and rows a column, from which a Hessian's cost has it kept in a single fit, too
@@ -43,10 +46,21 @@ def prox_newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Itera
     objective = oracle.objective
     if _compiled(objective):
         yield from _loop(oracle, x)
-    elif objective.shape[1] <= ALL_COLUMNS or not objective.divisible:
+    elif objective.shape[1] <= columns_together(objective) or not objective.divisible:
         yield from _steps(oracle, x, oracle.new_margins())
     else:
         yield from working_sets(oracle, x)
+
+
+def columns_together(objective: Objective) -> int:
+    """Columns up to which Hessians are of all of them, and working sets not needed."""
+    n, d = objective.shape
+    if objective.kept is None:
+        return ALL_COLUMNS
+    if n > WIDE * d:
+        return PATH_COLUMNS
+    short = n <= _SHORT * d and objective.l1 > 0 and objective.bounds is None and objective.divisible
+    return FEW if short and objective.loss.name != "squared" else ALL_COLUMNS
 
 
 def _compiled(objective: Objective) -> bool:
