@@ -8,6 +8,7 @@
 #include "dispatch/dispatch.h"
 #include "engine/active_set.h"
 #include "engine/coordinates.h"
+#include "engine/threads.h"
 
 namespace py = pybind11;
 
@@ -32,6 +33,50 @@ void check_entries(const ColumnsView& A, std::int64_t entries) {
   for (std::int64_t k = 0; k < entries; ++k)
     if (A.rows[k] < 0 || A.rows[k] >= A.n)
       bad_value("rows holds " + std::to_string(A.rows[k]) + "; numbers from 0 to " + std::to_string(A.n - 1) + " are needed.");
+}
+
+// Columns of n numbers, where they lie.
+struct LyingColumns {
+  ColumnsView view;
+  py::array values, rows, starts;
+
+  LyingColumns(const py::object& from, const py::object& rows_from, const py::object& starts_from, std::int64_t n) {
+    ColumnsView& A = view;
+    A.n = n;
+    if (rows_from.is_none()) {
+      A.values = lying<double>(from, "values", "float64", 2, values);
+      A.p = values.shape(0);
+      if (values.shape(1) != A.n) bad_value("values has shape " + shape_text(values) + "; columns of " + std::to_string(A.n) + " numbers, one a row, are needed.");
+      return;
+    }
+    A.values = lying<double>(from, "values", "float64", 1, values);
+    A.rows = lying<std::int32_t>(rows_from, "rows", "int32", 1, rows);
+    A.starts = lying<std::int64_t>(starts_from, "starts", "int64", 1, starts);
+    A.p = starts.shape(0) - 1;
+    if (A.p < 0 || rows.shape(0) != values.shape(0)) bad_value("rows must have one number for each of values, and starts one more than there are columns.");
+    check_entries(A, values.shape(0));
+  }
+};
+
+py::array_t<double> products_of(const py::object& values, const py::object& rows, const py::object& starts, const py::object& r,
+                                const py::object& n_threads) {
+  const py::array_t<double> vector = numbers<double>(r, "r", 1, py::array(r).shape(0), 1);
+  const LyingColumns columns(values, rows, starts, vector.shape(0));
+  py::array_t<double> out(columns.view.p);
+  double* const to = out.mutable_data();
+  const int threads = resolve_threads(n_threads.is_none() ? 0 : n_threads.cast<int>());
+  const py::gil_scoped_release release;
+  column_products(columns.view, vector.data(), to, threads);
+  return out;
+}
+
+void add_to(const py::object& values, const py::object& rows, const py::object& starts, const py::object& c, const py::object& t) {
+  const std::int64_t n = py::array(t).shape(0);
+  double* const to = output<double>(t, "t", n, 1, true);
+  const LyingColumns columns(values, rows, starts, n);
+  const py::array_t<double> coefficients = numbers<double>(c, "c", 1, columns.view.p, 1);
+  const py::gil_scoped_release release;
+  add_columns(columns.view, coefficients.data(), to);
 }
 
 void check_strengths(double l1, double l2, double accuracy) {
@@ -61,21 +106,8 @@ py::tuple on_columns(const py::object& values, const py::object& rows, const py:
                      const py::object& upper, double accuracy, std::int64_t rounds) {
   check_strengths(l1, l2, accuracy);
   const py::array_t<double> weights = numbers<double>(v, "v", 1, py::array(v).shape(0), 1);
-  ColumnsView A;
-  A.n = weights.shape(0);
-  py::array held_values, held_rows, held_starts;
-  if (rows.is_none()) {
-    A.values = lying<double>(values, "values", "float64", 2, held_values);
-    A.p = held_values.shape(0);
-    if (held_values.shape(1) != A.n) bad_value("values has shape " + shape_text(held_values) + "; columns of " + std::to_string(A.n) + " numbers, one a row, are needed.");
-  } else {
-    A.values = lying<double>(values, "values", "float64", 1, held_values);
-    A.rows = lying<std::int32_t>(rows, "rows", "int32", 1, held_rows);
-    A.starts = lying<std::int64_t>(starts, "starts", "int64", 1, held_starts);
-    A.p = held_starts.shape(0) - 1;
-    if (A.p < 0 || held_rows.shape(0) != held_values.shape(0)) bad_value("rows must have one number for each of values, and starts one more than there are columns.");
-    check_entries(A, held_values.shape(0));
-  }
+  const LyingColumns columns(values, rows, starts, weights.shape(0));
+  const ColumnsView& A = columns.view;
   if (slope_b && !std::isfinite(*slope_b)) bad_value("slope_b must be a finite number, or None without an intercept.");
   const py::array_t<double> slope = numbers<double>(g, "g", 1, A.p, 1);
   py::array_t<double> out = numbers<double>(w, "w", 1, A.p, 1), t(A.n);
@@ -140,6 +172,10 @@ void bind_coordinates(py::module_& m) {
         "largest violation of the optimality conditions that is left. values is (p, n), columns of X one a row, with rows and starts None, "
         "or the data, indices and indptr of a CSC array. With slope_b, the gradient in an intercept, b is its best change; else 0. lower and upper, "
         "of p numbers each, bound w; None does not.");
+  m.def("column_products", &products_of, py::arg("values"), py::arg("rows"), py::arg("starts"), py::arg("r"), py::arg("n_threads") = py::none(),
+        "<column, r> for each of the columns of `minimise_on_columns`.");
+  m.def("add_columns_", &add_to, py::arg("values"), py::arg("rows"), py::arg("starts"), py::arg("c"), py::arg("t"),
+        "t (in place) grows by c times the columns of `minimise_on_columns`.");
   m.def("sweep_on_gram_", &on_gram, py::arg("C"), py::arg("q"), py::arg("w"), py::arg("l1"), py::arg("accuracy"), py::arg("sweeps"),
         py::arg("lower") = py::none(), py::arg("upper") = py::none(),
         "Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1|w|, lower <= w <= upper; w and the gradient q change in place. Returns the largest violation "

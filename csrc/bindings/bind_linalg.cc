@@ -109,9 +109,18 @@ py::array_t<double> inverse_hessian_times(const py::iterable& pairs, const py::a
   return q;
 }
 
+bool secant_in_place(const py::object& B, const py::object& s, const py::object& y) {
+  const std::int64_t p = square_size(B, "B");
+  double* const to = output<double>(B, "B", p, p, false);
+  return secant_update(to, p, numbers<double>(s, "s", 1, p, 1).data(), numbers<double>(y, "y", 1, p, 1).data());
+}
+
 }  // namespace
 
 void bind_linalg(py::module_& m) {
+  m.def("secant_", &secant_in_place, py::arg("B"), py::arg("s"), py::arg("y"),
+        "B (p x p, positive semidefinite, in place) becomes the matrix next to it with B s = y, by the BFGS formula. Returns whether it did: not "
+        "where <s, y> or <s, B s> shows no curvature.");
   m.def("two_loops", &inverse_hessian_times, py::arg("pairs"), py::arg("g"),
         "H g by the two loops of L-BFGS over pairs (s, y), oldest first; H_0 = <s, y>/<y, y> I of the last pair. A copy of g without pairs.");
   m.def("cholesky_", &cholesky_in_place, py::arg("A"), py::arg("n_threads") = py::none(), py::arg("isa") = py::none(),

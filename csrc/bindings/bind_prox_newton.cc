@@ -68,15 +68,15 @@ void bind_prox_newton(py::module_& m) {
                     const py::object&, const py::object&>(),
            py::arg("problem"), py::arg("w"), py::arg("margins"), py::arg("other"), py::arg("l1"), py::arg("l2") = 0.0,
            py::arg("origin") = py::none(), py::arg("reuse") = false, py::arg("hessian") = py::none(), py::arg("known") = py::none(),
-           "problem, margins, other and origin as for Newton, one margin a row. With `reuse` a Hessian serves as long as steps by it pay, the "
-           "first of them `hessian` (of the data term), if that is given. known = (data value, gradient of the data term) at w, whose margins lie "
+           "problem, margins, other and origin as for Newton, one margin a row. With `reuse` a Hessian serves as long as steps by it pay, and follows "
+           "the gradients; the first of them `hessian` (of the data term), if that is given. known = (data value, gradient of the data term) at w, whose margins lie "
            "in `margins`, saves the first pass.")
       .def("run", &ProxNewtonLoop::run, py::arg("steps") = 1, py::arg("tol") = 0.0, py::arg("null_value") = 0.0, py::arg("floor") = 0.0,
            "As Newton.run. Returns ([(data value, with l2, with l1, bound of the gap, estimate of it, seconds, passes, hessian, moved, resolved)], "
            "w, gradient, gradient of the data term), a row for each pass.")
       .def_property_readonly("current", &ProxNewtonLoop::current, "Which margins are those of the last step taken: 0 or 1.")
       .def_property_readonly("sizes", &ProxNewtonLoop::sizes, "sqrt(mean x^2) of the columns, weighted by the last Hessian's curvature.")
-      .def_property_readonly("hessian", &ProxNewtonLoop::hessian, "Of the data term, the last that was taken, or None.");
+      .def_property_readonly("hessian", &ProxNewtonLoop::hessian, "Of the data term, the last that was taken, or what has become of it; or None.");
 }
 
 }  // namespace nag

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/draw.h"
+
 namespace py = pybind11;
 
 namespace nag {
@@ -80,6 +82,15 @@ void NewtonSource::take(const py::object& problem) {
     const py::gil_scoped_acquire acquire;
     return py::tuple(source_.attr("shifted_loss")(over(z)))[2].cast<double>();
   };
+  if (k == 1 && py::hasattr(problem, "curvature_from_margins"))
+    q.mean_curvature = [this, over](const void* z) {
+      const py::gil_scoped_acquire acquire;
+      const py::array_t<double, py::array::c_style | py::array::forcecast> found(source_.attr("curvature_from_margins")(over(z)));
+      RowMean mean;  // of rows alike: what is asked for is how it changes
+      mean.x = found.data();
+      mean.n = found.size();
+      return row_mean(mean);
+    };
   q.pass = [this, over, p, k](const double* w, double* grad, double* H, void* z) {
     const py::gil_scoped_acquire acquire;
     py::array_t<double> at(shape_);

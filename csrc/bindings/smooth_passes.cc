@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/class_hessian.h"
+#include "engine/intercept.h"
 #include "engine/shifted.h"
 
 namespace py = pybind11;
@@ -46,6 +47,11 @@ void SmoothPasses::give(const Problem& problem, SmoothProblem& q) {
   q.residual_size = [&view, threads = q.n_threads](const void* z) {
     const std::vector<double> sizes = shifted_loss(view, z, nullptr, nullptr, nullptr, threads).size;
     return *std::max_element(sizes.begin(), sizes.end());
+  };
+  const std::size_t bytes = static_cast<std::size_t>(q.n) * (q.compute == Compute::f64 ? sizeof(double) : sizeof(float));
+  q.mean_curvature = [this, &view, threads = q.n_threads, bytes](const void* z) {
+    rows_.resize(bytes / sizeof(std::max_align_t) + 1);
+    return mean_curvature(view, z, rows_.data(), threads);
   };
   q.interrupted = [this] { return asked(); };
   q.pass = [&view, threads = q.n_threads, asked = q.interrupted](const double* w, double* grad, double* H, void* z) {

@@ -1,6 +1,8 @@
 // The passes of a Problem for the compiled methods, and how a call of theirs ends where a signal came or X is not finite.
 #pragma once
+#include <cstddef>
 #include <functional>
+#include <vector>
 
 #include "bindings/problem.h"
 #include "engine/smooth.h"
@@ -19,6 +21,7 @@ class SmoothPasses {
  private:
   const Problem* problem_ = nullptr;
   bool signalled_ = false;
+  std::vector<std::max_align_t> rows_;  // one number of each
 };
 
 }  // namespace nag

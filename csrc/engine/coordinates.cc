@@ -4,8 +4,11 @@
 #include "engine/coordinates.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <vector>
+
+#include "engine/threads.h"
 
 namespace nag {
 namespace {
@@ -168,6 +171,7 @@ class Solver {
   static constexpr int kShortSweeps = 4;  // over the support, between two over all columns
   static constexpr double kFast = 0.1;    // sweeps that shrink the violation this much need no help
   static constexpr int kSteps = 24;       // of conjugate gradients a round
+  static constexpr double kWithin = 0.3;  // of the accuracy asked for, where they end
   static constexpr int kTurns = 8;        // as coefficients reach zero on the way
   static constexpr double kConstant = 1e-13;
 
@@ -228,26 +232,29 @@ class Solver {
     const std::size_t m = support_.size();
     if (m < 2) return false;
     std::vector<double> r(m), start(m), x(m), d(m), Hd(m), y(n_);
-    double rz = 0;
+    double rz = 0, largest = 0;
     for (std::size_t k = 0; k < m; ++k) {
       const std::int64_t j = support_[k];
       start[k] = slope(j) + std::copysign(how_.l1, w_[j]);
       r[k] = -start[k];
       d[k] = r[k] / h_[at(j)];
       rz += r[k] * d[k];
+      largest = std::max(largest, std::fabs(r[k]));
     }
     const double goal = 1e-6 * rz;
-    for (int step = 0; step < kSteps && rz > goal; ++step) {
+    for (int step = 0; step < kSteps && rz > goal && largest > kWithin * how_.accuracy; ++step) {
       const double curved = spread(d, y);
       if (!(curved > 0)) break;
       const double alpha = rz / curved, mean = mean_of(d);
       double next = 0;
+      largest = 0;
       for (std::size_t k = 0; k < m; ++k) {
         const std::int64_t j = support_[k];
         Hd[k] = X_.product(j, y.data()) - mean * e_[at(j)] + how_.l2 * d[k];
         x[k] += alpha * d[k];
         r[k] -= alpha * Hd[k];
         next += r[k] * r[k] / h_[at(j)];
+        largest = std::max(largest, std::fabs(r[k]));
       }
       for (std::size_t k = 0; k < m; ++k) d[k] = r[k] / h_[at(support_[k])] + next / rz * d[k];
       rz = next;
@@ -315,6 +322,24 @@ double minimise_on_columns(const ColumnsView& A, const double* v, const double* 
   solver.margins(t);
   *b = solver.intercept();
   return left;
+}
+
+void column_products(const ColumnsView& A, const double* r, double* products, int n_threads) {
+  constexpr std::int64_t kTogether = 64;  // columns a thread takes at once
+  constexpr std::int64_t kAlone = 1 << 15;  // numbers that one thread is done with before another has begun
+  const Columns columns(A, nullptr);
+  const std::int64_t groups = (A.p + kTogether - 1) / kTogether, size = A.rows == nullptr ? A.p * A.n : A.starts[A.p];
+  std::atomic<std::int64_t> next{0};
+  parallel_run(size < kAlone ? 1 : static_cast<int>(std::min<std::int64_t>(n_threads, groups)), [&](int, int) {
+    for (std::int64_t group; (group = next++) < groups;)
+      for (std::int64_t j = group * kTogether; j < std::min(A.p, (group + 1) * kTogether); ++j) products[j] = columns.product(j, r);
+  });
+}
+
+void add_columns(const ColumnsView& A, const double* c, double* t) {
+  const Columns columns(A, nullptr);
+  for (std::int64_t j = 0; j < A.p; ++j)
+    if (c[j] != 0) columns.add(j, c[j], t);
 }
 
 namespace {

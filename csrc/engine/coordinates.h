@@ -1,5 +1,5 @@
 // A quadratic plus l1, perhaps in a box, minimised coordinate by coordinate: on a small Gram matrix, or on columns of X where that matrix
-// would be larger than the columns. One thread, float64; the bits depend on nothing but the arguments.
+// would be larger than the columns. float64; the bits depend on nothing but the arguments.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -26,12 +26,18 @@ struct QuadraticL1 {
 
 // min over w in the box of <g, w - w0> + (w - w0)'H(w - w0)/2 + l1 |w|, H = A diag(v) A' + l2 I (A's rows are the columns; the l2
 // term of the value at w0 is in g). w goes from w0 to the solution, b to what the intercept changes by, t (n) becomes
-// A'(w - w0) + b. Returns the violation that is left, or -1 when interrupted.
+// A'(w - w0) + b. One thread. Returns the violation that is left, or -1 when interrupted.
 double minimise_on_columns(const ColumnsView& A, const double* v, const double* g, const QuadraticL1& how, double* w, double* b, double* t,
                            const std::function<bool()>& interrupted);
 
+// <column, r> for each column.
+void column_products(const ColumnsView& A, const double* r, double* products, int n_threads);
+
+// t += A' c, the columns with c = 0 left out. One thread.
+void add_columns(const ColumnsView& A, const double* c, double* t);
+
 // Sweeps of coordinate descent for <q, .> + (.)'C(.)/2 + l1 |w| within lower <= w <= upper (null for no bound): w and the
-// gradient q are updated in place. Returns the largest violation that the last sweep met.
+// gradient q are updated in place. One thread. Returns the largest violation that the last sweep met.
 double sweep_on_gram(const double* C, std::int64_t p, double l1, const double* lower, const double* upper, double accuracy, std::int64_t sweeps,
                      double* w, double* q);
 

@@ -209,21 +209,23 @@ InterceptSource intercept_source(const ProblemView& view, const void* z, void* m
     };
     return q;
   }
-  q.bend = [&view, wide, z, moved, threads] {
-    curvature_from_margins(view, z, moved, threads);  // into what the shifted margins take later
-    RowMean mean;
-    mean.compute = view.compute;
-    mean.x = moved;
-    mean.n = view.n;
-    mean.n_threads = threads;
-    if (view.s == nullptr) return row_mean(mean);
-    Vector s(static_cast<std::size_t>(view.n));
-    for (std::size_t i = 0; i < s.size(); ++i)
-      s[i] = (wide ? static_cast<const double*>(view.s)[i] : static_cast<double>(static_cast<const float*>(view.s)[i])) / view.weight_sum;
-    mean.s = s.data();
-    return row_mean(mean);
-  };
+  q.bend = [&view, z, moved, threads] { return mean_curvature(view, z, moved, threads); };  // into what the shifted margins take later
   return q;
+}
+
+double mean_curvature(const ProblemView& view, const void* z, void* rows, int n_threads) {
+  curvature_from_margins(view, z, rows, n_threads);
+  RowMean mean;
+  mean.compute = view.compute;
+  mean.x = rows;
+  mean.n = view.n;
+  mean.n_threads = n_threads;
+  if (view.s == nullptr) return row_mean(mean);
+  Vector s(static_cast<std::size_t>(view.n));
+  for (std::size_t i = 0; i < s.size(); ++i)
+    s[i] = (view.compute == Compute::f64 ? static_cast<const double*>(view.s)[i] : static_cast<double>(static_cast<const float*>(view.s)[i])) / view.weight_sum;
+  mean.s = s.data();
+  return row_mean(mean);
 }
 
 void link_of(int loss, std::int64_t k, const double* h, double* b) {

@@ -46,4 +46,7 @@ void link_of(int loss, std::int64_t k, const double* h, double* b);
 template <class T, class S>
 bool class_moments(const T* r, std::int64_t n, std::int64_t k, const S* s, double total, int n_threads, double* mean, double* square);
 
+// (1/S) sum s phi''(z, y) at margins z (k = 1); phi'' of each row is left in `rows`, n of the compute type.
+double mean_curvature(const ProblemView& view, const void* z, void* rows, int n_threads);
+
 }  // namespace nag

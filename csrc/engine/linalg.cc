@@ -4,6 +4,7 @@
 #include "engine/linalg.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "engine/margins.h"
@@ -15,6 +16,7 @@ namespace {
 constexpr std::ptrdiff_t kSmallStrip = 64, kStrip = 128;  // columns: wider ones read the rest of A less often
 constexpr std::int64_t kWideFrom = 1024;
 constexpr std::int64_t kAlone = 192;  // up to this size one thread is faster than barriers
+constexpr double kLeastCurvature = 1e-10;  // of what a secant replaces
 
 class Cholesky {
  public:
@@ -268,6 +270,18 @@ void two_loops(const std::vector<const double*>& s, const std::vector<const doub
   const double scale = rho[m - 1] / dot(y[m - 1], y[m - 1], p);
   for (std::int64_t i = 0; i < p; ++i) q[i] *= scale;
   for (std::size_t i = 0; i < m; ++i) add(alpha[i] - dot(y[i], q, p) / rho[i], s[i], q, p);
+}
+
+bool secant_update(double* B, std::int64_t p, const double* s, const double* y) {
+  std::vector<double> seen(static_cast<std::size_t>(p));
+  for (std::int64_t i = 0; i < p; ++i) seen[static_cast<std::size_t>(i)] = dot(B + i * p, s, p);
+  const double before = dot(seen.data(), s, p), now = dot(y, s, p);
+  if (!(before > 0) || !(now > kLeastCurvature * before) || !std::isfinite(now / before)) return false;
+  for (std::int64_t i = 0; i < p; ++i) {
+    add(-seen[static_cast<std::size_t>(i)] / before, seen.data(), B + i * p, p);
+    add(y[i] / now, y, B + i * p, p);
+  }
+  return true;
 }
 
 }  // namespace nag

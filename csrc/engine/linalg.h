@@ -22,4 +22,8 @@ void triangular(const KernelTable& table, Triangular what, const std::vector<con
 // with H_0 = <s, y>/<y, y> I of the last pair. Sums run in one order.
 void two_loops(const std::vector<const double*>& s, const std::vector<const double*>& y, std::int64_t p, double* q);
 
+// The symmetric B (p x p, positive semidefinite) becomes the matrix next to it that maps the step s to the change of gradient y
+// (BFGS), and stays definite. Whether it did: not where s or y shows no curvature.
+bool secant_update(double* B, std::int64_t p, const double* s, const double* y);
+
 }  // namespace nag

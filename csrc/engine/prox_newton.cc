@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "engine/active_set.h"
+#include "engine/linalg.h"
 #include "engine/slope_root.h"
 
 namespace nag {
@@ -91,6 +92,23 @@ void ProxNewton::take_sizes() {
   }
 }
 
+// H_ at here_ becomes that at there_, a step away: the pass there gave it, or the gradient.
+void ProxNewton::learn(bool hessian, bool resolved) {
+  const double mean = problem_.mean_curvature ? problem_.mean_curvature(z_[1 - current_]) : 0.0;
+  if (!hessian) {
+    if (mean > 0 && mean_ > 0)
+      for (double& h : H_) h *= mean / mean_;
+    std::vector<double> s(at(p_)), y(at(p_));
+    for (std::int64_t j = 0; j < p_; ++j) {
+      s[at(j)] = there_.w[at(j)] - here_.w[at(j)];
+      y[at(j)] = there_.u[at(j)] - here_.u[at(j)];
+    }
+    if (resolved) secant_update(H_.data(), p_, s.data(), y.data());
+    take_sizes();
+  }
+  mean_ = mean;
+}
+
 // Omega(w) + Omega*(-u) + <w, u> at `scale` times the centred slope; infinite where that is not dual feasible.
 double ProxNewton::gap_of_penalty(double scale, double largest) const {
   double kept = 0, square = 0;
@@ -174,6 +192,7 @@ ProxRecord ProxNewton::start() {
   if (!std::isfinite(here_.whole))
     throw std::domain_error("the objective is infinite at the starting point; start elsewhere, or use w0=None to start at the null model.");
   started_ = true;
+  if (reuse_ && problem_.mean_curvature) mean_ = problem_.mean_curvature(z_[current_]);
   settle();
   ProxRecord first = record(here_, hessian, true, true);
   first.passes = known_ && !hessian ? 0 : 1;
@@ -189,12 +208,14 @@ ProxRecord ProxNewton::step() {
   const bool resolved = -least_ * t_ > noise;
   if (!(there_.whole <= here_.whole + (resolved ? kArmijo * t_ * least_ : noise))) {
     searching_ = resolved;
+    if (reuse_ && hessian && problem_.mean_curvature) mean_ = problem_.mean_curvature(z_[1 - current_]);
     if (!resolved) return record(here_, hessian, true, false);  // values say nothing any more: stay
     const ProxRecord looked = record(there_, hessian, false, true);
     t_ = std::min(best_step(t_ * least_) * t_, 0.9 * t_);
     return looked;
   }
   searching_ = false;
+  if (reuse_) learn(hessian, resolved);
   const double before = offence_;
   std::swap(here_, there_);
   current_ = 1 - current_;

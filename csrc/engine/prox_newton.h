@@ -24,7 +24,7 @@ struct ProxTrace {
 class ProxNewton {
  public:
   // w is copied; z0 and z1 are the margins of two points. With `reuse` a Hessian serves as long as steps by it pay: it costs
-  // what several gradients do.
+  // what several gradients do. It follows the mean curvature of the rows, and the change of gradient along each step (BFGS).
   ProxNewton(const SmoothProblem& problem, double l1, bool reuse, const double* w, void* z0, void* z1);
   ProxNewton(const ProxNewton&) = delete;
   ProxNewton& operator=(const ProxNewton&) = delete;
@@ -37,7 +37,7 @@ class ProxNewton {
   int current() const { return current_; }
   const std::vector<double>& sizes() const { return rms_; }
   bool has_hessian() const { return has_hessian_; }
-  const std::vector<double>& hessian() const { return H_; }  // of the data term, the last
+  const std::vector<double>& hessian() const { return H_; }  // of the data term, or what stands for it
 
  private:
   struct Point : SmoothPoint {
@@ -49,6 +49,7 @@ class ProxNewton {
   void penalise(Point& point) const;
   void take_sizes();
   void settle();
+  void learn(bool hessian, bool resolved);
   void aim();
   double offence() const;
   double gap_of_penalty(double scale, double largest) const;
@@ -65,6 +66,7 @@ class ProxNewton {
   Point here_, there_;
   std::vector<double> step_, rms_, centre_, slope_;
   std::vector<double> H_, model_, head_, target_;  // model_: H with l2, the intercept eliminated
+  double mean_ = 0.0;  // curvature, where H_ is of
   double least_ = 0.0, t_ = 1.0, offence_ = 0.0, bound_ = 0.0, free_ = 0.0;
   double lower_ = -std::numeric_limits<double>::infinity();
   Rounding rounding_;

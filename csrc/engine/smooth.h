@@ -31,6 +31,7 @@ struct SmoothProblem {
   // over classes.
   std::function<double(const void* z, const void* z_end, double t)> slope;
   std::function<double(const void* z)> residual_size;
+  std::function<double(const void* z)> mean_curvature;  // of the rows at z, k = 1; may be empty
   std::function<bool()> interrupted;  // asked by long factorisations; `pass` sees to itself
 
   std::int64_t p() const { return d + (fit_intercept ? 1 : 0); }

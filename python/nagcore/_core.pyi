@@ -328,6 +328,20 @@ def multiply_triangular(
     n_threads: Any = None,
     isa: str | None = None,
 ) -> npt.NDArray[np.float64]: ...
+def column_products(
+    values: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.int32] | None,
+    starts: npt.NDArray[np.int64] | None,
+    r: Any,
+    n_threads: int | None = None,
+) -> npt.NDArray[np.float64]: ...
+def add_columns_(
+    values: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.int32] | None,
+    starts: npt.NDArray[np.int64] | None,
+    c: Any,
+    t: npt.NDArray[np.float64],
+) -> None: ...
 def minimise_on_columns(
     values: npt.NDArray[np.float64],
     rows: npt.NDArray[np.int32] | None,
@@ -362,6 +376,7 @@ def sweep_on_gram_(
     lower: npt.NDArray[np.float64] | None = None,
     upper: npt.NDArray[np.float64] | None = None,
 ) -> float: ...
+def secant_(B: npt.NDArray[np.float64], s: Any, y: Any) -> bool: ...
 def two_loops(pairs: Any, g: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
 def nesterov_step(
     params: Any,

@@ -129,3 +129,29 @@ def test_entries_outside_are_refused(rows, starts, words):
     w = np.zeros(2)
     with pytest.raises(ValueError, match="overlap"):
         _core.sweep_on_gram_(np.eye(2), w, w, 1.0, 0.0, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (300, 500)])
+def test_products_and_sums_of_columns(shape):
+    rng = np.random.default_rng(0)
+    p, n = shape
+    A = rng.normal(size=shape) * (rng.random(shape) < 0.6)
+    csc = sp.csr_matrix(A)
+    arrays = csc.data, csc.indices.astype(np.int32), csc.indptr.astype(np.int64)
+    r, c, t = rng.normal(size=n), rng.normal(size=p) * (rng.random(p) < 0.5), rng.normal(size=n)
+    for columns in ((A, None, None), arrays):
+        seen = {threads: _core.column_products(*columns, r, threads) for threads in (1, 2, 3)}
+        np.testing.assert_allclose(seen[1], A @ r, atol=1e-12)
+        assert all((found == seen[1]).all() for found in seen.values())
+        to = t.copy()
+        _core.add_columns_(*columns, c, to)
+        np.testing.assert_allclose(to, t + A.T @ c, atol=1e-12)
+
+
+def test_columns_and_vectors_of_other_lengths_are_refused():
+    with pytest.raises(ValueError, match="values has shape"):
+        _core.column_products(np.ones((2, 3)), None, None, np.ones(4))
+    with pytest.raises(ValueError, match="c has shape"):
+        _core.add_columns_(np.ones((2, 3)), None, None, np.ones(3), np.ones(3))
+    with pytest.raises(ValueError, match="rows holds 3"):
+        _core.column_products(np.ones(1), np.array([3], np.int32), np.array([0, 1]), np.ones(3))

@@ -10,6 +10,8 @@ import scipy.sparse as sp
 
 from nagcore import Objective, minimize
 from nagcore.solvers import largest_strength, path
+from nagcore.solvers.columnstore import ColumnStore
+from nagcore.solvers.workingset import Kept
 from solvers.problems import fit_case
 
 
@@ -131,5 +133,69 @@ def test_hessians_serve_several_strengths(columns):
     core = objective.problem.core = _CountsHessians(objective.problem.core)
     found = path(objective, n_strengths=30, eps=1e-2, tol=1e-7)
     assert all(result.converged for result in found.results[1:])
-    assert 1 <= core.made <= 0.3 * found.n_passes
-    assert found.n_passes <= 30 * 7
+    assert 1 <= core.made <= 3
+    assert found.n_passes <= 30 * 6
+
+
+def test_solutions_lead_ahead_along_a_parabola():
+    kept, strengths = Kept(), 0.8 ** np.arange(4)
+
+    def at(l1):  # a parabola, a line, zero, what would change sign, what was zero two strengths before
+        t = math.log(l1)
+        return np.array([1 + t + t * t, 2 - t, 0.0, t - math.log(0.8**2.5), max(-t - 0.3, 0.0)])
+
+    assert kept.ahead(0.5) is None
+    for l1 in strengths[:3]:
+        kept.add(l1, at(l1))
+    found, w, before = kept.ahead(strengths[3]), at(strengths[2]), at(strengths[1])
+    np.testing.assert_allclose(found[:2], at(strengths[3])[:2], rtol=1e-12)
+    assert found[2] == found[3] == 0
+    assert before[3] * w[3] > 0
+    assert found[4] == pytest.approx(2 * w[4] - before[4])
+    assert kept.ahead(1.0) is None  # not along the path
+    kept.add(1.0, at(1.0))
+    assert len(kept.trail) == 1
+
+
+@pytest.mark.parametrize("layout", ["C", "csr"])
+def test_what_lies_ahead_is_taken_where_it_is_lower(layout, monkeypatch):
+    """The same solutions with a trail that leads nowhere, and more steps on the columns."""
+    X, y = wide("logistic", layout)
+    objective, strengths, steps = Objective(X, y, loss="logistic"), np.geomspace(1, 0.1, 20), {}
+    strengths *= largest_strength(objective)
+    minimise_on = ColumnStore.minimise
+
+    def counted(self, *args):
+        steps[ahead] += 1
+        return minimise_on(self, *args)
+
+    monkeypatch.setattr(ColumnStore, "minimise", counted)
+    found, leads = {}, Kept.ahead
+    astray = lambda kept, l1: None if leads(kept, l1) is None else -9 * leads(kept, l1)  # noqa: E731
+    for ahead, where in (("as it leads", leads), ("astray", astray)):
+        steps[ahead] = 0
+        monkeypatch.setattr(Kept, "ahead", where)
+        found[ahead] = path(objective, strengths=strengths, tol=1e-8)
+        assert all(result.converged for result in found[ahead].results[1:])
+    for a, b in zip(found["as it leads"].results, found["astray"].results):
+        assert abs(a.value - b.value) <= a.gap + b.gap + 1e-15
+    assert steps["as it leads"] < 0.9 * steps["astray"]
+
+
+@pytest.mark.parametrize(("loss", "rows", "columns", "most"), [
+    ("squared", 4000, 700, 4),        # the Gram matrix of one pass, where a fit alone takes gradients
+    ("logistic", 4000, 700, 10 * 6),  # one Hessian for many strengths
+    ("logistic", 90, 100, 10 * 3),    # few rows: working sets, a pass a strength and one for the proof
+])  # fmt: skip
+def test_how_columns_are_taken_along_a_path(loss, rows, columns, most):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(rows, columns))
+    y = X[:, :5].sum(axis=1) + rng.normal(size=rows)
+    y = (y > 0).astype(float) if loss == "logistic" else y
+    objective = Objective(X, y, loss=loss)
+    found = path(objective, n_strengths=10, eps=0.05, tol=1e-7)
+    assert found.n_passes <= most
+    for j in (1, 9):
+        alone = minimize(objective.with_penalty(0.0, float(found.strengths[j])), tol=1e-8, solver="fista")
+        assert found.results[j].converged
+        assert abs(found.results[j].value - alone.value) <= found.gaps[j] + alone.gap + 1e-14

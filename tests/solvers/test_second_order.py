@@ -180,6 +180,26 @@ def test_two_loops_are_bfgs():
     np.testing.assert_allclose(plbfgs.two_loops([], g, 4.0), g / 4)
 
 
+def test_a_secant_changes_what_it_says_and_stays_definite():
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(30, 30))
+    H = A @ A.T + np.eye(30)
+    B = np.eye(30) * 10
+    for s in rng.normal(size=(60, 30)):
+        y = H @ s
+        expected = B - np.outer(B @ s, B @ s) / (s @ B @ s) + np.outer(y, y) / (s @ y)
+        assert _core.secant_(B, s, y)
+        np.testing.assert_allclose(B, expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(B @ s, y, rtol=1e-8, atol=1e-8)
+        assert np.linalg.eigvalsh(B)[0] > 0
+    before = B.copy()
+    for step, change in ((s, -y), (np.zeros(30), y)):
+        assert not _core.secant_(B, step, change)
+        assert (B == before).all()
+    with pytest.raises(ValueError, match="s has shape"):
+        _core.secant_(B, np.ones(3), y)
+
+
 def test_pairs_survive_a_change_of_variables():
     """⟨s, y⟩ and the step do not depend on the metric that they are remembered in."""
     case = fit_case("logistic", "correlated", weights=True)

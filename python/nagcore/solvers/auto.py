@@ -16,7 +16,7 @@ import numpy as np
 
 from nagcore.objective import Objective
 from nagcore.solvers.coordinates import DENSE_LIMIT
-from nagcore.solvers.proxnewton import ALL_COLUMNS
+from nagcore.solvers.proxnewton import WIDE, columns_together
 from nagcore.solvers.rows import sample_size
 from nagcore.solvers.tails import heavy_tailed
 
@@ -49,7 +49,6 @@ _ROWS = 2.0
 # trips, `plbfgs` 29, 59, 211 passes.
 _UNEVEN = 1e3
 _LOOKED_AT = 1 << 13  # entries
-_WIDE = 4            # rows per column up to which copies of some columns are small beside X
 
 
 def choose(objective: Objective) -> tuple[str, str]:
@@ -58,7 +57,8 @@ def choose(objective: Objective) -> tuple[str, str]:
     work = n * p * p
     if not objective.penalty.smooth:
         kind = _kind(objective)
-        few = p <= ALL_COLUMNS or (n <= _WIDE * p and objective.divisible and _sparse(objective))
+        few = p <= columns_together(objective)
+        few = few or (n <= WIDE * p and objective.divisible and _sparse(objective))
         if objective.problem.second_order and few:
             return "prox_newton", f"{kind}: Hessians of a working set of columns cost less than more passes"
         return "fista", f"{kind}: proximal gradient steps with momentum give exact zeros"

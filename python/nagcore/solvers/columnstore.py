@@ -68,12 +68,17 @@ class ColumnStore:
         self._table[before:total] = new
 
     def products(self, r: np.ndarray) -> np.ndarray:
-        """⟨column, r⟩ for each column held. Not BLAS: its bits depend on how many threads it has."""
+        """⟨column, r⟩ for each column held."""
+        return _core.column_products(*self._arrays(), r, self._objective.problem.n_threads)
+
+    def add_margins(self, change: np.ndarray, z: np.ndarray) -> None:
+        """z, in place, grows by what a change of the columns' coefficients adds to the margins."""
+        _core.add_columns_(*self._arrays(), change, z)
+
+    def _arrays(self) -> tuple[Any, Any, Any]:
         if self._dense:
-            return np.einsum("ji,i->j", self._table[: len(self.index)], r)
-        sums = np.add.reduceat(np.append(self._table * r[self._rows], 0.0), self._starts[:-1])
-        sums[np.diff(self._starts) == 0] = 0.0
-        return sums
+            return self._table[: len(self.index)], None, None
+        return self._table, self._rows, self._starts
 
     def minimise(
         self, v, g, slope_b, w, objective: Objective, box: Box | None, accuracy: float
@@ -82,10 +87,7 @@ class ColumnStore:
 
         Also what the intercept, of gradient `slope_b`, changes by, and the change of all margins.
         """
-        arrays: tuple[Any, Any, Any] = (self._table[: len(self.index)], None, None)
-        if not self._dense:
-            arrays = (self._table, self._rows, self._starts)
         lower, upper = (None, None) if box is None else (box.lower, box.upper)
         moved, b, t, _ = _core.minimise_on_columns(
-            *arrays, v, g, w, objective.l1, objective.l2, slope_b, lower, upper, accuracy)
+            *self._arrays(), v, g, w, objective.l1, objective.l2, slope_b, lower, upper, accuracy)
         return moved, b, t

@@ -19,7 +19,7 @@ from nagcore.callbacks import History
 from nagcore.objective import Objective
 from nagcore.objective.duality import dot, infeasibility, penalty_gap
 from nagcore.solvers.base import Result
-from nagcore.solvers.proxnewton import ALL_COLUMNS, direction, moved
+from nagcore.solvers.proxnewton import columns_together, direction, moved
 from nagcore.solvers.quadratic_l1 import violation
 
 __all__ = ["GramPath"]
@@ -49,7 +49,7 @@ class GramPath:
     def applies(objective: Objective, l1_ratio: float, how: dict[str, Any]) -> bool:
         """Whether the objective and what is asked for can be served so."""
         wide = objective.wide
-        few = objective.shape[1] <= ALL_COLUMNS and objective.loss.name == "squared"
+        few = objective.shape[1] <= columns_together(objective) and objective.loss.name == "squared"
         plain = set(how) <= {"tol", "solver", "max_passes", "seed"}
         asked = how.get("solver", "auto") in ("auto", "prox_newton")
         sparse = l1_ratio > 0 or objective.bounds is not None

@@ -4,8 +4,9 @@ Each step minimises the quadratic model plus l1 (`quadratic_l1`), and a line sea
 
     δ = argmin ⟨∇f, δ⟩ + ½⟨δ, ∇²f δ⟩ + l1‖w + δ‖₁,   w⁺ = w + t·δ
 
-Every pass gives gradient and Hessian. For least squares the Hessian is computed once. Where the
-columns are many, `workingset` takes over.
+Every pass gives gradient and Hessian. For least squares the Hessian is computed once; from some columns on,
+and along a path, it is kept, and follows what gradients say of it. Where the columns are many, `workingset`
+takes over.
 
 Source: Lee, Sun & Saunders 2014.
 """
@@ -15,13 +16,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from nagcore import _core
 from nagcore.objective import Objective
-from nagcore.objective.duality import dot
+from nagcore.objective.duality import dot, row_mean
 from nagcore.solvers.base import Iterate, Known, Method, Oracle, Step
 from nagcore.solvers.dense import eliminate
 from nagcore.solvers.linesearch import ARMIJO
@@ -29,11 +29,15 @@ from nagcore.solvers.newton import MOST
 from nagcore.solvers.quadratic_l1 import FEW, minimise, violation
 from nagcore.solvers.workingset import working_sets
 
-__all__ = ["ALL_COLUMNS", "METHOD", "direction", "moved", "prox_newton"]
+__all__ = ["METHOD", "WIDE", "columns_together", "direction", "moved", "prox_newton"]
 
-ALL_COLUMNS = 512   # up to here Hessians are of all of them
+WIDE = 4            # rows per column up to which copies of some columns are small beside X
+ALL_COLUMNS = 512   # up to here Hessians are of all of them,
+PATH_COLUMNS = 1024  # and where rows are more, up to here along a path: one serves many strengths
+_SHORT = 2          # rows per column up to which, along a path, the columns in the support are few
 _READS = 16         # columns per gradient that a Hessian costs beyond the first
 _LEFT = 1e-3
+_KEPT_FROM = 32     # columns, and rows a column, from which a Hessian's cost has it kept in a single fit, too
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -42,10 +46,21 @@ def prox_newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Itera
     objective = oracle.objective
     if _compiled(objective):
         yield from _loop(oracle, x)
-    elif objective.shape[1] <= ALL_COLUMNS or not objective.divisible:
+    elif objective.shape[1] <= columns_together(objective) or not objective.divisible:
         yield from _steps(oracle, x, oracle.new_margins())
     else:
         yield from working_sets(oracle, x)
+
+
+def columns_together(objective: Objective) -> int:
+    """Columns up to which Hessians are of all of them, and working sets not needed."""
+    n, d = objective.shape
+    if objective.kept is None:
+        return ALL_COLUMNS
+    if n > WIDE * d:
+        return PATH_COLUMNS
+    short = n <= _SHORT * d and objective.l1 > 0 and objective.bounds is None and objective.divisible
+    return FEW if short and objective.loss.name != "squared" else ALL_COLUMNS
 
 
 def _compiled(objective: Objective) -> bool:
@@ -53,6 +68,14 @@ def _compiled(objective: Objective) -> bool:
     if objective.bounds is not None or not objective.l1 or objective.shape[1] > FEW:
         return False
     return objective.loss.name != "squared" and objective.problem.slope_along is not None
+
+
+def _keeps(objective: Objective) -> bool:
+    """Whether a Hessian is to serve for several steps. Estimates of the gap take one at each."""
+    if objective.kept is not None:
+        return True
+    p = objective.p
+    return p > _KEPT_FROM and objective.shape[0] > _KEPT_FROM * p and objective.penalty.provable
 
 
 def _loop(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
@@ -65,7 +88,7 @@ def _loop(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
         if np.array_equal(last.w[:d], x[:d]):  # the last strength ended here, but for the intercept
             x, known, margins[0][...] = last.w, (last.data_value, last.u), last.z
     loop = _core.ProxNewton(problem.core, x, *margins, objective.l1, objective.l2, problem.origin,
-                            kept is not None, hessian, known)
+                            _keeps(objective), hessian, known)
     f, share, passed = 0.0, problem.share, None
     try:
         while True:
@@ -104,7 +127,8 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
     """Proximal Newton steps over all columns of the oracle."""
     objective = oracle.objective
     d, z_new, hessians = objective.shape[1], oracle.new_margins(), _Hessians(oracle)
-    x, f, g, H = hessians.start(x, z)
+    x, f, g = hessians.start(x, z)
+    H = hessians.here()
     F = oracle.value(x, f)
     if not math.isfinite(F):
         raise ValueError("the objective is infinite at the starting point; start elsewhere, or use "
@@ -130,19 +154,21 @@ def _steps(oracle: Oracle, x: np.ndarray, z: np.ndarray) -> Iterator[Iterate]:
             t, before = 1.0, offence
             while True:
                 x_new = moved(objective, x, t * p)
-                f_new, g_new, H_new = hessians.at(x_new, z_new)
+                f_new, g_new = hessians.at(x_new, z_new)
                 F_new, noise = oracle.value(x_new, f_new), oracle.rounding(f, z)
                 resolved = -least * t > noise
                 if F_new <= F + (ARMIJO * t * least if resolved else noise):
                     break
                 if not resolved:  # values say nothing any more: stay
-                    x_new, f_new, g_new, H_new, F_new = x, f, g, H, F
+                    x_new, f_new, g_new, F_new = x, f, g, F
                     np.copyto(z_new, z)
                     break
                 yield Iterate(x, f, z, x_new, f_new, z_new, g_new, 1.0, moved=False)
                 t = _shorter(oracle, x, z, t * p, z_new, F, t * least) * t
-            x, f, g, H, F, z, z_new = x_new, f_new, g_new, H_new, F_new, z_new, z
-            offence = _offence(objective, g, x)
+            if x_new is not x:
+                hessians.learn(z_new, resolved)
+            x, f, g, F, z, z_new = x_new, f_new, g_new, F_new, z_new, z
+            H, offence = hessians.here(), _offence(objective, g, x)
             hessians.judge(1.0 if t < 1 else offence / before if before else 0.0)
             oracle.spare = z_new
             step = None if objective.penalty.provable else ahead()
@@ -201,9 +227,10 @@ def direction(objective: Objective, H, g, x, accuracy: float, eps: float = _EPS)
 class _Hessians:
     """Value, gradient and Hessian in one pass, or with a Hessian of before, in a cheaper one.
 
-    Of least squares there is but one Hessian. Along a path the curvature changes little from strength
-    to strength, so there the last one serves until steps by it no longer pay: c gradients cost what
-    a Hessian does, and a thousandth of the violation is to be left after them.
+    Of least squares there is but one Hessian. Else the last one may go on serving: after each step it
+    is multiplied by what the mean curvature of the rows changed by, most of the change, and then made to
+    agree with that of the gradient along the step (BFGS). A new one is taken where steps by it no longer
+    pay: c gradients cost what it does, and a thousandth of the violation is to be left after them.
     """
 
     def __init__(self, oracle: Oracle) -> None:
@@ -212,36 +239,67 @@ class _Hessians:
         self._penalised = objective.shape[1]
         self._cost = 1.0 + objective.p / _READS
         self._wanted = False
-        self._constant: dict[str, Any] = {}
-        if objective.loss.name == "squared":
-            self._constant = objective.kept_hessian.setdefault(str(oracle.problem.compute), {})
+        self._one = objective.loss.name == "squared"
+        self._matrices: dict[str, np.ndarray] = {}  # of the data term
+        if self._one:
+            self._matrices = objective.kept_hessian.setdefault(str(oracle.problem.compute), {})
         elif self._kept is not None:
-            self._constant = self._kept.hessian
+            self._matrices = self._kept.hessian
+        self._follows = not self._one and _keeps(objective)
+        self._mean = 0.0  # of the curvature, where the Hessian is of
+        self._seen: tuple[np.ndarray, np.ndarray] | None = None  # the last step's end, and the gradient there
+        self._taken: np.ndarray | None = None  # the last pass's own Hessian, where it took one
+        self._row_curvature: np.ndarray | None = None
 
-    def start(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    def start(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
         """The point to start from, which is x but for the intercept, and what `at` gives there."""
         last = None if self._kept is None else self._kept.last
         d = self._penalised
         same = last is not None and last.z.dtype == z.dtype and np.array_equal(last.w[:d], x[:d])
-        if same and self._constant:
+        if same and self._matrices:
             self._oracle.resume(last)
-            return (last.w, *self._oracle.start(last.w, z), self._penalty_added())
-        return (x, *self.at(x, z))
+            x = last.w
+            f, g = self._oracle.start(x, z)
+        else:
+            f, g = self.at(x, z)
+        if math.isfinite(f):
+            self.learn(z, False)
+        return x, f, g
 
-    def at(self, x: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    def at(self, x: np.ndarray, z: np.ndarray) -> tuple[float, np.ndarray]:
+        """f and its gradient at x, whose margins are written. One pass."""
         oracle = self._oracle
-        if self._constant and not self._wanted:
-            return (*oracle.gradient(x, z), self._penalty_added())
-        f, g, H = oracle.hessian(x, z)
+        self._taken = None
+        if self._matrices and not self._wanted and (self._one or self._follows):
+            return oracle.gradient(x, z)
+        f, g, self._taken = oracle.hessian(x, z)
+        self._diagonal(self._taken)[...] -= oracle.objective.l2
         self._wanted = False
-        if self._kept is not None or oracle.objective.loss.name == "squared":
-            self._constant["H"] = H.copy()
-            self._diagonal(self._constant["H"])[...] -= oracle.objective.l2
-        return f, g, H
+        return f, g
+
+    def learn(self, z: np.ndarray, resolved: bool) -> None:
+        """A step was taken to where the last pass was, with margins z: what it tells of the Hessian there."""
+        oracle, H = self._oracle, self._matrices.get("H")
+        if self._taken is not None:
+            self._matrices["H"], self._taken = self._taken, None
+        if not self._follows:
+            return
+        mean, seen = self._mean_curvature(z), self._seen
+        if self._matrices["H"] is H and seen is not None and mean > 0 and self._mean > 0:
+            H *= mean / self._mean
+            change = oracle.u - seen[1]
+            if resolved and np.isfinite(change).all():
+                _core.secant_(H, oracle.w - seen[0], change)
+        self._mean, self._seen = mean, (oracle.w, oracle.u)
+
+    def _mean_curvature(self, z: np.ndarray) -> float:
+        problem = self._oracle.problem
+        self._row_curvature = problem.curvature_from_margins(z, self._row_curvature)
+        return float(row_mean(self._row_curvature, self._oracle.objective.s))
 
     def judge(self, left: float) -> None:
         """Take a new Hessian in the next pass, if steps by this one leave too much of the violation."""
-        if self._oracle.objective.loss.name != "squared":
+        if not self._one:
             self._wanted = left**self._cost > _LEFT
 
     def keep(self, x: np.ndarray, z: np.ndarray) -> None:
@@ -249,8 +307,9 @@ class _Hessians:
         if self._kept is not None and self._oracle.w is x:
             self._kept.last = Known(x, self._oracle.data_value, self._oracle.u, z)
 
-    def _penalty_added(self) -> np.ndarray:
-        H = self._constant["H"].copy()
+    def here(self) -> np.ndarray:
+        """The Hessian, or what stands for it, with the penalty's part."""
+        H = self._matrices["H"].copy()
         self._diagonal(H)[...] += self._oracle.objective.l2
         return H
 

@@ -10,13 +10,15 @@ with coordinate descent on the columns for δ, and a line search on margins for 
 over all columns looks for new offenders, and proves the gap.
 
 Along a path the columns stay, the last pass serves the next strength too, and the set starts with
-the columns that the sequential strong rule expects: |∂f/∂w_j| > 2·l1 − (the last l1).
+the columns that the sequential strong rule expects: |∂f/∂w_j| > 2·l1 − (the last l1). Its first step
+starts where the last three solutions lead to, if F is lower there.
 
 Source: Massias, Gramfort & Salmon 2018 (working sets); Tibshirani et al. 2012 (the strong rule).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -45,6 +47,34 @@ class Kept:
     last: Known | None = None
     l1: float = 0.0
     hessian: dict[str, np.ndarray] = field(default_factory=dict)
+    trail: list[tuple[float, np.ndarray]] = field(default_factory=list)  # l1 and w, the last first
+
+    def ahead(self, l1: float) -> np.ndarray | None:
+        """Where the last solutions lead to at l1 < the last l1, or None where there are no two of them.
+
+        By the parabola through three in log l1 (the line through two of them, where the third is zero or
+        there is none), which keeps zeros and ends at zero where it would change sign.
+        """
+        if len(self.trail) < 2 or not 0 < l1 < self.trail[0][0]:
+            return None
+        (l1_0, w0), (l1_1, w1) = self.trail[:2]
+        on, out = np.flatnonzero(w0), np.zeros_like(w0)
+        t, t0, t1 = math.log(l1), math.log(l1_0), math.log(l1_1)
+        slope = (w0[on] - w1[on]) / (t0 - t1)
+        w = w0[on] + (t - t0) * slope
+        if len(self.trail) > 2:
+            l1_2, w2 = self.trail[2]
+            t2 = math.log(l1_2)
+            bend = (slope - (w1[on] - w2[on]) / (t1 - t2)) / (t0 - t2)
+            w = np.where(w2[on] != 0, w + (t - t0) * (t - t1) * bend, w)
+        out[on] = np.where(w * w0[on] > 0, w, 0.0)
+        return out
+
+    def add(self, l1: float, w: np.ndarray) -> None:
+        """Remember the solution of one more strength."""
+        if self.trail and not l1 < self.trail[0][0]:  # another path
+            self.trail.clear()
+        self.trail = [(l1, w), *self.trail[:2]]
 
 
 def working_sets(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
@@ -52,9 +82,13 @@ def working_sets(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iter
     objective, d = oracle.objective, oracle.objective.shape[1]
     kept = objective.kept if objective.kept is not None else Kept()
     z, last = oracle.new_margins(), kept.last
+    ahead = None
     if last is not None and last.z.dtype == z.dtype and np.array_equal(last.w[:d], x[:d]):
         oracle.resume(last)
         x = last.w
+        if objective.bounds is None and kept.l1 > 0:
+            kept.add(kept.l1, x)
+            ahead = kept.ahead(objective.l1)
     f, g = oracle.start(x, z)
     store = kept.store or ColumnStore(objective)
     low = min(objective.l1, max(2 * objective.l1 - kept.l1, 0.0)) if kept.last is not None else objective.l1
@@ -65,7 +99,7 @@ def working_sets(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iter
         entering = _entering(objective, g, x, store, low)
         low = objective.l1
         store.add(np.union1d(entering, np.flatnonzero(x[:d])))
-        x = _on_columns(oracle, store, x, z, _goal(oracle, x, f) * share)
+        x, ahead = _on_columns(oracle, store, x, z, _goal(oracle, x, f) * share, ahead), None
         if not entering.size:
             share *= 0.1
         f, g = oracle.gradient(x, z)
@@ -93,8 +127,13 @@ def _goal(oracle: Oracle, x: np.ndarray, f: float) -> float:
     return min(max(wanted, 1e-13 * scale), 0.1 * scale)
 
 
-def _on_columns(oracle: Oracle, store: ColumnStore, x, z, goal: float) -> np.ndarray:
-    """Proximal Newton on the columns held, from x with margins z, until no violation exceeds `goal`."""
+def _on_columns(
+    oracle: Oracle, store: ColumnStore, x, z, goal: float, ahead: np.ndarray | None
+) -> np.ndarray:
+    """Proximal Newton on the columns held, from x with margins z, until no violation exceeds `goal`.
+
+    From `ahead` instead, where that is given and F is lower.
+    """
     objective, problem = oracle.objective, oracle.problem
     s = objective.s if objective.s is not None else 1.0 / objective.shape[0]
     d, l1, l2 = objective.shape[1], objective.l1, objective.l2
@@ -102,6 +141,15 @@ def _on_columns(oracle: Oracle, store: ColumnStore, x, z, goal: float) -> np.nda
     box = None if objective.bounds is None else objective.bounds.at(store.index)
     w, z, r = x[store.index], z.copy(), np.empty_like(z)
     f = problem.loss_from_margins(z, r)
+    if ahead is not None:
+        point, trial, trial_r = ahead[store.index], z.copy(), np.empty_like(z)
+        store.add_margins(point - w, trial)
+        if objective.fit_intercept:
+            trial += ahead[d] - b
+        f_new = problem.loss_from_margins(trial, trial_r)
+        if f_new + objective.penalty_value(point) < f + objective.penalty_value(w):
+            w, z, r, f = point, trial, trial_r, f_new
+            b = float(ahead[d]) if objective.fit_intercept else 0.0
     for _ in range(_STEPS):
         weighted = r * s
         g = store.products(weighted) + l2 * w
