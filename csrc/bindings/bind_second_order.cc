@@ -5,8 +5,10 @@
 
 #include "bindings/bindings.h"
 #include "bindings/problem.h"
+#include "bindings/smooth_passes.h"
 #include "engine/class_hessian.h"
 #include "engine/gram.h"
+#include "engine/least_squares.h"
 
 namespace py = pybind11;
 
@@ -89,6 +91,20 @@ py::tuple Problem::moments(const py::object& weights, const py::object& rows, do
   q.grad = c.mutable_data();
   const double value = run_second(q).value;
   return py::make_tuple(value, c, G);
+}
+
+py::object Problem::least_squares(double l2, double correct) {
+  if (kLosses[view_.loss].name != std::string("squared")) bad_value(std::string("least_squares is for the squared loss; this problem's is ") + loss() + ".");
+  if (!(l2 >= 0) || !std::isfinite(l2)) bad_value("l2 is " + std::to_string(l2) + "; a finite number >= 0 is needed.");
+  py::array_t<double> w(p());
+  SmoothPasses passes;
+  SmoothProblem terms;
+  passes.give(*this, terms);
+  terms.l2 = l2;
+  bool done = false;
+  double* const to = w.mutable_data();
+  passes.guard([&] { done = nag::least_squares(view_, terms, correct, to); });
+  return done ? py::object(w) : py::none();
 }
 
 py::tuple Problem::hessian(const py::object& w, const py::object& out, const py::object& grad, const py::object& margins,
@@ -189,6 +205,9 @@ void bind_second_order(py::class_<Problem>& problem) {
            "factors, one for each of rows, multiply what those count. S is the sum of all sample weights, whichever rows are named.")
       .def("moments", &Problem::moments, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("origin") = 0.0,
            "((1/S) sum s v t^2, (1/S) sum s v t x, gram) in one pass, where t = y - origin; arguments as of gram.")
+      .def("least_squares", &Problem::least_squares, py::arg("l2"), py::arg("correct") = 1e-4,
+           "w at the minimum of the mean squared error over two plus l2 |w|^2 / 2, the intercept last, by the normal equations; corrected by the "
+           "residuals, in a second pass, where the least pivot is below `correct`. None where the columns leave too few digits, or X is not finite.")
       .def("hessian", &Problem::hessian, py::arg("w"), py::arg("out") = py::none(), py::arg("grad") = py::none(),
            py::arg("margins") = py::none(), py::arg("residuals") = py::none(),
            "(value, gradient, Hessian) of the data term in one pass; margins and residuals where asked.")

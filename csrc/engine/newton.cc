@@ -72,6 +72,7 @@ void NewtonFactor::build(double* H, double ridge) {
     constant[static_cast<std::size_t>(r)] = diagonal <= 64 * kEps * before;
     scale_[static_cast<std::size_t>(r)] = constant[static_cast<std::size_t>(r)] ? 1.0 : 1 / std::sqrt(diagonal);
   }
+  some_constant_ = std::find(constant.begin(), constant.end(), 1) != constant.end();
   double* const row = half_.data();
   for (std::int64_t r = 0; r < size_; ++r) {  // the lower triangle, without the intercepts' gaps: never ahead of what is read
     const double* const from = H + (r / d * p + r % d) * line;
@@ -105,6 +106,13 @@ void NewtonFactor::factorise(const double* K, double ridge) {
       throw std::domain_error("the Hessian holds NaN or infinity: numbers of X are too large to square. Scale the columns of X.");
   }
   ridge_ = ridge;
+}
+
+double NewtonFactor::least() const {
+  if (some_constant_) return 0.0;
+  double least = std::numeric_limits<double>::infinity();
+  for (std::int64_t r = 0; r < size_; ++r) least = std::min(least, L_[static_cast<std::size_t>(r * size_ + r)]);
+  return least * least;
 }
 
 // half_ = L^-1 S (g - T' g_b), tail_ = L_B^-1 g_b.

@@ -16,6 +16,8 @@ class NewtonFactor {
   // H is overwritten.
   void build(double* H, double ridge);
   double ridge() const { return ridge_; }
+  // The least pivot of the scaled matrix, about its reciprocal condition; 0 where a column is constant.
+  double least() const;
   // H^-1 g; what is shared by all classes is left out where there are several.
   void solve(const double* g, double* out);
   // sqrt(g' H^-1 g): the length of a gradient in the metric of H.
@@ -29,6 +31,7 @@ class NewtonFactor {
   const SmoothProblem& problem_;
   std::int64_t d_, k_, p_, size_;
   double ridge_ = 0.0;
+  bool some_constant_ = false;
   std::vector<double> scale_, half_, B_, V_, T_, tail_;
   Aligned<double> L_;
 };

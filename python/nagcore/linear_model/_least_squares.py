@@ -36,7 +36,7 @@ _MOST_WIDTH = 2048      # and up to which it does where X has few rows
 _FLOPS = 2e10
 # min L_jj² below which the residual is looked at again: Cholesky's rounding is then more than 1e-12 of a
 # coefficient. Coefficients that end as float32 hold seven digits.
-_REFINE = {np.float64: 1e-4, np.float32: 1e-7}
+_REFINE = (1e-4, 1e-7)  # of X in float64, in float32
 _COLLINEAR = 1e-10      # and below which G is not trusted
 _COPIED = 1 << 22       # entries of a wide X that are copied, where only its own factorisation serves
 _EPS = float(np.finfo(np.float64).eps)
@@ -80,6 +80,10 @@ def least_squares(
     spectrum : bool
         Whether the singular values are wanted.
     """
+    if not (positive or spectrum) and len(alpha) == 1:
+        found = _in_one_call(X, y, s, float(alpha[0]), fit_intercept)
+        if found is not None:
+            return found
     Y, (n, d) = as_columns(y), X.shape
     if n < d and not positive:
         return _wide(X, Y, s, alpha, fit_intercept, spectrum)
@@ -107,6 +111,21 @@ def least_squares(
     return Solution(coef, q.intercepts(coef), singular)
 
 
+def _in_one_call(
+    X: Any, y: np.ndarray, s: np.ndarray | None, alpha: float, fit_intercept: bool
+) -> Solution | None:
+    """One target of dense X by the compiled normal equations; None where those do not do."""
+    n, d = X.shape
+    if n < d or not isinstance(X, np.ndarray):
+        return None
+    problem = _core.Problem(X, np.ascontiguousarray(y.reshape(-1)), loss="squared", sample_weight=s,
+                            fit_intercept=fit_intercept, compute="float64")
+    w = problem.least_squares(alpha / problem.sum_weights, _REFINE[X.dtype.type is np.float32])
+    if w is None:
+        return None
+    return Solution(w[None, :d], w[d:] if fit_intercept else np.zeros(1), None)
+
+
 def _normal_equations(
     X, Y, s, q: Quadratic, c, lam: float, positive: bool, problem: Any = None
 ) -> np.ndarray | None:
@@ -129,7 +148,7 @@ def _normal_equations(
         z = _core.solve_triangular(L, rhs, False)
         return np.stack([_nonnegative(L.T, column) for column in z.T]) * D
     W = _solve(L, rhs).T * D
-    if least < _REFINE[np.float32 if X.dtype == np.float32 else np.float64]:
+    if least < _REFINE[X.dtype == np.float32]:
         g = _gradient(X, Y, s, q, W, lam, problem)
         W = W - _solve(L, g.T * D[:, None]).T * D
     return W
