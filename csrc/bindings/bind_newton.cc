@@ -2,12 +2,20 @@
 #include "bindings/bindings.h"
 #include "bindings/newton_source.h"
 #include "bindings/prox_newton.h"
-#include "engine/newton.h"
+#include "bindings/smooth_passes.h"
+#include "engine/newton_fit.h"
 
 namespace py = pybind11;
 
 namespace nag {
 namespace {
+
+py::list as_tuples(const std::vector<NewtonRecord>& records) {
+  py::list out;
+  for (const NewtonRecord& r : records)
+    out.append(py::make_tuple(r.data_value, r.f, r.decrement, r.bound, r.seconds, r.hessian, r.moved, r.resolved));
+  return out;
+}
 
 class NewtonLoop {
  public:
@@ -20,11 +28,8 @@ class NewtonLoop {
     if (steps < 1) bad_value("steps is " + std::to_string(steps) + "; a whole number >= 1 is needed.");
     NewtonTrace trace;
     source_.run([&] { trace = loop_.run({steps, tol, null_value, floor}); });
-    py::list records;
-    for (const NewtonRecord& r : trace.records)
-      records.append(py::make_tuple(r.data_value, r.f, r.decrement, r.bound, r.seconds, r.hessian, r.moved, r.resolved));
     const std::size_t rows = trace.records.size();
-    return py::make_tuple(records, source_.matrix(trace.w, rows), source_.matrix(trace.g, rows), source_.matrix(trace.u, rows));
+    return py::make_tuple(as_tuples(trace.records), source_.matrix(trace.w, rows), source_.matrix(trace.g, rows), source_.matrix(trace.u, rows));
   }
 
   int current() const { return loop_.current(); }
@@ -40,10 +45,36 @@ class NewtonLoop {
   Newton loop_;
 };
 
+py::tuple fit_by_newton(const Problem& problem, double l2, std::int64_t steps, double tol, double rounding, double curvature) {
+  const ProblemView& view = problem.view();
+  if (view.compute != Compute::f64 || view.offset != nullptr) bad_value("problem computes in float32 or has an offset. Use Newton.");
+  if (!(l2 > 0) || !std::isfinite(l2)) bad_value("l2 is " + std::to_string(l2) + "; a finite number > 0 is needed.");
+  if (steps < 1) bad_value("steps is " + std::to_string(steps) + "; a whole number >= 1 is needed.");
+  if (!(curvature > 0)) bad_value("curvature is " + std::to_string(curvature) + "; a positive number is needed, or infinity.");
+  SmoothPasses passes;
+  SmoothProblem terms;
+  passes.give(problem, terms);
+  terms.l2 = l2;
+  NewtonFit fit;
+  passes.guard([&] { fit = newton_fit(view, terms, steps, tol, rounding, curvature); });
+  std::vector<py::ssize_t> shape{terms.p()}, classes;
+  if (kLosses[view.loss].targets == Domain::classes) shape.push_back(terms.k), classes.push_back(terms.k);
+  if (!fit.reached) return py::make_tuple(fit.null_value, py::array_t<double>(classes, fit.null_b.data()), py::none(), py::none(), py::none());
+  py::list proofs;
+  for (const NewtonFit::Proof& proof : fit.proofs)
+    proofs.append(py::make_tuple(proof.records, proof.value, proof.gap));
+  return py::make_tuple(fit.null_value, py::array_t<double>(classes, fit.null_b.data()), as_tuples(fit.records),
+                        py::array_t<double>(shape, fit.w.data()), proofs);
+}
+
 }  // namespace
 
 void bind_newton(py::module_& m) {
   bind_prox_newton(m);
+  m.def("fit_by_newton", &fit_by_newton, py::arg("problem"), py::arg("l2"), py::arg("steps"), py::arg("tol"), py::arg("rounding"), py::arg("curvature"),
+        "Newton's method from the null model to a proven gap of max(tol (F0 - F), rounding |F0|), in float64 and at most `steps` passes: (F0, its "
+        "intercept, the records of Newton.run, the best w, [(how many records before it, F with the best intercept, its proven gap)] of the proofs "
+        "that it took with an intercept). None in place of the last three where the gap is out of reach.");
   py::class_<NewtonLoop>(m, "Newton", "Newton's method on a problem with l2, from w: a Hessian a pass, Cholesky, line search on margins.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, double, const py::object&, const py::object&>(),
            py::arg("problem"), py::arg("w"), py::arg("margins"), py::arg("other"), py::arg("l2") = 0.0,

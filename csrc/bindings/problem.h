@@ -59,6 +59,7 @@ class Problem {
   const char* compute() const { return view_.compute == Compute::f64 ? "float64" : "float32"; }
   const char* layout() const;
   std::int64_t nbytes() const;
+  const ProblemView& view() const { return view_; }
   // Of CSR: how far the sizes of the columns' entries are apart (engine/column_spread.h).
   double column_spread(std::int64_t entries) const;
   // Of CSR: the rows that rare columns have an entry in (engine/rare_columns.h).

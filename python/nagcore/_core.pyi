@@ -60,6 +60,16 @@ def stream_update(
     n_threads: int = 0,
 ) -> None: ...
 
+def fit_by_newton(
+    problem: Problem, l2: float, steps: int, tol: float, rounding: float, curvature: float
+) -> tuple[
+    float,
+    npt.NDArray[np.float64],
+    list[tuple[float, float, float, float, float, bool, bool, bool]] | None,
+    npt.NDArray[np.float64] | None,
+    list[tuple[int, float, float]] | None,
+]: ...
+
 class Newton:
     def __init__(
         self,

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -36,17 +37,18 @@ _BLOCK_ROWS = 4096
 _MOST_REMEMBERED = 1024
 
 _accepted: set[Any] = set()
-_names: dict[type, tuple[str, ...]] = {}
+_getters: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
 
 
 def validate_params(estimator: BaseEstimator) -> None:
     """scikit-learn's check of the parameters, once for each set of values that can be hashed."""
     kind = type(estimator)
-    names = _names.get(kind)
-    if names is None:
-        names = _names[kind] = tuple(estimator.get_params(deep=False))  # it inspects a signature
-    values = [getattr(estimator, name) for name in names]
-    key = kind, *map(type, values), *values
+    values_of = _getters.get(kind)
+    if values_of is None:
+        names = estimator.get_params(deep=False)  # it inspects a signature
+        values_of = _getters[kind] = attrgetter("__class__", *names)
+    values = values_of(estimator)
+    key = (*map(type, values), *values)
     try:
         if key in _accepted:
             return

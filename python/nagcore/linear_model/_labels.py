@@ -36,7 +36,7 @@ def encode(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if (two := _core.two_values(y)) is not None:
         return np.array(two[:2], y.dtype), two[2]
     if y.size and kind in "iu":
-        low, high = int(y.min()), int(y.max())
+        low, high = int(np.minimum.reduce(y)), int(np.maximum.reduce(y))  # past Python's y.min()
         if high - low < _SPAN and high < 2**62:
             codes = y.astype(np.intp)
             codes -= low

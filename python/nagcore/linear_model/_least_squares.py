@@ -81,9 +81,9 @@ def least_squares(
         Whether the singular values are wanted.
     """
     if not (positive or spectrum) and len(alpha) == 1:
-        found = _in_one_call(X, y, s, float(alpha[0]), fit_intercept)
-        if found is not None:
-            return found
+        solution = _in_one_call(X, y, s, float(alpha[0]), fit_intercept)
+        if solution is not None:
+            return solution
     Y, (n, d) = as_columns(y), X.shape
     if n < d and not positive:
         return _wide(X, Y, s, alpha, fit_intercept, spectrum)

@@ -19,6 +19,7 @@ from nagcore.callbacks.state import in_use
 from nagcore.objective import Objective, check_w
 from nagcore.objective.storage import check_storage
 from nagcore.solvers import acfgm, cg, fista, newton, newton_cg, normal, plbfgs, pnag, proxnewton, rowlbfgs
+from nagcore.solvers.at_once import at_once
 from nagcore.solvers.auto import choose
 from nagcore.solvers.base import Method, Result
 from nagcore.solvers.driver import Run
@@ -67,10 +68,10 @@ def get(solver: str, objective: Objective) -> Method:
 
 
 def _check_limits(tol: Any, max_passes: Any, max_seconds: Any) -> None:
-    if not (isinstance(tol, numbers.Real) and float(tol) >= 0):
+    if not ((type(tol) is float or isinstance(tol, numbers.Real)) and float(tol) >= 0):
         raise ValueError(f"tol is {tol}; nagcore takes a number ≥ 0, the relative suboptimality to "
                          "reach. Use tol=1e-6.")
-    if not ((isinstance(max_passes, numbers.Integral) or max_passes == math.inf) and max_passes >= 1):
+    if not ((max_passes == math.inf or isinstance(max_passes, numbers.Integral)) and max_passes >= 1):
         raise ValueError(f"max_passes is {max_passes}; nagcore takes a whole number ≥ 1. "
                          "Use max_passes=1000.")
     if max_seconds is not None and not (isinstance(max_seconds, numbers.Real) and float(max_seconds) > 0):
@@ -187,9 +188,20 @@ def run(
     if w0 is not None:
         w0 = np.array(check_w(w0, objective.problem, "w0"), np.float64, order="C")
         w0 = objective.clipped(w0)
-    this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
-               max_seconds=max_seconds, callbacks=(*callbacks, *in_use()), storage=storage)
+    watchers = (*callbacks, *in_use())
+    short = solver == "newton" and w0 is None and max_seconds is None and storage is None and not watchers
     try:
+        found = at_once(objective, tol, max_passes, max_iter, why) if short else None
+        interrupted = False
+    except KeyboardInterrupt:
+        found, interrupted = None, True
+    if found is not None:
+        return found
+    this = Run(objective, method, tol=tol, max_passes=max_passes, max_iter=max_iter,
+               max_seconds=max_seconds, callbacks=watchers, storage=storage)
+    try:
+        if interrupted:
+            raise KeyboardInterrupt
         this.go(w0, seed)
     except KeyboardInterrupt:
         this.message = "interrupted"

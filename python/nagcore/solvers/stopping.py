@@ -17,9 +17,9 @@ from nagcore.objective import Objective
 from nagcore.objective.duality import dot, infeasibility, penalty_gap
 from nagcore.solvers.base import Iterate, Method, Oracle, Step
 
-__all__ = ["Judge"]
+__all__ = ["ROUNDING", "Judge"]
 
-_ROUNDING = 4 * float(np.finfo(np.float64).eps)
+ROUNDING = 4 * float(np.finfo(np.float64).eps)  # of F, in parts of the null model's
 _FEASIBLE = 1 + 1e-12  # times l1: what is beyond has no finite gap at l2 = 0
 _WINDOW = 30  # steps over which curvature is remembered, and gaps must improve
 
@@ -70,7 +70,7 @@ class Judge:
     @property
     def floor(self) -> float:
         """The rounding of F."""
-        return _ROUNDING * abs(self.null_value)
+        return ROUNDING * abs(self.null_value)
 
     def start(self, w0: np.ndarray | None) -> None:
         """Know the null model's value, and take w0, if that is given, as what is best so far."""

@@ -139,6 +139,11 @@ def _corrected(objective: Objective, metric: Metric, known: Known) -> tuple[np.n
         objective.reads.rows += int(small.n_passes * len(rows))
 
 
+def few_rows(n: int, p: int) -> bool:
+    """Whether n rows are too few for a start from some of them to pay, of p coefficients."""
+    return _SHARE * _ROWS * p > n
+
+
 def start_of_sample(run: Run, seed: int, null: np.ndarray) -> np.ndarray:
     """w from a sample for a method that takes Hessians of all rows; the null model's where it does not pay.
 
@@ -149,7 +154,7 @@ def start_of_sample(run: Run, seed: int, null: np.ndarray) -> np.ndarray:
     objective = run.objective
     n, p = objective.shape[0], null.size
     m = _ROWS * p
-    if _SHARE * m > n or not objective.divisible or min(run.max_passes, run.max_iter) < _LEAST:
+    if few_rows(n, p) or not objective.divisible or min(run.max_passes, run.max_iter) < _LEAST:
         return null
     rows = strata(np.random.default_rng(seed), m, n)
     if objective.s is not None and not objective.s[rows].any():
