@@ -18,8 +18,8 @@ from nagcore.linear_model import _lasso, _lasso_cv, _linear, _ridge, _ridge_cv, 
 from nagcore.objective.counted import Counted
 
 # Functions within which there are coefficients to leave.
-_SOLVING = {"go", "least_squares", "moments", "sampled_ridge", "sparse_least_squares", "_leave_one_out",
-            "errors", "gather", "fitted"}
+_SOLVING = {"go", "at_once", "least_squares", "moments", "sampled_ridge", "sparse_least_squares",
+            "_leave_one_out", "errors", "gather", "fitted"}
 
 
 class Press:
