@@ -78,10 +78,10 @@ class SGD(torch.optim.SGD):
         One of nagcore.schedules: sets the momentum of every group at every step, and with
         ``nesterov`` the look-ahead to the next step's. Adaptive ones are shown ⟨g, −γb⟩.
     large_pages : bool
-        Move tensors of 4 MiB and more into large pages of memory where the system can (Linux from
-        6.1 on), a quarter of each step's time at most, gradients once they have stayed in one
-        place for eight steps. Addresses and contents stay as they are. False leaves all memory
-        as it is.
+        Move tensors of 256 KiB and more into large pages of memory where the system can (Linux from
+        6.1 on) and they fill half a page, in a quarter of each step's time at most, gradients once
+        they have stayed in one place for eight steps. Addresses and contents stay as they are.
+        False leaves all memory as it is.
 
     Attributes
     ----------
