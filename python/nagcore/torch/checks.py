@@ -11,6 +11,13 @@ __all__ = ["check_options", "check_rule"]
 
 
 def check_rule(lr: Any, momentum: Any, dampening: Any, weight_decay: Any) -> None:
+    """Refuse what torch refuses, and numbers that are not finite.
+
+    >>> check_rule(0.1, -0.9, 0.0, 0.0)
+    Traceback (most recent call last):
+        ...
+    ValueError: Invalid momentum value: -0.9; momentum is a finite number ≥ 0, such as momentum=0.1.
+    """
     if isinstance(lr, torch.Tensor) and lr.numel() != 1:
         raise ValueError(f"Tensor lr must be 1-element; it has shape {tuple(lr.shape)}.")
     for name, words, value in (
@@ -28,6 +35,13 @@ def check_rule(lr: Any, momentum: Any, dampening: Any, weight_decay: Any) -> Non
 def check_options(
     max_norm: Any, ema_decay: Any, state_dtype: Any, n_threads: Any, guard: Any, acceleration: Any
 ) -> None:
+    """Refuse options that torch's own optimizer does not have and that make no sense here.
+
+    >>> check_options(None, 1.5, None, None, None, None)
+    Traceback (most recent call last):
+        ...
+    ValueError: ema_decay is 1.5; it lies in [0, 1], such as ema_decay=0.999.
+    """
     if max_norm is not None and not float(max_norm) > 0:
         raise ValueError(f"max_norm is {max_norm}; it must be positive, or None not to clip.")
     if ema_decay is not None and not 0 <= float(ema_decay) <= 1:
