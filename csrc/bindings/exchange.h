@@ -61,7 +61,7 @@ inline const Table* table_of(pybind11::handle capsule) {
 }
 
 // A second handle on a tensor beside Python's. Where there is none, torch takes Python's lock anew each time that the tensor
-// is read, which is a third of what reading costs.
+// is read, which is much of what reading costs.
 class Handle {
  public:
   Handle() = default;
