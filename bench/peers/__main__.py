@@ -21,7 +21,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from .contestants import contestants
-from .harness import GOALS, Outcome, bounds, race, read_seconds, reference, suboptimality
+from .harness import GOALS, Outcome, bounds, race, read_seconds, reference, suboptimality, sweep_seconds
 from .problems import PROBLEMS, Problem, is_path, make
 
 
@@ -35,7 +35,7 @@ def run(
     """
     exact = reference(problem)
     best = None if exact is None else exact[0]
-    read = read_seconds(problem, n_threads)
+    read, sweep = read_seconds(problem, n_threads), sweep_seconds(problem, n_threads)
     outcomes: list[Outcome] = []
     for name, fit, ladder in contestants(problem):
         if only is None or name in only:
@@ -60,6 +60,7 @@ def run(
         "l1": problem.l1,
         "bytes": problem.nbytes,
         "read": read,
+        "sweep": sweep,
         "minimum": [float(value) for value in least],
         "exact": exact is not None,
         "rows": rows,
@@ -73,7 +74,8 @@ def _number(seconds: float, read: float) -> str:
 def show(result: dict[str, Any]) -> None:
     """Print one problem's table in Markdown."""
     read, shape = result["read"], f"{result['n']:,} × {result['d']:,}"
-    print(f"\n### {result['problem']}, {result['dtype']}, {shape}, one read {read * 1e3:.3g} ms\n")
+    print(f"\n### {result['problem']}, {result['dtype']}, {shape}, one read {read * 1e3:.3g} ms, "
+          f"a sweep over X where it lies {result['sweep'] * 1e3:.3g} ms\n")
     print("| contestant | to 1e-3: seconds (reads) | to 1e-6 | to 1e-9 | |\n|---|---|---|---|---|")
     for name, row in sorted(result["rows"].items(), key=lambda item: item[1]["seconds"][1]):
         print(f"| {name} | " + " | ".join(_number(s, read) for s in row["seconds"]) + f" | {row['note']} |")

@@ -17,11 +17,13 @@ from nagcore import _core
 
 from .problems import Problem
 
-__all__ = ["GOALS", "Outcome", "bounds", "objective", "race", "read_seconds", "reference", "values"]
+__all__ = ["GOALS", "Outcome", "bounds", "objective", "race", "read_seconds", "reference", "sweep_seconds",
+           "values"]
 
 # Relative suboptimality: (F − min F) / (F(0) − min F); of a path the worst of its fits, each over F(0), since
 # its first fit gains nothing.
 GOALS = (1e-3, 1e-6, 1e-9)
+_BEYOND = 400_000_000  # bytes that are read from memory, and not from a cache
 
 
 def _blocks(problem: Problem) -> Iterable[slice]:
@@ -117,9 +119,18 @@ def reference(problem: Problem) -> tuple[float, np.ndarray] | None:
 
 
 def read_seconds(problem: Problem, n_threads: int) -> float:
-    """One read of X: the least of seven plain reads, once BLAS's threads have stopped spinning."""
+    """One read: the bytes of X over the bandwidth at which memory is read, in this process."""
+    return problem.nbytes / _BEYOND * _sweep([np.ones(_BEYOND // 8)], n_threads)
+
+
+def sweep_seconds(problem: Problem, n_threads: int) -> float:
+    """The same bytes where they lie: an X that fits a cache is swept faster than memory is read."""
+    return _sweep([problem.X.data, problem.X.indices] if problem.sparse else [problem.X], n_threads)
+
+
+def _sweep(parts: list[np.ndarray], n_threads: int) -> float:
+    """The least of seven plain sweeps, once BLAS's threads have stopped spinning."""
     time.sleep(1.0)
-    parts = [problem.X.data, problem.X.indices] if problem.sparse else [problem.X]
     times = []
     for _ in range(7):
         begin = time.perf_counter()

@@ -45,10 +45,13 @@ class NewtonLoop {
   Newton loop_;
 };
 
-py::tuple fit_by_newton(const Problem& problem, double l2, std::int64_t steps, double tol, double rounding, double curvature) {
+py::tuple fit_by_newton(const Problem& problem, double l1, double l2, bool reuse, std::int64_t steps, double tol, double rounding, double curvature) {
   const ProblemView& view = problem.view();
   if (view.compute != Compute::f64 || view.offset != nullptr) bad_value("problem computes in float32 or has an offset. Use Newton.");
-  if (!(l2 > 0) || !std::isfinite(l2)) bad_value("l2 is " + std::to_string(l2) + "; a finite number > 0 is needed.");
+  for (const auto& [name, value] : {std::pair<const char*, double>{"l1", l1}, {"l2", l2}})
+    if (!(value >= 0) || !std::isfinite(value)) bad_value(std::string(name) + " is " + std::to_string(value) + "; a finite number >= 0 is needed.");
+  if (l1 == 0 && l2 == 0) bad_value("l1 and l2 are 0; a penalty is needed for the proof of a gap. Use Newton.");
+  if (l1 > 0 && view.k != 1) bad_value("the problem has " + std::to_string(view.k) + " margins a row; under l1 it takes one.");
   if (steps < 1) bad_value("steps is " + std::to_string(steps) + "; a whole number >= 1 is needed.");
   if (!(curvature > 0)) bad_value("curvature is " + std::to_string(curvature) + "; a positive number is needed, or infinity.");
   SmoothPasses passes;
@@ -56,25 +59,28 @@ py::tuple fit_by_newton(const Problem& problem, double l2, std::int64_t steps, d
   passes.give(problem, terms);
   terms.l2 = l2;
   NewtonFit fit;
-  passes.guard([&] { fit = newton_fit(view, terms, steps, tol, rounding, curvature); });
+  passes.guard([&] { fit = newton_fit(view, terms, {l1, reuse, steps, tol, rounding, curvature}); });
   std::vector<py::ssize_t> shape{terms.p()}, classes;
   if (kLosses[view.loss].targets == Domain::classes) shape.push_back(terms.k), classes.push_back(terms.k);
   if (!fit.reached) return py::make_tuple(fit.null_value, py::array_t<double>(classes, fit.null_b.data()), py::none(), py::none(), py::none());
-  py::list proofs;
+  py::list seen, proofs;
+  for (const NewtonFit::Pass& pass : fit.passes)
+    seen.append(py::make_tuple(pass.value, pass.bound, pass.free, pass.seconds, pass.cost, pass.moved));
   for (const NewtonFit::Proof& proof : fit.proofs)
-    proofs.append(py::make_tuple(proof.records, proof.value, proof.gap));
-  return py::make_tuple(fit.null_value, py::array_t<double>(classes, fit.null_b.data()), as_tuples(fit.records),
-                        py::array_t<double>(shape, fit.w.data()), proofs);
+    proofs.append(py::make_tuple(proof.passes, proof.value, proof.gap));
+  return py::make_tuple(fit.null_value, py::array_t<double>(classes, fit.null_b.data()), seen, py::array_t<double>(shape, fit.w.data()), proofs);
 }
 
 }  // namespace
 
 void bind_newton(py::module_& m) {
   bind_prox_newton(m);
-  m.def("fit_by_newton", &fit_by_newton, py::arg("problem"), py::arg("l2"), py::arg("steps"), py::arg("tol"), py::arg("rounding"), py::arg("curvature"),
-        "Newton's method from the null model to a proven gap of max(tol (F0 - F), rounding |F0|), in float64 and at most `steps` passes: (F0, its "
-        "intercept, the records of Newton.run, the best w, [(how many records before it, F with the best intercept, its proven gap)] of the proofs "
-        "that it took with an intercept). None in place of the last three where the gap is out of reach.");
+  m.def("fit_by_newton", &fit_by_newton, py::arg("problem"), py::arg("l1"), py::arg("l2"), py::arg("reuse"), py::arg("steps"), py::arg("tol"),
+        py::arg("rounding"), py::arg("curvature"),
+        "Newton's method, or under l1 proximal Newton steps, from the null model to a proven gap of max(tol (F0 - F), rounding |F0|), in float64 and at "
+        "most `steps` passes: (F0, its intercept, [(F, bound of the gap, estimate of it, seconds, passes, moved)] of the passes, the best w, [(how many "
+        "of these before it, F with the best intercept, its proven gap)] of the proofs that it took). None in place of the last three where the gap is "
+        "out of reach. `reuse` as for ProxNewton.");
   py::class_<NewtonLoop>(m, "Newton", "Newton's method on a problem with l2, from w: a Hessian a pass, Cholesky, line search on margins.")
       .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&, double, const py::object&, const py::object&>(),
            py::arg("problem"), py::arg("w"), py::arg("margins"), py::arg("other"), py::arg("l2") = 0.0,

@@ -13,84 +13,149 @@ namespace nag {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr int kUnresolved = 20;  // steps in a row that rounding hides, after which nothing more is expected
+
+// Passes of one call, and the points that they were at.
+struct Seen {
+  std::vector<NewtonFit::Pass> passes;
+  std::vector<double> w, u;
+};
+
+Seen seen(const Newton&, NewtonTrace&& trace, std::int64_t cost) {
+  Seen out;
+  for (const NewtonRecord& r : trace.records) out.passes.push_back({r.f, r.bound, r.bound, r.seconds, r.hessian ? cost : 1, r.moved, r.resolved});
+  out.w = std::move(trace.w), out.u = std::move(trace.u);
+  return out;
+}
+
+Seen seen(const ProxNewton&, ProxTrace&& trace, std::int64_t) {
+  Seen out;
+  for (const ProxRecord& r : trace.records) out.passes.push_back({r.whole, r.bound, r.free, r.seconds, r.passes, r.moved, r.resolved});
+  out.w = std::move(trace.w), out.u = std::move(trace.u);
+  return out;
+}
+
+class Fit {
+ public:
+  Fit(const ProblemView& problem, const SmoothProblem& terms, const NewtonFitRequest& request)
+      : problem_(problem), terms_(terms), request_(request), rows_(static_cast<std::size_t>(terms.n * terms.k)),
+        size_(static_cast<std::size_t>(terms.p() * terms.k)), z0_(rows_, Unset{}), z1_(rows_, Unset{}), residuals_(rows_, Unset{}) {
+    std::fill_n(z0_.data(), rows_, 0.0);
+  }
+
+  NewtonFit run() {
+    take_null_model();
+    std::vector<double> w(size_, 0.0);
+    if (terms_.fit_intercept) std::copy(out_.null_b.begin(), out_.null_b.end(), w.end() - static_cast<std::ptrdiff_t>(terms_.k));
+    if (request_.l1 > 0) {
+      ProxNewton loop(terms_, request_.l1, request_.reuse, w.data(), z0_.data(), z1_.data());
+      iterate(loop);
+    } else {
+      Newton loop(terms_, w.data(), z0_.data(), z1_.data());
+      iterate(loop);
+    }
+    return std::move(out_);
+  }
+
+ private:
+  void take_null_model() {
+    out_.null_b.assign(static_cast<std::size_t>(terms_.k), 0.0);
+    if (terms_.fit_intercept) {
+      InterceptSource source =
+          intercept_source(problem_, z0_.data(), z1_.data(), residuals_.data(), request_.curvature, terms_.n_threads);
+      source.link = [&](const double* h, double* b) { link_of(problem_.loss, terms_.k, h, b); };
+      const Intercept found = best_intercept(source);
+      out_.null_value = found.at.value;
+      out_.null_b = found.b;
+    } else if (kLosses[problem_.loss].targets == Domain::classes || kLosses[problem_.loss].name == std::string_view("logistic")) {
+      out_.null_value = std::log(static_cast<double>(std::max<std::int64_t>(terms_.k, 2)));  // of every row, whatever its class
+    } else {
+      out_.null_value = loss_from_margins(problem_, z0_.data(), nullptr, terms_.n_threads);
+    }
+  }
+
+  // What is decided here is decided as by the judge of all methods (python/nagcore/solvers/stopping.py).
+  template <class Loop>
+  void iterate(Loop& loop) {
+    const std::int64_t cost = 1 + terms_.k * (terms_.k - 1) / 2;
+    const double floor = request_.rounding * std::fabs(out_.null_value);
+    const auto target = [&] { return std::max(request_.tol * std::max(out_.null_value - best_, 0.0), floor); };
+    double demand = 1.0;
+    std::int64_t passes = 0, next_proof = 0;
+    int unresolved = 0;
+    while (passes < request_.steps) {
+      const double from = now() - begun_;
+      const Seen trace = seen(
+          loop, loop.run({std::max<std::int64_t>(1, (request_.steps - passes) / cost), request_.tol, out_.null_value, floor}), cost);
+      const double* at = trace.w.data();
+      for (NewtonFit::Pass pass : trace.passes) {
+        pass.seconds += from;
+        out_.passes.push_back(pass);
+        passes += pass.cost;
+        unresolved = pass.resolved ? 0 : unresolved + 1;
+        if (unresolved > kUnresolved || (pass.moved && std::isnan(pass.free))) return;
+        if (!terms_.fit_intercept && pass.moved) lower_ = std::max(lower_, pass.value - pass.bound);
+        if (pass.moved && pass.value < best_) {
+          best_ = pass.value;
+          out_.w.assign(at, at + size_);
+        }
+        at += size_;
+      }
+      const NewtonFit::Pass& last = trace.passes.back();
+      if (!last.moved) continue;
+      const auto reached = [&] { return lower_ > -kInfinity && std::max(best_ - lower_, 0.0) <= target(); };
+      if ((out_.reached = reached())) return;
+      const double ahead = best_ - last.value, estimate = last.free + ahead > 0 ? last.free + ahead : last.free;
+      if (passes < next_proof || !(estimate <= demand * target() || (estimate <= target() && passes >= 2 * next_proof))) continue;
+      prove(at - size_, trace.u.data() + trace.u.size() - size_, loop.current());
+      demand = target() > 0 ? std::min(1.0, 0.5 * estimate / target()) : 1.0;
+      next_proof = passes + 1 + passes / 20;
+      passes += terms_.fit_intercept;
+      if ((out_.reached = reached())) return;
+    }
+  }
+
+  void prove(const double* w, const double* u, int current) {
+    Aligned<double>&z = current == 0 ? z0_ : z1_, &spare = current == 0 ? z1_ : z0_;
+    CertificateRequest request;
+    request.w = w;
+    request.l1 = request_.l1;
+    request.l2 = terms_.l2;
+    request.curvature = request_.curvature;
+    request.z = z.data();
+    request.moved = spare.data();
+    request.residuals = residuals_.data();
+    request.n_threads = terms_.n_threads;
+    request.interrupted = terms_.interrupted;
+    Aligned<double> r(terms_.fit_intercept ? 0 : rows_, Unset{});
+    if (!terms_.fit_intercept) {
+      loss_from_margins(problem_, z.data(), r.data(), terms_.n_threads);
+      request.u = u;
+      request.r = r.data();
+    }
+    const Certificate found = certify(problem_, request);
+    if (found.interrupted) throw SmoothInterrupted{};
+    out_.proofs.push_back({out_.passes.size(), found.value, found.gap});
+    lower_ = std::max(lower_, found.value - found.gap);
+    if (found.value <= best_) {
+      best_ = found.value;
+      out_.w = found.w;
+    }
+  }
+
+  const ProblemView& problem_;
+  const SmoothProblem& terms_;
+  const NewtonFitRequest& request_;
+  std::size_t rows_, size_;
+  Aligned<double> z0_, z1_, residuals_;
+  double best_ = kInfinity, lower_ = -kInfinity, begun_ = now();
+  NewtonFit out_;
+};
 
 }  // namespace
 
-NewtonFit newton_fit(const ProblemView& problem, const SmoothProblem& terms, std::int64_t steps, double tol, double rounding, double curvature) {
-  const std::int64_t cost = 1 + terms.k * (terms.k - 1) / 2;
-  const std::size_t rows = static_cast<std::size_t>(terms.n * terms.k), k = static_cast<std::size_t>(terms.k);
-  Aligned<double> z0(rows, Unset{}), z1(rows, Unset{}), residuals(rows, Unset{});
-  std::fill_n(z0.data(), rows, 0.0);
-  NewtonFit fit;
-  const double begun = now();
-  fit.null_b.assign(k, 0.0);
-  if (terms.fit_intercept) {
-    InterceptSource source = intercept_source(problem, z0.data(), z1.data(), residuals.data(), curvature, terms.n_threads);
-    source.link = [&](const double* h, double* b) { link_of(problem.loss, terms.k, h, b); };
-    const Intercept found = best_intercept(source);
-    fit.null_value = found.at.value;
-    fit.null_b = found.b;
-  } else if (kLosses[problem.loss].targets == Domain::classes || kLosses[problem.loss].name == std::string_view("logistic")) {
-    fit.null_value = std::log(static_cast<double>(std::max<std::int64_t>(terms.k, 2)));  // of every row, whatever its class
-  } else {
-    fit.null_value = loss_from_margins(problem, z0.data(), nullptr, terms.n_threads);
-  }
-  std::vector<double> w(static_cast<std::size_t>(terms.p()) * k, 0.0);
-  if (terms.fit_intercept) std::copy(fit.null_b.begin(), fit.null_b.end(), w.end() - static_cast<std::ptrdiff_t>(k));
-
-  const double floor = rounding * std::fabs(fit.null_value), later = now() - begun;
-  Newton loop(terms, w.data(), z0.data(), z1.data());
-  double best = kInfinity, lower = -kInfinity, demand = 1.0;
-  std::int64_t passes = 0, next_proof = 0;
-  while (passes < steps) {
-    const double from = now() - begun;
-    const NewtonTrace trace = loop.run({std::max<std::int64_t>(1, (steps - passes) / cost), tol, fit.null_value, floor});
-    const double* at = trace.w.data();
-    for (NewtonRecord r : trace.records) {
-      r.seconds += fit.records.empty() ? later : from;
-      fit.records.push_back(r);
-      passes += r.hessian ? cost : 1;
-      if (!r.resolved || (r.moved && std::isnan(r.bound))) return fit;
-      if (!terms.fit_intercept && r.moved) lower = std::max(lower, r.f - r.bound);
-      if (r.moved && r.f < best) {
-        best = r.f;
-        fit.w.assign(at, at + w.size());
-      }
-      at += w.size();
-    }
-    const NewtonRecord& last = trace.records.back();
-    if (!last.moved) continue;
-    const double free = last.bound, ahead = best - last.f;
-    const double estimate = free + ahead > 0 ? free + ahead : free;
-    const auto target = [&] { return std::max(tol * std::max(fit.null_value - best, 0.0), floor); };
-    if (terms.fit_intercept && passes >= next_proof &&
-        (estimate <= demand * target() || (estimate <= target() && passes >= 2 * next_proof))) {
-      CertificateRequest request;
-      request.w = at - w.size();
-      request.l2 = terms.l2;
-      request.curvature = curvature;
-      request.z = loop.current() == 0 ? z0.data() : z1.data();
-      request.moved = loop.current() == 0 ? z1.data() : z0.data();
-      request.residuals = residuals.data();
-      request.n_threads = terms.n_threads;
-      request.interrupted = terms.interrupted;
-      const Certificate found = certify(problem, request);
-      if (found.interrupted) throw SmoothInterrupted{};
-      ++passes;
-      fit.proofs.push_back({fit.records.size(), found.value, found.gap});
-      lower = std::max(lower, found.value - found.gap);
-      if (found.value <= best) {
-        best = found.value;
-        fit.w = found.w;
-      }
-      // As the judge of all methods has it (python/nagcore/solvers/stopping.py).
-      demand = target() > 0 ? std::min(1.0, 0.5 * estimate / target()) : 1.0;
-      next_proof = passes + (passes - 1) / 20;
-    }
-    fit.reached = std::max(best - lower, 0.0) <= target();
-    if (fit.reached) return fit;
-  }
-  return fit;
+NewtonFit newton_fit(const ProblemView& problem, const SmoothProblem& terms, const NewtonFitRequest& request) {
+  return Fit(problem, terms, request).run();
 }
 
 }  // namespace nag

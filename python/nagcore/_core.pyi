@@ -61,11 +61,18 @@ def stream_update(
 ) -> None: ...
 
 def fit_by_newton(
-    problem: Problem, l2: float, steps: int, tol: float, rounding: float, curvature: float
+    problem: Problem,
+    l1: float,
+    l2: float,
+    reuse: bool,
+    steps: int,
+    tol: float,
+    rounding: float,
+    curvature: float,
 ) -> tuple[
     float,
     npt.NDArray[np.float64],
-    list[tuple[float, float, float, float, float, bool, bool, bool]] | None,
+    list[tuple[float, float, float, float, int, bool]] | None,
     npt.NDArray[np.float64] | None,
     list[tuple[int, float, float]] | None,
 ]: ...

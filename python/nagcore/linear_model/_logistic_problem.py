@@ -113,7 +113,7 @@ class LogisticProblem:
         else:
             objective = self._objective(weights, **penalty)
             if ratio:  # one strength of l1 profits, too: its steps share Hessians
-                objective.kept = Kept()
+                objective.kept = Kept(one=True)
         w0 = None
         if start is not None:
             w0 = start.T if not self.scaling else start.T / np.append(np.ones(self.d), self.scaling)[:, None]

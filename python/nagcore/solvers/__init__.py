@@ -189,9 +189,10 @@ def run(
         w0 = np.array(check_w(w0, objective.problem, "w0"), np.float64, order="C")
         w0 = objective.clipped(w0)
     watchers = (*callbacks, *in_use())
-    short = solver == "newton" and w0 is None and max_seconds is None and storage is None and not watchers
+    short = (solver in ("newton", "prox_newton") and w0 is None and max_seconds is None and storage is None
+             and not watchers)
     try:
-        found = at_once(objective, tol, max_passes, max_iter, why) if short else None
+        found = at_once(objective, tol, max_passes, max_iter, solver, why) if short else None
         interrupted = False
     except KeyboardInterrupt:
         found, interrupted = None, True

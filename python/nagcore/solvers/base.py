@@ -115,7 +115,8 @@ class Iterate(NamedTuple):
     where `free` is an estimate of it that is finite. `at` is when the pass ended, on
     the clock of `time.perf_counter`, where that was not just now, and `proven` says whether `bound`
     was computed in the oracle's arithmetic. `trail` holds the steps since the last iterate, where a
-    method went on by itself (`Horizon`), and `passed` the point of the last of them.
+    method went on by itself (`Horizon`), and `passed` the point of the last of them. `value` is F at `x`
+    where the method knows it.
     """
 
     x: np.ndarray
@@ -135,6 +136,7 @@ class Iterate(NamedTuple):
     trail: Sequence[Step] = ()
     passed: np.ndarray | None = None
     free: float = math.nan
+    value: float = math.nan
 
 
 class Horizon(NamedTuple):

@@ -29,7 +29,8 @@ from nagcore.solvers.newton import MOST
 from nagcore.solvers.quadratic_l1 import FEW, minimise, violation
 from nagcore.solvers.workingset import working_sets
 
-__all__ = ["METHOD", "WIDE", "columns_together", "direction", "moved", "prox_newton"]
+__all__ = ["METHOD", "WIDE", "columns_together", "compiled", "direction", "keeps_hessian", "moved",
+           "prox_newton"]
 
 WIDE = 4            # rows per column up to which copies of some columns are small beside X
 ALL_COLUMNS = 512   # up to here Hessians are of all of them,
@@ -44,7 +45,7 @@ _EPS = float(np.finfo(np.float64).eps)
 def prox_newton(oracle: Oracle, x: np.ndarray, L: float = 1.0) -> Iterator[Iterate]:
     """Yield one iterate per pass over all columns. L is not used."""
     objective = oracle.objective
-    if _compiled(objective):
+    if compiled(objective):
         yield from _loop(oracle, x)
     elif objective.shape[1] <= columns_together(objective) or not objective.divisible:
         yield from _steps(oracle, x, oracle.new_margins())
@@ -63,14 +64,14 @@ def columns_together(objective: Objective) -> int:
     return FEW if short and objective.loss.name != "squared" else ALL_COLUMNS
 
 
-def _compiled(objective: Objective) -> bool:
+def compiled(objective: Objective) -> bool:
     """Whether the core runs the steps: few columns, no bounds, and no one Hessian that serves for all."""
     if objective.bounds is not None or not objective.l1 or objective.shape[1] > FEW:
         return False
     return objective.loss.name != "squared" and objective.problem.slope_along is not None
 
 
-def _keeps(objective: Objective) -> bool:
+def keeps_hessian(objective: Objective) -> bool:
     """Whether a Hessian is to serve for several steps. Estimates of the gap take one at each."""
     if objective.kept is not None:
         return True
@@ -88,7 +89,7 @@ def _loop(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
         if np.array_equal(last.w[:d], x[:d]):  # the last strength ended here, but for the intercept
             x, known, margins[0][...] = last.w, (last.data_value, last.u), last.z
     loop = _core.ProxNewton(problem.core, x, *margins, objective.l1, objective.l2, problem.origin,
-                            _keeps(objective), hessian, known)
+                            keeps_hessian(objective), hessian, known)
     f, share, passed = 0.0, problem.share, None
     try:
         while True:
@@ -98,7 +99,7 @@ def _loop(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
                 max(1, int(min(most // share, MOST))), tol, null_value, floor)
             current = loop.current
             oracle.coordinates.rms = loop.sizes
-            data_value, f_y, _, bound, free, seconds, passes, _, moved, resolved = records.pop()
+            data_value, f_y, value, bound, free, seconds, passes, _, moved, resolved = records.pop()
             later, trail = share * passes, []
             for _, _, whole, proven, gap, ended, passes, _, _, _ in reversed(records):
                 trail.append(Step(whole, gap, proven, begun + ended, later))
@@ -115,7 +116,8 @@ def _loop(oracle: Oracle, x: np.ndarray) -> Iterator[Iterate]:
             z, z_other = margins[current], margins[1 - current]
             oracle.spare = z_other if moved else None
             yield Iterate(x, f, z, y, f_y, z if moved else z_other, gradients[-1], 1.0, moved, resolved,
-                          bound=bound, at=begun + seconds, trail=trail, passed=passed, free=free)
+                          bound=bound, at=begun + seconds, trail=trail, passed=passed, free=free,
+                          value=value if moved else math.nan)
     finally:
         if kept is not None and loop.hessian is not None:  # for the next strength of a path
             kept.hessian["H"] = loop.hessian
@@ -245,7 +247,7 @@ class _Hessians:
             self._matrices = objective.kept_hessian.setdefault(str(oracle.problem.compute), {})
         elif self._kept is not None:
             self._matrices = self._kept.hessian
-        self._follows = not self._one and _keeps(objective)
+        self._follows = not self._one and keeps_hessian(objective)
         self._mean = 0.0  # of the curvature, where the Hessian is of
         self._seen: tuple[np.ndarray, np.ndarray] | None = None  # the last step's end, and the gradient there
         self._taken: np.ndarray | None = None  # the last pass's own Hessian, where it took one

@@ -48,6 +48,7 @@ class Kept:
     l1: float = 0.0
     hessian: dict[str, np.ndarray] = field(default_factory=dict)
     trail: list[tuple[float, np.ndarray]] = field(default_factory=list)  # l1 and w, the last first
+    one: bool = False  # whether there is but one strength: its steps share a Hessian, and nobody comes after
 
     def ahead(self, l1: float) -> np.ndarray | None:
         """Where the last solutions lead to at l1 < the last l1, or None where there are no two of them.
