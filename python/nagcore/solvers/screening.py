@@ -74,7 +74,10 @@ class Screen:
         """Prove what can be; return the certificate, of all columns, that did it. One or two passes."""
         self._next = _GROWTH * n_iter
         objective = self.objective
-        certificate = objective.certify(objective.clipped(oracle.coordinates.to_w(it.x)))
+        known = {}
+        if objective.fit_intercept and it.z.dtype == np.float64 and objective.bounds is None:
+            known = {"z": it.z, "spare": oracle.spare}
+        certificate = objective.certify(objective.clipped(oracle.coordinates.to_w(it.x)), **known)
         if certificate.slope is not None and math.isfinite(certificate.gap):
             if self._norms is None:
                 self._norms = _norms(objective)
