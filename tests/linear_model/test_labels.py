@@ -38,25 +38,50 @@ def test_two_whole_numbers_are_told_in_one_sweep(dtype):
         for low, high in ((0, 1), (3, 120)):
             y = np.where(np.random.default_rng(n).random(n) < 0.5, low, high).astype(dtype)
             y[:2] = high, low
-            found = _core.two_values(y, threads)
-            assert found[:2] == (low, high)
-            np.testing.assert_array_equal(found[2], y == high)
-            assert found[2].dtype == np.int8
-            for at in (0, n // 2, n - 1):
+            classes, codes = _core.class_numbers(y, threads)
+            assert classes == [low, high]
+            np.testing.assert_array_equal(codes, y == high)
+            assert codes.dtype == np.int8
+            for at in (0, n // 2, n - 1):  # one more, wherever it is
                 other = y.copy()
                 other[at] = 2
-                if len(np.unique(other)) == 3:
-                    assert _core.two_values(other, threads) is None
+                for found, wanted in zip(_core.class_numbers(other, threads), np.unique(other, return_inverse=True),
+                                         strict=True):
+                    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.int32, np.int8, np.uint8])
+def test_a_few_whole_numbers_are_told_in_two_sweeps(dtype):
+    rng = np.random.default_rng(0)
+    for n, threads in ((1, None), (3, 2), (10_000, 1), (100_000, 3)):
+        for values in ([5], [0, 1, 2], [0, 3, 127], [7, 8, 9, 11], range(128)):
+            y = rng.choice(np.array(values, dtype), n)
+            classes, codes = _core.class_numbers(y, threads)
+            wanted, inverse = np.unique(y, return_inverse=True)
+            assert classes == wanted.tolist()
+            np.testing.assert_array_equal(codes, inverse)
+            assert codes.dtype == np.int8
+
+
+@pytest.mark.parametrize("values", [[0, 1, 128], [-(2**63), 0, 2**63 - 1], [2**62, 2**62 + 1, 2**62 + 300]], ids=str)
+def test_whole_numbers_far_apart_go_the_long_way(values):
+    assert _core.class_numbers(np.array(values)) is None
+    np.testing.assert_array_equal(encode(np.array(values))[0], values)
+
+
+def test_whole_numbers_side_by_side_may_be_large():
+    for y in (np.array([2**63 - 1, 2**63 - 2, 2**63 - 4]), np.array([1e17, 1e17 + 16, 1e17 + 64])):
+        assert _core.class_numbers(y)[0] == np.unique(y).tolist()
 
 
 @pytest.mark.parametrize("y", [
-    np.zeros(5), np.array([0.0, np.nan]), np.array([np.nan, 0.0, 1.0]), np.array([0.0, 1.0] * 20 + [np.nan]),
+    np.array([0.0, np.nan]), np.array([np.nan, 0.0, 1.0]), np.array([0.0, 1.0] * 20 + [np.nan]),
     np.array([0.0, np.inf]), np.array([0.0, 0.5]), np.array([0.0, 1.0] * 20 + [5e-324]), np.zeros(0),
-    np.array([-1e308, 1e308]), np.array(["a", "b"]), np.array([0.0, 1.0, 2.0, 1.0])[::2],
+    np.array([-1e308, 1e308, 0.0]), np.array(["a", "b"]), np.array([0.0, 1.0, 2.0, 1.0])[::2], np.full(3, np.inf),
     np.array([[0.0, 1.0]]), np.array([0, 1], ">i4"),
 ], ids=str)  # fmt: skip
-def test_what_is_not_two_whole_numbers_goes_the_long_way(y):
-    assert _core.two_values(y) is None
+def test_what_is_not_a_few_whole_numbers_goes_the_long_way(y):
+    assert _core.class_numbers(y) is None
 
 
 def test_checked_labels_are_encoded_or_refused():

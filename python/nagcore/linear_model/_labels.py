@@ -33,8 +33,8 @@ def encode(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ([3, 7], [1, 0, 1])
     """
     kind = y.dtype.kind
-    if (two := _core.two_values(y)) is not None:
-        return np.array(two[:2], y.dtype), two[2]
+    if (few := _core.class_numbers(y)) is not None:
+        return np.array(few[0], y.dtype), few[1]
     if y.size and kind in "iu":
         low, high = int(np.minimum.reduce(y)), int(np.maximum.reduce(y))  # past Python's y.min()
         if high - low < _SPAN and high < 2**62:
@@ -56,13 +56,13 @@ def encode(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def checked(y: np.ndarray, n_threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """`encode` after `check_labels`: of two whole numbers in one sweep.
+    """`encode` after `check_labels`: of two whole numbers in one sweep, of a few in two.
 
     >>> [a.tolist() for a in checked(np.array([2.0, 1.0, 2.0]))]
     [[1.0, 2.0], [1, 0, 1]]
     """
-    if y.ndim == 1 and (two := _core.two_values(y, n_threads)) is not None:
-        return np.array(two[:2], y.dtype), two[2]
+    if y.ndim == 1 and (few := _core.class_numbers(y, n_threads)) is not None:
+        return np.array(few[0], y.dtype), few[1]
     check_labels(y)
     return encode(y)
 
