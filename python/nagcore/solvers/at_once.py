@@ -41,21 +41,22 @@ def at_once(
     if records is None or len(records) > max_iter:
         return None
     passes: float = 0
-    history, step, lower, best = History(), 0, -math.inf, math.inf
+    history, step, lower, best, lowest = History(), 0, -math.inf, math.inf, math.inf
     proofs.reverse()
     for i, (value, bound, free, seconds, cost, moved) in enumerate(records, 1):
         passes += cost
         if not moved:
             continue
         step += 1
-        best = min(best, value)
+        best, lowest = min(best, value), min(lowest, value)
         if not intercept:  # bounds are proofs
             lower = max(lower, value - bound)
         if lower == -math.inf:  # else estimates are all there is
             gap = free + (best - value) if free > value - best else free
         else:
             gap = max(best - lower, 0.0)
-        history.iteration(step, passes, seconds, value, gap)
+        history.rows.append(
+            {"step": step, "passes": passes, "seconds": seconds, "value": lowest, "gap": gap})
         if proofs and proofs[-1][0] == i:
             _, value, gap = proofs.pop()
             best, lower, passes = min(best, value), max(lower, value - gap), passes + intercept
