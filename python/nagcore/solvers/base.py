@@ -116,7 +116,7 @@ class Iterate(NamedTuple):
     the clock of `time.perf_counter`, where that was not just now, and `proven` says whether `bound`
     was computed in the oracle's arithmetic. `trail` holds the steps since the last iterate, where a
     method went on by itself (`Horizon`), and `passed` the point of the last of them. `value` is F at `x`
-    where the method knows it.
+    where the method knows it, and `y` is `x`.
     """
 
     x: np.ndarray

@@ -95,13 +95,14 @@ class Judge:
 
     def look(self, it: Iterate, oracle: Oracle, exact: bool) -> float:
         """Take in one iterate at no pass; return F there. `exact` says that the arithmetic is float64."""
-        value = oracle.value(it.x, it.f) if math.isnan(it.value) else it.value
+        known = not math.isnan(it.value)
+        value = it.value if known else oracle.value(it.x, it.f)
         self.unresolved = 0 if it.resolved else self.unresolved + 1
         if value < self.best_value or self._stale:
             self.best_value, self.best_x, self.best_w = value, it.x, None
             self._stale = False
-        value_y = value if it.y is it.x else it.fy
-        if self.objective.l1 and it.y is not it.x:
+        value_y = value if known else it.fy
+        if self.objective.l1 and not known:
             # y may lie out of bounds, and F(y) − bound is the dual value all the same.
             value_y += self.objective.l1 * float(np.abs(oracle.w[: self.objective.shape[1]]).sum())
         if self.penalised:
