@@ -115,6 +115,21 @@ bool secant_in_place(const py::object& B, const py::object& s, const py::object&
   return secant_update(to, p, numbers<double>(s, "s", 1, p, 1).data(), numbers<double>(y, "y", 1, p, 1).data());
 }
 
+void equilibrate_into(const py::object& M, double factor, const py::object& mean, const py::object& scale, const py::object& out,
+                      const py::object& n_threads) {
+  const std::int64_t d = square_size(out, "out"), ldm = square_size(M, "M");
+  if (ldm < d) bad_value("M has " + std::to_string(ldm) + " rows; out has " + std::to_string(d) + ", and no more than M's are needed.");
+  const double* const from = in_place(M, "M", ldm * ldm);
+  double* const to = output<double>(out, "out", d, d, false);
+  const py::array_t<double> by = numbers<double>(scale, "scale", 1, d, 1);
+  py::array_t<double> about;
+  if (!mean.is_none()) about = numbers<double>(mean, "mean", 1, d, 1);
+  const double* const centre = mean.is_none() ? nullptr : about.data();
+  const int threads = resolve_threads(thread_count(n_threads));
+  const py::gil_scoped_release release;
+  equilibrate(from, ldm, factor, centre, by.data(), to, d, threads);
+}
+
 }  // namespace
 
 void bind_linalg(py::module_& m) {
@@ -123,6 +138,10 @@ void bind_linalg(py::module_& m) {
         "where <s, y> or <s, B s> shows no curvature.");
   m.def("two_loops", &inverse_hessian_times, py::arg("pairs"), py::arg("g"),
         "H g by the two loops of L-BFGS over pairs (s, y), oldest first; H_0 = <s, y>/<y, y> I of the last pair. A copy of g without pairs.");
+  m.def("equilibrate", &equilibrate_into, py::arg("M"), py::arg("factor"), py::arg("mean"), py::arg("scale"), py::arg("out"),
+        py::arg("n_threads") = py::none(),
+        "The lower triangle of out (d x d) becomes scale_i scale_j (factor M_ij - mean_i mean_j) off its diagonal, which becomes ones; M is "
+        "square with d rows or more, mean None for zeros. What `cholesky_` reads.");
   m.def("cholesky_", &cholesky_in_place, py::arg("A"), py::arg("n_threads") = py::none(), py::arg("isa") = py::none(),
         "The lower triangle of A (square, float64, C order) becomes L with A = L L', its strict upper triangle zeros; only the lower "
         "triangle is read. Returns -1, or the index of the first pivot that is no positive finite number: A is then unspecified.");

@@ -58,8 +58,9 @@ SecondResult Problem::run_second(SecondRequest& q) const {
   return result;
 }
 
-py::object Problem::gram(const py::object& weights, const py::object& rows, const py::object& out, const py::object& factors) {
+py::object Problem::gram(const py::object& weights, const py::object& rows, const py::object& out, const py::object& factors, bool rounded) {
   SecondRequest q;
+  q.rounded = rounded;
   py::array v, each;
   std::vector<std::int64_t> at;
   second_request(weights, rows, q, v, at);
@@ -200,9 +201,10 @@ py::object Problem::hessian_vector(const py::object& v, const py::object& weight
 void bind_second_order(py::class_<Problem>& problem) {
   problem
       .def("gram", &Problem::gram, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("out") = py::none(),
-           py::arg("factors") = py::none(),
+           py::arg("factors") = py::none(), py::arg("rounded") = false,
            "(1/S) sum_i s_i v_i x_i x_i' in one pass, (p, p) float64, x ending in 1 where there is an intercept; over the rows named, or all. "
-           "factors, one for each of rows, multiply what those count. S is the sum of all sample weights, whichever rows are named.")
+           "factors, one for each of rows, multiply what those count. S is the sum of all sample weights, whichever rows are named. "
+           "Where rounded, sqrt(s v) x may be rounded to bfloat16 on processors with tiles for that: two digits, or the full ones where it would overflow.")
       .def("moments", &Problem::moments, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("origin") = 0.0,
            "((1/S) sum s v t^2, (1/S) sum s v t x, gram) in one pass, where t = y - origin; arguments as of gram.")
       .def("least_squares", &Problem::least_squares, py::arg("l2"), py::arg("correct") = 1e-4,

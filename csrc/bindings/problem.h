@@ -38,7 +38,7 @@ class Problem {
   pybind11::tuple shifted_loss(const object& z, const object& b, const object& moved, const object& residuals);
   object rmatvec(const object& v, const object& out);
 
-  object gram(const object& weights, const object& rows, const object& out, const object& factors);
+  object gram(const object& weights, const object& rows, const object& out, const object& factors, bool rounded);
   pybind11::tuple moments(const object& weights, const object& rows, double origin);
   object least_squares(double l2, double correct);
   pybind11::tuple hessian(const object& w, const object& out, const object& grad, const object& margins, const object& residuals);

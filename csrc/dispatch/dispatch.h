@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/table.h"
+#include "kernels/tile_table.h"
 
 namespace nag {
 
@@ -13,5 +14,8 @@ const std::vector<const KernelTable*>& usable_tables();
 const KernelTable* find_table(const std::string& name);
 // The first of usable_tables(), or the one NAGCORE_ISA names. Throws std::runtime_error naming the choices.
 const KernelTable& active_table();
+// Matrix tiles beside the table in force, or null: this processor, its system and this build must have them, and NAGCORE_ISA
+// must be unset or "amx" (v4 and tiles). The system is asked for them at the first call.
+const TileKernels* active_tiles();
 
 }  // namespace nag

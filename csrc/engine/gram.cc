@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "dispatch/dispatch.h"
+#include "engine/gram_tiles.h"
 #include "engine/margins.h"
 #include "engine/threads.h"
 #include "engine/tree.h"
@@ -46,6 +48,12 @@ class SecondPass {
   SecondResult run() {
     InterruptCheck check(q_.interrupted);
     SecondResult result;
+    if (sum_tiles(check)) {
+      write_out();
+      return result;
+    }
+    result.interrupted = check.stopped();
+    if (result.interrupted) return result;
     totals_ = shared_ ? share_tiles(check) : add_leaves(check);
     result.interrupted = check.stopped();
     if (result.interrupted) return result;
@@ -87,11 +95,8 @@ class SecondPass {
       panel_.dot(P, ld_, rows, col_vectors_, w_.data(), z);
       value = vectors_.apply(row, rows, z, ld_, &no_bias, true, static_cast<T*>(q_.z), static_cast<T*>(q_.r), sr, c);
     } else {
-      const T *v = static_cast<const T*>(q_.v), *s = vectors_.s, *factors = static_cast<const T*>(q_.factors);
       for (std::ptrdiff_t i = 0; i < rows; ++i) {
-        const std::int64_t from = q_.rows ? q_.rows[row + i] : row + i;
-        c[i] = v && s ? v[from] * s[from] : v ? v[from] : s ? s[from] : T(1);
-        if (factors) c[i] *= factors[row + i];
+        c[i] = weight(row + i, q_.rows ? q_.rows[row + i] : row + i);
         if (c[i] == 0)  // nothing of a row that does not count: zero times NaN would be NaN
           for (std::ptrdiff_t u = 0; u < col_vectors_; ++u) std::fill_n(P + (u * ld_ + i) * lanes_, lanes_, T(0));
       }
@@ -103,6 +108,13 @@ class SecondPass {
       for (std::ptrdiff_t i = 0; i < rows; ++i) g[i * lanes_] = sr[i];
     }
     return q_.targets ? put_targets(row, rows, c, Q) : value;
+  }
+
+  // What row i of the sample counts, which is row `from` of X.
+  T weight(std::int64_t i, std::int64_t from) const {
+    const T *v = static_cast<const T*>(q_.v), *s = vectors_.s, *factors = static_cast<const T*>(q_.factors);
+    const T c = v && s ? v[from] * s[from] : v ? v[from] : s ? s[from] : T(1);
+    return factors ? c * factors[i] : c;
   }
 
   T* beyond_columns(T* Q) const { return Q + columns_ / lanes_ * ld_ * lanes_ + columns_ % lanes_; }
@@ -144,6 +156,55 @@ class SecondPass {
     p.col_count = columns_;
     p.C = C;
     return p;
+  }
+
+  // ---- two digits: matrix tiles
+
+  // False where they are not wanted, not there, or do not hold these numbers.
+  bool sum_tiles(InterruptCheck& check) {
+    if (!q_.rounded || hessian_ || q_.targets || columns_ < TileSums::kFewestColumns || m_ < TileSums::kFewestRows) return false;
+    const TileKernels* const tiles = v_.table == &active_table() ? active_tiles() : nullptr;
+    if (tiles == nullptr) return false;
+    const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v_.storage)]), d = static_cast<std::ptrdiff_t>(v_.d);
+    const bool numbers = v_.storage == Storage::f32 || v_.storage == Storage::f64;
+    const bool in_place = numbers && !v_.sparse && v_.col_stride == item && v_.row_stride % item == 0 &&
+                          reinterpret_cast<std::uintptr_t>(v_.X) % static_cast<std::uintptr_t>(item) == 0;
+    const Aligned<char> nothing(static_cast<std::size_t>(d) * sizeof(double));
+    TileSums sums(*tiles, m_, d, ones_, in_place ? static_cast<std::size_t>(item) : sizeof(T), !in_place);
+    const bool held = sums.run(q_.n_threads, [&](std::int64_t row, std::ptrdiff_t rows, const void** lines, float* c, void* room) {
+      for (std::ptrdiff_t i = 0; i < rows; ++i) {
+        const std::int64_t from = q_.rows ? q_.rows[row + i] : row + i;
+        c[i] = static_cast<float>(std::sqrt(weight(row + i, from)));
+        T* const to = static_cast<T*>(room) + i * d;
+        if (c[i] == 0) {
+          lines[i] = nothing.data();
+        } else if (in_place) {
+          lines[i] = static_cast<const char*>(v_.X) + from * v_.row_stride;
+        } else {
+          write_row(from, to);
+          lines[i] = to;
+        }
+      }
+    }, [&](int thread) { return check.due(thread); });
+    if (!held) return false;
+    totals_ = Aligned<double>(total_ + 1, Unset{});
+    for (std::ptrdiff_t i = 0; i < columns_; ++i) sums.copy_row(i, totals_.data() + place(i, 0));
+    return true;
+  }
+
+  // Row `from` of X as d numbers.
+  void write_row(std::int64_t from, T* to) const {
+    if (!v_.sparse) {
+      kernels_.decode[static_cast<int>(v_.storage)](static_cast<const char*>(v_.X) + from * v_.row_stride, v_.row_stride, v_.col_stride, 1,
+                                                    static_cast<std::ptrdiff_t>(v_.d), to, static_cast<std::ptrdiff_t>(v_.d));
+      return;
+    }
+    std::fill_n(to, v_.d, T(0));
+    const bool f64 = v_.storage == Storage::f64;
+    for (std::int64_t e = v_.indptr[from]; e < v_.indptr[from + 1]; ++e) {
+      const std::int64_t j = v_.wide_index ? static_cast<const std::int64_t*>(v_.indices)[e] : static_cast<const std::int32_t*>(v_.indices)[e];
+      to[j] = f64 ? static_cast<T>(static_cast<const double*>(v_.data)[e]) : static_cast<T>(static_cast<const float*>(v_.data)[e]);
+    }
   }
 
   // ---- few columns: leaves in a tree
@@ -244,10 +305,11 @@ class SecondPass {
 
   // ---- results
 
-  double total(std::ptrdiff_t i, std::ptrdiff_t j) const {  // j <= i
+  std::size_t place(std::ptrdiff_t i, std::ptrdiff_t j) const {  // j <= i
     const std::ptrdiff_t v = i / lanes_;
-    return totals_[static_cast<std::size_t>(lanes_ * lanes_ * v * (v + 1) / 2 + (i % lanes_) * (v + 1) * lanes_ + j)];
+    return static_cast<std::size_t>(lanes_ * lanes_ * v * (v + 1) / 2 + (i % lanes_) * (v + 1) * lanes_ + j);
   }
+  double total(std::ptrdiff_t i, std::ptrdiff_t j) const { return totals_[place(i, j)]; }
 
   bool totals_are_finite() const {
     double bad = 0;  // stays zero while everything is

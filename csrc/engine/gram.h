@@ -17,6 +17,7 @@ struct SecondRequest {
   const double* w = nullptr;  // null: gram or moments
   bool targets = false;
   double origin = 0.0;
+  bool rounded = false;  // gram: two digits are enough, so sqrt(s v) x may be rounded to bfloat16 (engine/gram_tiles.h)
   double* out = nullptr;
   double* grad = nullptr;
   void* z = nullptr;

@@ -258,6 +258,26 @@ void add(double t, const double* a, double* b, std::int64_t p) {
 
 }  // namespace
 
+void equilibrate(const double* M, std::int64_t ldm, double factor, const double* mean, const double* scale, double* K, std::int64_t d,
+                 int n_threads) {
+  constexpr std::int64_t kBand = 16;
+  std::atomic<std::int64_t> next{0};
+  const std::int64_t bands = (d + kBand - 1) / kBand;
+  parallel_run(d < 128 ? 1 : n_threads, [&](int, int) {
+    for (std::int64_t band; (band = next++) < bands;)
+      for (std::int64_t i = (bands - 1 - band) * kBand, end = std::min(d, i + kBand); i < end; ++i) {
+        const double* const from = M + i * ldm;
+        double* const to = K + i * d;
+        const double times = factor * scale[i], off = mean ? mean[i] * scale[i] : 0.0;
+        if (mean)
+          for (std::int64_t j = 0; j < i; ++j) to[j] = (times * from[j] - off * mean[j]) * scale[j];
+        else
+          for (std::int64_t j = 0; j < i; ++j) to[j] = times * from[j] * scale[j];
+        to[i] = 1.0;
+      }
+  });
+}
+
 void two_loops(const std::vector<const double*>& s, const std::vector<const double*>& y, std::int64_t p, double* q) {
   const std::size_t m = s.size();
   std::vector<double> alpha(m), rho(m);

@@ -11,6 +11,11 @@ namespace nag {
 // the first pivot that is no positive finite number, or -1; A is unspecified after a bad one. -2 when interrupted.
 std::int64_t cholesky(const KernelTable& table, double* A, std::int64_t d, int n_threads, const std::function<bool()>& interrupted);
 
+// The lower triangle of K (d x d, C order) becomes scale_i scale_j (factor M_ij - mean_i mean_j) off its diagonal, which becomes
+// ones; M has rows of ldm numbers, null means are zeros.
+void equilibrate(const double* M, std::int64_t ldm, double factor, const double* mean, const double* scale, double* K, std::int64_t d,
+                 int n_threads);
+
 enum class Triangular { solve, product };
 
 // B (d x m, C order) becomes the solution of L X = B, or the product L B; with L' if `transposed`. L is one matrix (d x d,

@@ -17,13 +17,15 @@ struct Second {
   }
 };
 
-Second second(const Data& data, bool hessian, const void* v, const std::vector<std::int64_t>* rows, int n_threads, void* z = nullptr) {
+Second second(const Data& data, bool hessian, const void* v, const std::vector<std::int64_t>* rows, int n_threads, void* z = nullptr,
+              bool rounded = false) {
   const std::size_t p = static_cast<std::size_t>(data.view.w_rows());
   Second out{0.0, std::vector<double>(p * p, -77.0), std::vector<double>(p, -77.0)};
   nag::SecondRequest q;
   q.v = v;
   if (rows) q.rows = rows->data(), q.count = static_cast<std::int64_t>(rows->size());
   q.w = hessian ? data.w.data() : nullptr;
+  q.rounded = rounded;
   q.out = out.H.data();
   q.grad = hessian ? out.grad.data() : nullptr;
   q.z = z;
@@ -117,6 +119,20 @@ TEST_P(Gram, ThreadsGiveTheSameBits) {
       for (const int n_threads : {2, 3, 5}) EXPECT_TRUE(one == second(data, hessian, nullptr, nullptr, n_threads)) << n_threads << " threads";
     }
   }
+}
+
+// On matrix tiles where this processor has them: several leaves, blocks of panels, and ragged ends of both.
+TEST_P(Gram, RoundedHasTwoDigitsAndTheSameBitsForAllThreads) {
+  for (const Shape shape : {Shape{300, 60, 1}, Shape{5003, 50, 1}, Shape{1290, 301, 1}})
+    for (const Order order : {Order::c, Order::f}) {
+      const Data data(GetParam(), 1, shape, nag::Storage::f32, nag::Compute::f32, order, true);
+      const Second exact = second(data, false, nullptr, nullptr, 2), got = second(data, false, nullptr, nullptr, 1, nullptr, true);
+      const std::size_t p = static_cast<std::size_t>(data.view.w_rows());
+      for (std::size_t i = 0; i < p; ++i)
+        for (std::size_t j = 0; j < p; ++j)
+          EXPECT_NEAR(got.H[i * p + j], exact.H[i * p + j], 0.01 * std::sqrt(exact.H[i * p + i] * exact.H[j * p + j])) << i << ", " << j;
+      for (const int n_threads : {2, 3}) EXPECT_TRUE(got == second(data, false, nullptr, nullptr, n_threads, nullptr, true)) << n_threads;
+    }
 }
 
 TEST_P(Gram, EndsEarlyWhenAsked) {

@@ -78,16 +78,16 @@ class Counted:
         self._reads.passes += self.share
         return self.core.rmatvec(v)
 
-    def gram(self, weights=None, rows=None, factors=None):
+    def gram(self, weights=None, rows=None, factors=None, rounded=False, out=None):
         """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows (one pass), or over `rows` (their share of one).
 
-        `factors`, one for each of `rows`, multiply what those count.
+        `factors`, one for each of `rows`, multiply what those count. `rounded`: two digits are enough.
         """
         if rows is None:
             self._reads.passes += self.share
         else:
             self._reads.rows += self.share * len(rows)
-        return self.core.gram(weights, rows, None, factors)
+        return self.core.gram(weights, rows, out, factors, rounded)
 
     def hessian(self, w, margins=None, residuals=None):
         """`value_and_grad` and (1/S) Σ s φ''(z) x̃x̃ᵀ, fused. One pass."""

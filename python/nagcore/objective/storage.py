@@ -273,9 +273,9 @@ class ShiftedProblem:
         """(1/S) X̃ᵀ(s∘v). One pass over the copy."""
         return self._pull_back(self.core.rmatvec(v))
 
-    def gram(self, weights=None, rows=None, out=None, factors=None):
+    def gram(self, weights=None, rows=None, out=None, factors=None, rounded=False):
         """(1/S) Σ s_i v_i x̃_i x̃_iᵀ over all rows, a pass over the copy, or over `rows`; no `out`."""
-        return self._pull_back_twice(self.core.gram(weights, rows, None, factors))
+        return self._pull_back_twice(self.core.gram(weights, rows, None, factors, rounded))
 
     def hessian(self, w, out=None, grad=None, margins=None, residuals=None):
         """`value_and_grad` and the Hessian. One pass over the copy; `out` and `grad` are not used."""

@@ -17,7 +17,7 @@ import numpy as np
 from nagcore.objective import Objective
 from nagcore.solvers.coordinates import DENSE_LIMIT
 from nagcore.solvers.proxnewton import WIDE, columns_together
-from nagcore.solvers.rows import sample_size
+from nagcore.solvers.rows import gram_speed, sample_size
 from nagcore.solvers.tails import heavy_tailed
 
 __all__ = ["choose"]
@@ -100,7 +100,7 @@ def _gram_pays(objective: Objective) -> bool:
     read, arithmetic = _READ[min(size, 8)] * n * p, 4 if objective.problem.compute == np.float32 else 8
     exact = n * p * p / _PRODUCTS[8] + _EXACT_READS * read
     passes = _PASSES - (arithmetic == 8) + math.log(1e6) / math.log(m / p)
-    sampled = _GRAMS * m * p * p / _PRODUCTS[arithmetic] + _FIXED
+    sampled = _GRAMS * m * p * p / (_PRODUCTS[arithmetic] * gram_speed(p)) + _FIXED
     return exact <= sampled + passes * read or (
         exact <= sampled + _TAILS * passes * read and heavy_tailed(X))
 

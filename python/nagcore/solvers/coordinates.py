@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ DENSE_LIMIT = 1024
 CURVATURE_FLOOR = 0.01  # of the mean, added to each row's: rows that are flat here need not be elsewhere
 _HOP = 1e-2  # in margins, for differences of residuals
 _BLOCK = 1 << 16  # rows of a temporary array
+_PIVOT = 1e-4  # least part of a column that is its own, of which rounded rows still tell a tenth
 
 
 class Columns(NamedTuple):
@@ -45,23 +46,18 @@ class Columns(NamedTuple):
 
     mean: np.ndarray
     spread: np.ndarray  # the variance, or the mean square where there is no intercept
-    correlation: np.ndarray | None
+    products: np.ndarray | None  # correlations, or of `weight` rows the Gram matrix that they come from
     curvature: float  # the mean of φ''
+    weight: float = 0.0
+    exact: Callable[[], Columns] | None = None  # the same of rows that are not rounded, where these were
 
     @classmethod
     def of_gram(cls, G: np.ndarray, d: int, curvature: float) -> Columns:
         """From (1/S) Σ s v x̃x̃ᵀ over all rows, or an estimate of it, `curvature` the mean of v."""
         weight = float(G[d, d]) if len(G) > d else curvature
-        mean, scatter, correlation = np.zeros(d), G[:d, :d], _core.empty_rows((d, d), np.float64)
-        if len(G) > d:
-            mean = G[d, :d] / weight
-            np.multiply(mean[:, None], G[d, :d], out=correlation)
-            scatter = np.subtract(scatter, correlation, out=correlation)
-        spread = np.maximum(scatter.diagonal() / weight, 0.0)
-        inverse = np.divide(1, np.sqrt(spread), out=np.zeros(d), where=spread > 0)
-        np.multiply(scatter, inverse, out=correlation)
-        correlation *= (inverse / weight)[:, None]
-        return cls(mean, spread, correlation, weight)
+        mean = G[d, :d] / weight if len(G) > d else np.zeros(d)
+        spread = np.maximum(G.diagonal()[:d] / weight - mean**2, 0.0)
+        return cls(mean, spread, G, weight, weight)
 
     @classmethod
     def of(cls, objective: Objective, seed: int, rows: np.ndarray) -> Columns:
@@ -71,7 +67,7 @@ class Columns(NamedTuple):
         rows = rows + CURVATURE_FLOOR * curvature
         if s is not None:
             rows *= s
-        moments = np.zeros(d), np.ones(d), None
+        moments: tuple[Any, Any, Any] = np.zeros(d), np.ones(d), None
         if objective.X is not None:
             full = d <= DENSE_LIMIT and objective.penalty.smooth
             rng = np.random.default_rng(seed)
@@ -142,7 +138,7 @@ class Coordinates:
         one_class: bool = False,
     ) -> None:
         d = self._d = objective.shape[1]
-        mean, spread, correlation, curvature = columns
+        mean, spread, products, curvature, weight, exact = columns
         centre = mean if origin is None else mean - origin
         self.rms = np.sqrt(spread + centre**2 * objective.fit_intercept)
         floor = 64 * eps * self.rms**2
@@ -150,21 +146,28 @@ class Coordinates:
         P = curvature * np.maximum(spread, floor) + objective.l2
         P[P == 0] = 1.0  # an all-zero column without l2: its gradient is zero too
         self._L: np.ndarray | list[np.ndarray] | None = None
-        if correlation is not None:
-            share = np.sqrt(curvature * spread / P)  # of the data in P's diagonal
+        if products is not None:
+            scale = np.sqrt(curvature * spread / P)  # of the data in P's diagonal
+            if weight:
+                scale = np.divide(scale, np.sqrt(spread), out=np.zeros(d), where=spread > 0)
             # A little towards the identity: directions that the sample shows as collinear are not
             # stretched without limit.
-            left = ((1 - max(64 * eps, 1e-7)) * share)[:, None]
+            scale *= math.sqrt(1 - max(64 * eps, 1e-7))
+            centred = mean if weight and objective.fit_intercept else None
 
             def scaled() -> np.ndarray:
-                K = np.multiply(correlation, share, out=_core.empty_rows((d, d), np.float64))
-                K *= left
-                K.reshape(-1)[:: d + 1] = 1.0
+                K = _core.empty_rows((d, d), np.float64)
+                _core.equilibrate(products, 1 / weight if weight else 1.0, centred, scale, K,
+                                  objective.problem.n_threads)
                 return K
 
             self._L = scaled()
             if _core.cholesky_(self._L) >= 0:  # which has written on it
-                self._L, _ = cholesky(scaled(), 0.0)
+                K = scaled()
+                self._L, _ = cholesky(K, 0.0)
+            if exact is not None and float(self._L.diagonal().min()) ** 2 < _PIVOT:
+                self.__init__(objective, exact(), eps, origin, one_class)  # type: ignore[misc]
+                return
         shape = (d,) if one_class or objective.k == 1 else (d, 1)
         self.scale = (1 / np.sqrt(P)).reshape(shape)
         self._mean = mean.reshape(shape) if objective.fit_intercept else None

@@ -20,7 +20,7 @@ from nagcore.solvers.pairs import Pairs
 from nagcore.solvers.rowspace import RowCoordinates, RowOracle
 from nagcore.solvers.screening import Screen
 from nagcore.solvers.stopping import Judge
-from nagcore.solvers.warmstart import from_sample, start_of_sample
+from nagcore.solvers.warmstart import from_sample, start_of_constant, start_of_sample
 
 __all__ = ["Run"]
 
@@ -112,7 +112,13 @@ class Run:
             patience = _RENEW_AFTER
             start = from_sample(self, metric) if w0 is None else None
             if start is None:
-                columns = metric.at(objective.problem, objective.null_margins())
+                constant = start_of_constant(objective) if w0 is None else None
+                if constant is not None:
+                    judge.best_w, z = constant
+                else:
+                    z = objective.null_margins()
+                columns = metric.at(objective.problem, z)
+                del constant, z
             else:
                 judge.best_w, known, proposed, columns = start
             del start  # it would keep a pass's margins through the run
@@ -138,6 +144,8 @@ class Run:
             elif end == "renew":
                 self._memory.rest()
                 patience *= _RENEW_GROWTH
+                if metric.tells_all(self.n_passes):
+                    self._memory.forget()
                 known, problem, z = self.oracle.known(self._last), self.oracle.problem, self._last.z
                 self._leave()
                 columns = metric.at(problem, z, self.n_passes)
@@ -249,12 +257,16 @@ class Run:
             if it.moved and self.n_iter - begun >= patience:
                 if (self.n_passes + 3 + reserve <= self.max_passes
                         and not judge.unresolved  # else float64 is next
-                        and self._steps_left(first, self.n_iter - begun) > _WORTH
+                        and self._steps_left(first, self.n_iter - begun) > self._worth()
                         and self.metric.bent(oracle.problem, it.z, self.n_passes, oracle.spare)):
                     self._last = it
                     return "renew"
                 patience *= _RENEW_GROWTH
         return "stop"
+
+    def _worth(self) -> float:
+        """How many steps there must be left for a new metric to pay."""
+        return _WORTH + self.metric.price(self.n_passes) if self.metric is not None else math.inf
 
     def _steps_left(self, first: float, steps: int) -> float:
         """How many steps lead to the target, if the gap falls as from `first` on in so many steps."""

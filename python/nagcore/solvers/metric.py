@@ -19,7 +19,7 @@ from nagcore.solvers.coordinates import (
     class_curvature_rows,
     curvature_rows,
 )
-from nagcore.solvers.rows import Sampler
+from nagcore.solvers.rows import Sampler, tiled
 
 __all__ = ["Metric"]
 
@@ -27,6 +27,8 @@ _BENT = 0.05        # mean change of curvature, in parts of its mean, that is wo
 _ALIKE = 2.0        # classes whose curvatures are within this factor share a metric
 _CLASS_ENTRIES = 1 << 23  # of the metrics of all classes together
 _OFFSET = 1e4       # mean squares beyond this many variances leave float32 too few digits
+_ROUNDED_OFFSET = 1e2  # and bfloat16
+_TELLING = 20       # rows per column, from which on a metric knows more than steps in an earlier one
 
 
 class Metric:
@@ -44,6 +46,8 @@ class Metric:
         self.sampler: Sampler | None = None
         if problem.has_gram and objective.X is not None and objective.penalty.smooth and d <= DENSE_LIMIT:
             self.sampler = Sampler(objective, seed)
+        self.tiled = self.sampler is not None and tiled(objective.p)
+        self.soon = self.sampler is not None and self.sampler.soon
         self.rows = np.zeros(0)
         self._bent: tuple[Any, Any] = None, None  # margins that `bent` looked at last, and what it saw
         self.by_class = objective.k > 1 and objective.k * d * d <= _CLASS_ENTRIES
@@ -85,6 +89,17 @@ class Metric:
             columns = self._of_gram(self.sampler, self.rows)
         return columns or Columns.of(self.objective, self.seed, self.rows)
 
+    def tells_all(self, passes: float) -> bool:
+        """Whether a metric made after so many passes leaves nothing to what earlier steps have shown."""
+        if not self.soon:
+            return False
+        rows = self.sampler.rows_for(passes, self.n_metrics)  # type: ignore[union-attr]
+        return rows >= _TELLING * self.objective.p
+
+    def price(self, passes: float) -> float:
+        """What a new metric would cost after so many passes, in passes, where that is to be weighed."""
+        return 0.0 if self.sampler is None else self.sampler.price(passes, self.n_metrics)
+
     def look(self, problem: Any, z: np.ndarray, spare: np.ndarray | None = None) -> None:
         """Take the curvature at z as that which the columns, made elsewhere, are for."""
         if not self.rows.size:
@@ -119,20 +134,36 @@ class Metric:
         rows, factors = sampler.draw(curvature, self._turn, CURVATURE_FLOOR)
         self._turn += 1
         weights = curvature + curvature.dtype.type(CURVATURE_FLOOR * mean) if rows is None else None
-        columns = None
-        for problem in (objective.problem, objective.wide):
-            if problem is None:
-                break
+
+        def columns_of(problem: Any, rounded: bool) -> Columns | None:
+            room = _core.empty_rows((problem.p, problem.p), np.float64)  # memory of a fit before this one
             if rows is None:
-                G = problem.gram(weights.astype(problem.compute, copy=False))
+                G = problem.gram(weights.astype(problem.compute, copy=False), rounded=rounded, out=room)
             else:
-                G = problem.gram(None, rows, factors)
+                G = problem.gram(None, rows, factors, rounded, room)
             # What overflows does so on the diagonal first, by Cauchy and Schwarz.
             diagonal = G.diagonal()
             if not (np.isfinite(diagonal).all() and diagonal.any()):
                 return None
-            columns = Columns.of_gram(G, d, (1 + CURVATURE_FLOOR) * mean)
-            square, spread = columns.mean**2, columns.spread
-            if problem.compute == np.float64 or not (square > _OFFSET * spread).any():
-                break
-        return columns
+            return Columns.of_gram(G, d, (1 + CURVATURE_FLOOR) * mean)
+
+        def exact() -> Columns | None:
+            columns = None
+            for problem in (objective.problem, objective.wide):
+                if problem is None:
+                    break
+                columns = columns_of(problem, False)
+                if columns is None or problem.compute == np.float64 or not _far_off(columns, _OFFSET):
+                    break
+            return columns
+
+        if self.tiled:
+            columns = columns_of(objective.problem, True)
+            if columns is not None and not _far_off(columns, _ROUNDED_OFFSET):
+                return columns._replace(exact=lambda: exact() or columns)
+        return exact()
+
+
+def _far_off(columns: Columns, offset: float) -> bool:
+    """Whether a column's mean is too far from zero for what it varies by."""
+    return bool((columns.mean**2 > offset * columns.spread).any())

@@ -42,6 +42,11 @@ class Pairs:
         if old is not None:
             self._replace(old, False)
 
+    def forget(self) -> None:
+        """Drop all pairs."""
+        self._fetch()
+        self._pairs.clear()
+
     def lend(self, give: Callable[[], Any]) -> None:
         """Let a loop have the pairs, which `give` gives back in the same variables."""
         self._lent = give

@@ -17,10 +17,15 @@ import numpy as np
 from nagcore import _core
 from nagcore.objective import Objective
 
-__all__ = ["Sampler", "sample_size", "strata"]
+__all__ = ["Sampler", "gram_speed", "sample_size", "strata", "tiled"]
 
 _READS = 2.5          # what a Gram matrix of the sample may cost, in reads of X
+_FIRST_READS = 0.7    # the first one where X is large: the loss bends most on the way from the null model
+_WHATEVER = 1.0       # passes that a metric costs whatever its rows, where that is so
+_LARGE = 1 << 25      # bytes of X, from which on a pass is long beside a metric of few rows
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
+_TILED = 48           # columns from which on matrix tiles pay
+_PER_COLUMN, _AT_MOST = 1 / 60, 6.0  # times as many operations there
 _ENTRY, _PAIRS = 3.4, 0.8  # of CSR: an entry in a pass in that time, and pairs in the time of an entry
 _FEWEST, _MOST = 5, 100  # rows per column: eigenvalues are then good to a factor of 2, or 10 %
 _LOOKED_AT = 2048     # rows in which usual values are looked for
@@ -30,8 +35,20 @@ _LONG = 40.0         # how far too long steps along a column may be, before its 
 _FEW = 8              # a column with fewer entries off its usual value among them is rare
 
 
-def sample_size(n: int, p: int, passes: float = 0.0, matrices: int = 1, entries: float = 0.0) -> int:
-    """Rows, of n, for a Gram matrix of p columns that half the passes so far, or 2.5 reads, pay for.
+def tiled(p: int) -> bool:
+    """Whether Gram matrices of p columns that need two digits alone are made on matrix tiles."""
+    return p >= _TILED and _core.matrix_tiles()
+
+
+def gram_speed(p: int) -> float:
+    """How many times as fast as in vectors those are."""
+    return max(1.0, min(_PER_COLUMN * p, _AT_MOST)) if tiled(p) else 1.0
+
+
+def sample_size(
+    n: int, p: int, passes: float = 0.0, matrices: int = 1, entries: float = 0.0, reads: float = _READS
+) -> int:
+    """Rows, of n, for a Gram matrix of p columns that half the passes so far, or so many reads, pay for.
 
     Of CSR with so many `entries` a row a read is shorter, and the Gram matrix is made from pairs of a row's
     entries, or as a dense one.
@@ -39,10 +56,11 @@ def sample_size(n: int, p: int, passes: float = 0.0, matrices: int = 1, entries:
     >>> sample_size(100_000, 100), sample_size(900, 100), sample_size(20_000, 100, entries=10)
     (10000, 900, 4000)
     """
-    affordable = _OPERATIONS / p
+    operations = _OPERATIONS * gram_speed(p)
+    affordable = operations / p
     if entries:
-        affordable = min(affordable, max(_PAIRS / entries, _OPERATIONS * _ENTRY * entries / p**2))
-    affordable = int(max(_READS, 0.5 * passes) * affordable * n / matrices)
+        affordable = min(affordable, max(_PAIRS / entries, operations * _ENTRY * entries / p**2))
+    affordable = int(max(reads, 0.5 * passes) * affordable * n / matrices)
     m = max(_FEWEST * p, min(affordable, _MOST * p))
     return m if 2 * m <= n else n
 
@@ -60,6 +78,9 @@ class Sampler:
     ----------
     m : int
         Rows that a draw aims at; n where all of them are wanted.
+    soon : bool
+        Whether passes are long beside what a Gram matrix costs, so that the first one is made from fewer
+        rows, and followed soon.
     """
 
     def __init__(self, objective: Objective, seed: int) -> None:
@@ -68,6 +89,7 @@ class Sampler:
         self._entries = 0.0  # of a row of CSR
         if not isinstance(X, np.ndarray):
             self._entries = getattr(X, "nnz", 0) / objective.shape[0]
+        self.soon = tiled(objective.p) and objective.nbytes >= _LARGE
         self.m = self.rows_for(0.0)
         self._rare: np.ndarray | None = None  # rows of the stratum, once they were looked for
 
@@ -76,7 +98,17 @@ class Sampler:
 
         Where classes have a Gram matrix each, they share that.
         """
-        return sample_size(self.objective.shape[0], self.objective.p, passes, matrices, self._entries)
+        (n, _), p = self.objective.shape, self.objective.p
+        if not self.soon:
+            return sample_size(n, p, passes, matrices, self._entries)
+        return sample_size(n, p, 0.5 * passes, matrices, self._entries, _READS if passes else _FIRST_READS)
+
+    def price(self, passes: float, matrices: int = 1) -> float:
+        """What a metric costs after so many passes, in passes; 0 where it follows what half of those cost."""
+        if not self.soon:
+            return 0.0
+        n, p = self.objective.shape[0], self.objective.p
+        return _WHATEVER + self.rows_for(passes, matrices) * matrices * p / (_OPERATIONS * gram_speed(p) * n)
 
     def draw(
         self, curvature: np.ndarray | None, turn: int, lift: float = 0.0

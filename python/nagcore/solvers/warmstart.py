@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nagcore import _core
+from nagcore.objective.intercept import best_intercept
 from nagcore.solvers.base import Known
 from nagcore.solvers.coordinates import Columns
 from nagcore.solvers.metric import Metric
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from nagcore.objective import Objective
     from nagcore.solvers.driver import Run
 
-__all__ = ["Start", "from_sample", "start_of_sample"]
+__all__ = ["Start", "from_sample", "start_of_constant", "start_of_sample"]
 
 _SHARE = 8       # n/m: the ten or so passes that the sample takes are then about one over X
 _GRAM = 11.0     # a Gram matrix of m·p ≤ 11·n operations a number costs no more than a read of X
@@ -41,6 +42,9 @@ _ROWS = 100      # per coefficient, for a start alone
 _TELLING = 20    # per coefficient, rows of the sample that would say as much if all residuals were alike
 _OFF = 0.1       # of what the solution of a sample is off by anyway
 _MODEL = 1e-3    # of what the corrected sample lets F gain, to which it is solved
+_FEW_ROWS, _FEW_COLUMNS = 32, 2  # that are looked at for columns of one number
+_ROW = 384       # bytes of a row, from which on a column is a small part of X even in whole cache lines
+_GAIN = 0.8      # of F at zero, that an intercept must leave or less
 _SETTLED = 0.01  # of the mean, added to each row's weight: rows without residuals are drawn too
 
 
@@ -137,6 +141,37 @@ def _corrected(objective: Objective, metric: Metric, known: Known) -> tuple[np.n
         return minimum, Metric(small, 0).of_all(small.problem, small.problem.margins(minimum))
     finally:
         objective.reads.rows += int(small.n_passes * len(rows))
+
+
+def start_of_constant(objective: Objective) -> tuple[np.ndarray, np.ndarray] | None:
+    """w of the null model with an intercept, and its margins, where X has a column of one number for it.
+
+    Without an intercept of its own the objective's null model is w = 0, and where one class is rare half of
+    the way from there is that column's. None where there is no such column, or little to gain. No pass.
+    """
+    X, (n, _) = objective.X, objective.shape
+    if objective.fit_intercept or objective.k != 1 or not objective.penalty.smooth:
+        return None
+    if not isinstance(X, np.ndarray) or isinstance(X, np.memmap) or X.shape[1] * X.itemsize < _ROW:
+        return None
+    if objective.read_as != (1.0, 0.0, None) or objective.bounds is not None:
+        return None
+    few = X[:: max(1, n // _FEW_ROWS)]
+    same = np.flatnonzero((few == few[0]).all(axis=0) & (few[0] != 0))
+    if not same.size:
+        return None
+    problem, z = objective.problem, objective.null_margins()
+    found = best_intercept(problem, z, objective.s, objective.loss.curvature_bound, not z.any())
+    w = np.zeros(objective.w_shape)
+    for j in same[:_FEW_COLUMNS]:
+        w[j] = found.b / float(X[0, j])
+        value = found.value + objective.penalty_value(w)
+        if value > _GAIN * objective.null_model()[0]:
+            return None
+        if (X[:, j] == X[0, j]).all():
+            return w, found.z
+        w[j] = 0.0
+    return None
 
 
 def few_rows(n: int, p: int) -> bool:

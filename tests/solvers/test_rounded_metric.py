@@ -1,0 +1,160 @@
+"""Metrics from rounded rows, made again where rounding hides a column; and starts at a column of ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nagcore import Objective, _core, minimize
+from nagcore.linear_model import LogisticRegression
+from nagcore.solvers.coordinates import Coordinates
+from nagcore.solvers.metric import Metric
+from nagcore.solvers.warmstart import start_of_constant
+
+needs_tiles = pytest.mark.skipif(not _core.matrix_tiles(), reason="no matrix tiles here, or NAGCORE_ISA set")
+EPS = float(np.finfo(np.float32).eps)
+
+
+def table(n=20_000, d=60, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)) @ (np.eye(d) + 0.3 * rng.normal(size=(d, d)) / np.sqrt(d))
+    y = (X @ rng.normal(size=d) / np.sqrt(d) + rng.logistic(size=n) > 0).astype(float)
+    return X.astype(np.float32), y
+
+
+def objective_of(X, y, **more):
+    return Objective(X, y, loss="logistic", l2=1 / len(y), **more)
+
+
+@needs_tiles
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_a_rounded_metric_is_the_exact_one_but_for_two_digits(fit_intercept):
+    objective = objective_of(*table(), fit_intercept=fit_intercept)
+    columns = Metric(objective, 0).at(objective.problem, objective.null_margins())
+    assert columns.exact is not None
+    rounded = Coordinates(objective, columns, EPS)
+    exact = Coordinates(objective, columns.exact(), EPS)
+    # T⁻¹ of one times T of the other: the identity, if both are one metric.
+    d = objective.shape[1]
+    both = np.array([rounded.to_v(exact.to_w(e))[:d] for e in np.eye(objective.p)[:d]])
+    assert 1e-7 < np.abs(both - np.eye(d)).max() < 0.02
+
+
+@needs_tiles
+def test_a_column_that_rounding_hides_is_looked_at_in_full():
+    """One that differs from another by a ten-thousandth: three digits say that they are the same."""
+    X, y = table()
+    X[:, 7] = X[:, 3] + 1e-4 * np.random.default_rng(1).normal(size=len(X))
+    objective = Objective(X, y, loss="logistic", l2=1e-12)
+    columns = Metric(objective, 0).at(objective.problem, objective.null_margins())
+    asked = []
+
+    def exact():
+        asked.append(True)
+        return columns.exact()
+
+    coordinates = Coordinates(objective, columns._replace(exact=exact), EPS)
+    assert asked == [True]
+    want = Coordinates(objective, columns.exact(), EPS)
+    np.testing.assert_array_equal(coordinates.parts[0], want.parts[0])
+
+
+@needs_tiles
+def test_means_far_from_zero_are_not_rounded():
+    X, y = table()
+    X[:, 5] += 100
+    objective = objective_of(X, y, fit_intercept=True)
+    assert Metric(objective, 0).at(objective.problem, objective.null_margins()).exact is None
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("offset", [0.0, 30.0, 1e4])
+def test_fits_take_few_passes_wherever_the_columns_lie(dtype, offset):
+    X, y = table(30_000, 80)
+    X = (X + offset * np.linspace(0, 1, 80)).astype(dtype)
+    objective = objective_of(X, y, fit_intercept=True)
+    result = minimize(objective, tol=1e-6)
+    assert result.converged
+    assert result.gap_kind == "certificate"
+    assert objective.n_passes <= (20 if offset < 1e4 else 35)
+
+
+def test_large_tables_with_many_columns():
+    """Above the size from which metrics are renewed at their price; against scikit-learn's solution."""
+    from sklearn.linear_model import LogisticRegression as Peer
+
+    rng = np.random.default_rng(0)
+    n, d = 45_000, 200
+    X = (rng.random((n, d)) < 0.3 * np.exp(-rng.exponential(2.0, d))).astype(np.float32)
+    y = (X @ rng.normal(size=d) * 1.5 + rng.logistic(size=n) > 5).astype(int)
+    ours = LogisticRegression(tol=1e-8).fit(X, y)
+    peer = Peer(solver="newton-cholesky", tol=1e-10).fit(X.astype(float), y)
+
+    def value(model):
+        z = (2 * y - 1) * (X.astype(float) @ model.coef_[0] + model.intercept_[0])
+        return np.logaddexp(0, -z).sum() + 0.5 * model.coef_[0] @ model.coef_[0]
+
+    assert value(ours) <= value(peer) * (1 + 1e-8)
+
+
+def rare(n=8000, d=120, dtype=np.float32):
+    rng = np.random.default_rng(4)
+    X = np.hstack([rng.normal(size=(n, d)), np.full((n, 1), 2.0)]).astype(dtype)
+    y = (X[:, :5].sum(1) + rng.logistic(size=n) > 8).astype(float)
+    return X, y
+
+
+def test_a_column_of_one_number_is_where_a_fit_with_a_rare_class_begins():
+    X, y = rare()
+    objective = objective_of(X, y, fit_intercept=False)
+    before = objective.n_passes
+    w, z = start_of_constant(objective)
+    assert objective.n_passes == before
+    assert np.flatnonzero(w).tolist() == [120]
+    np.testing.assert_allclose(z, X @ w, rtol=1e-6)
+    assert w[120] * 2 == pytest.approx(np.log(y.mean() / (1 - y.mean())), rel=1e-4)
+    result = minimize(objective, tol=1e-9)
+    assert result.converged
+    elsewhere = minimize(objective_of(X, y, fit_intercept=False), np.zeros(121), tol=1e-9)
+    np.testing.assert_allclose(result.w, elsewhere.w, atol=1e-4)
+    assert result.n_passes < elsewhere.n_passes
+
+
+@pytest.mark.parametrize("change", ["balanced", "nearly", "narrow", "intercept", "zero", "bounds", "l2"])
+def test_no_such_start(change):
+    X, y = rare()
+    more = {"fit_intercept": False, "l2": 1 / len(y)}
+    if change == "balanced":
+        y = np.arange(len(y)) % 2.0
+    elif change == "nearly":
+        X[4321, 120] = 1.5  # between the rows that are looked at first
+    elif change == "narrow":
+        X = np.ascontiguousarray(X[:, 60:])
+    elif change == "intercept":
+        more["fit_intercept"] = True
+    elif change == "zero":
+        X[:, 120] = 0
+    elif change == "bounds":
+        more["bounds"] = (-1, 1)
+    else:
+        more["l2"] = 1.0
+    assert start_of_constant(Objective(X, y, loss="logistic", **more)) is None
+
+
+def test_equilibrate_is_numpys():
+    rng = np.random.default_rng(0)
+    for d, extra in ((1, 0), (7, 1), (40, 0), (200, 1)):
+        A = rng.normal(size=(3 * d, d + extra))
+        M, scale, mean = A.T @ A, rng.uniform(0.5, 2, d), rng.normal(size=d)
+        for m in (None, mean):
+            out = np.full((d, d), 7.0)
+            _core.equilibrate(M, 0.5, m, scale, out, 2)
+            want = (0.5 * M[:d, :d] - (0 if m is None else np.outer(m, m))) * np.outer(scale, scale)
+            np.fill_diagonal(want, 1.0)
+            low = np.tril_indices(d)
+            np.testing.assert_allclose(out[low], want[low], rtol=1e-12, atol=1e-13)
+            assert (out[np.triu_indices(d, 1)] == 7).all()
+    with pytest.raises(ValueError, match="M has 2 rows; out has 3"):
+        _core.equilibrate(np.eye(2), 1.0, None, np.ones(3), np.eye(3))
+    with pytest.raises(ValueError, match="scale has shape"):
+        _core.equilibrate(np.eye(3), 1.0, None, np.ones(2), np.eye(3))
