@@ -61,6 +61,19 @@ def gram(dtype, d, threads):
     print(f"| {dtype} | {n:,} | {d} | {work / rival:.0f} | {' | '.join(cells)} | {passes:.1f} |", flush=True)
 
 
+def rounded(dtype, n, d, threads):
+    """What metrics are made of: rows rounded to bfloat16, on matrix tiles where there are any."""
+    rng = np.random.default_rng(0)
+    X, y, v = rng.normal(size=(n, d)).astype(dtype), rng.choice([-1.0, 1.0], n), rng.random(n)
+    H, problem = np.empty((d, d)), _core.Problem(X, y, n_threads=threads)
+    G, root = problem.gram(v), np.sqrt(problem.gram(v).diagonal())
+    error = np.abs((problem.gram(v, rounded=True) - G) / np.outer(root, root)).max()
+    full = best(lambda _: problem.gram(v, out=H))
+    ours = best(lambda _: problem.gram(v, out=H, rounded=True))
+    cells = f"{1e3 * full:.2f} | {1e3 * ours:.2f} | {full / ours:.1f} | {error:.0e}"
+    print(f"| {dtype} | {n:,} | {d} | {cells} |", flush=True)
+
+
 def csr(dtype, n, d, entries, threads):
     rng = np.random.default_rng(0)
     X = scipy.sparse.random(n, d, entries / d, "csr", dtype, random_state=rng)
@@ -98,6 +111,10 @@ def main() -> None:
         for dtype in ("float32", "float64"):
             for d in (20, 50, 100, 200, 500) if options.quick else (20, 50, 100, 200, 500, 1000, 2000):
                 gram(dtype, d, options.threads)
+        print("\n| X | n | d | weighted, ms | rounded, ms | ratio | error |\n|---|---|---|---|---|---|---|")
+        for dtype in ("float32", "float64"):
+            for n, d in ((32_561, 124), (12_000, 301), (49_749, 301), (15_700, 785), (60_000, 785)):
+                rounded(dtype, n, d, options.threads)
         print("\n| CSR | n | d | entries a row | ms | ÷ scipy |\n|---|---|---|---|---|---|")
         for n, d, entries in ((32_561, 123, 14), (49_749, 300, 12), (20_000, 2000, 20), (20_000, 200, 60)):
             csr("float32", n, d, entries, options.threads)

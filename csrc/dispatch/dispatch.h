@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "kernels/table.h"
-#include "kernels/tile_table.h"
 
 namespace nag {
 

@@ -12,7 +12,7 @@
 
 #include "engine/aligned.h"
 #include "engine/threads.h"
-#include "kernels/tile_table.h"
+#include "kernels/table.h"
 
 namespace nag {
 

@@ -5,6 +5,7 @@
 #include "kernels/columns_table.h"
 #include "kernels/momentum_table.h"
 #include "kernels/panel_table.h"
+#include "kernels/tile_table.h"
 #include "losses/info.h"
 
 namespace nag {
