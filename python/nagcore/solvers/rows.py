@@ -20,7 +20,7 @@ from nagcore.objective import Objective
 __all__ = ["Sampler", "gram_speed", "sample_size", "strata", "tiled"]
 
 _READS = 2.5          # what a Gram matrix of the sample may cost, in reads of X
-_FIRST_READS = 0.7    # the first one where X is large: the loss bends most on the way from the null model
+_FIRST_READS = 1.5    # the first one where X is large: the loss bends most on the way from the null model
 _WHATEVER = 1.0       # passes that a metric costs whatever its rows, where that is so
 _LARGE = 1 << 25      # bytes of X, from which on a pass is long beside a metric of few rows
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
