@@ -79,8 +79,8 @@ class Sampler:
     m : int
         Rows that a draw aims at; n where all of them are wanted.
     soon : bool
-        Whether passes are long beside what a Gram matrix costs, so that the first one is made from fewer
-        rows, and followed soon.
+        Whether passes are long beside what a Gram matrix costs: the first one is then made from fewer
+        rows, and a later one as soon as the steps that it saves are worth its `price`.
     """
 
     def __init__(self, objective: Objective, seed: int) -> None:
