@@ -16,8 +16,8 @@ void bind_info(py::module_& m) {
     return py::tuple(names);
   }, "Instruction sets that this build and this processor can run, best first.");
   m.def("active_isa", [] { return active_table().name; }, "The instruction set in force; NAGCORE_ISA overrides it at import.");
-  m.def("matrix_tiles", [] { return active_tiles() != nullptr; },
-        "Whether Gram matrices that need two digits alone are made on the processor's matrix tiles (AMX).");
+  m.def("rounded_products", [] { return active_tiles() == nullptr ? nullptr : active_tiles()->name; },
+        "What multiplies rows rounded to bfloat16, for Gram matrices that need two digits alone: amx, bf16 or None.");
   m.def("openmp_enabled", &openmp_enabled, "Whether this build has threads.");
   m.def("default_threads", &default_threads,
         "Threads used when n_threads is None: the least of the affinity mask, the cgroup quota, OMP_NUM_THREADS and threadpoolctl's limits.");

@@ -3,8 +3,10 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#if defined(NAG_HAVE_AMX) && defined(__linux__)
+#if defined(NAG_HAVE_AMX) || defined(NAG_HAVE_BF16)
 #include <cpuid.h>
+#endif
+#if defined(NAG_HAVE_AMX) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -23,30 +25,60 @@ NAG_DECLARE(NAG_BASELINE)
 
 namespace {
 
-constexpr char kWithTiles[] = "amx";
+#if defined(NAG_HAVE_AMX) || defined(NAG_HAVE_BF16)
+bool is_v4() { return usable_tables().front()->name == std::string("v4"); }
+
+bool cpuid(unsigned leaf, unsigned (&r)[4]) { return __get_cpuid_count(7, leaf, &r[0], &r[1], &r[2], &r[3]) != 0; }
+
+bool multiplies_pairs() {
+  unsigned r[4] = {};
+  return cpuid(1, r) && (r[0] >> 5 & 1) && is_v4();  // AVX512-BF16
+}
+#endif
 
 #if defined(NAG_HAVE_AMX) && defined(__linux__)
-}  // namespace
-namespace amx { extern const TileKernels kernels; }
-namespace {
-
-bool has_tiles() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return false;  // AMX-BF16, AMX-TILE
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1) && usable_tables().front()->name == std::string("v4");  // AVX512-BF16
+bool has_amx() {
+  unsigned r[4] = {};
+  return cpuid(0, r) && (r[3] >> 22 & 1) && (r[3] >> 24 & 1) && multiplies_pairs();  // AMX-BF16, AMX-TILE
 }
 
 // Linux saves tiles with a thread once the process has asked for that.
-bool tiles_granted() {
+bool granted() {
   constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
-
-const TileKernels* found_tiles() { return has_tiles() && tiles_granted() ? &amx::kernels : nullptr; }
-#else
-bool has_tiles() { return false; }
-const TileKernels* found_tiles() { return nullptr; }
 #endif
+
+// A set of kernels for rounded rows: v4 and these are in force where NAGCORE_ISA is `name`.
+struct TileSet {
+  const char* name;
+  bool (*there)();      // in this processor
+  bool (*usable)();     // by this process
+  bool (*pays)();       // beside v4 alone
+  const TileKernels* kernels;
+};
+
+bool always() { return true; }
+
+}  // namespace
+#if defined(NAG_HAVE_AMX) && defined(__linux__)
+namespace amx { extern const TileKernels kernels; }
+#endif
+#if defined(NAG_HAVE_BF16)
+namespace dots { extern const TileKernels kernels; }
+#endif
+namespace {
+
+// Best first; the last has no name.
+const TileSet kTileSets[] = {
+#if defined(NAG_HAVE_AMX) && defined(__linux__)
+    {"amx", &has_amx, &granted, &always, &amx::kernels},
+#endif
+#if defined(NAG_HAVE_BF16)
+    // Intel's multiply float32 as fast.
+    {"bf16", &multiplies_pairs, &always, [] { return __builtin_cpu_is("amd") != 0; }, &dots::kernels},
+#endif
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 }  // namespace
 
@@ -79,9 +111,14 @@ const KernelTable& active_table() {
     const char* wanted = std::getenv("NAGCORE_ISA");
     if (wanted == nullptr || *wanted == '\0') return *usable_tables().front();
     if (const KernelTable* t = find_table(wanted)) return *t;
-    if (wanted == std::string(kWithTiles) && has_tiles()) return *usable_tables().front();
-    std::string choices = has_tiles() ? kWithTiles : "";
-    for (const KernelTable* t : usable_tables()) choices += std::string(choices.empty() ? "" : ", ") + t->name;
+    std::string choices;
+    const auto choice = [&](const char* name) { choices += std::string(choices.empty() ? "" : ", ") + name; };
+    for (const TileSet* set = kTileSets; set->name != nullptr; ++set) {
+      if (!set->there()) continue;
+      if (wanted == std::string(set->name)) return *usable_tables().front();
+      choice(set->name);
+    }
+    for (const KernelTable* t : usable_tables()) choice(t->name);
     throw std::runtime_error("NAGCORE_ISA is '" + std::string(wanted) + "'; this build on this processor has " + choices +
                              ". Unset it for the best one.");
   }();
@@ -89,10 +126,13 @@ const KernelTable& active_table() {
 }
 
 const TileKernels* active_tiles() {
-  static const TileKernels* const tiles = [] {
+  static const TileKernels* const tiles = []() -> const TileKernels* {
     const char* wanted = std::getenv("NAGCORE_ISA");
-    const bool unbound = wanted == nullptr || *wanted == '\0' || wanted == std::string(kWithTiles);
-    return unbound ? found_tiles() : nullptr;
+    const bool unbound = wanted == nullptr || *wanted == '\0';
+    for (const TileSet* set = kTileSets; set->name != nullptr; ++set)
+      if (unbound ? set->there() && set->pays() && set->usable() : wanted == std::string(set->name))
+        return set->there() && set->usable() ? set->kernels : nullptr;
+    return nullptr;
   }();
   return tiles;
 }

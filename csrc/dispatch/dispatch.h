@@ -13,8 +13,8 @@ const std::vector<const KernelTable*>& usable_tables();
 const KernelTable* find_table(const std::string& name);
 // The first of usable_tables(), or the one NAGCORE_ISA names. Throws std::runtime_error naming the choices.
 const KernelTable& active_table();
-// Matrix tiles beside the table in force, or null: this processor, its system and this build must have them, and NAGCORE_ISA
-// must be unset or "amx" (v4 and tiles). The system is asked for them at the first call.
+// Kernels for rounded rows beside the table in force, or null: this processor, its system and this build must have them, and
+// NAGCORE_ISA must be unset (the best that pay) or their name (v4 and these). The system is asked for matrix tiles at the first call.
 const TileKernels* active_tiles();
 
 }  // namespace nag

@@ -1,9 +1,11 @@
-// Products of rows rounded to bfloat16, on the processor's own matrix tiles (AMX): sixteen times the multiplications of
-// its vectors, for matrices of which two digits are enough. Filled in isa/tiles.cc.
+// Products of rows rounded to bfloat16, for matrices of which two digits are enough: on the processor's own matrix tiles
+// (AMX), sixteen times the multiplications of its vectors, filled in isa/tiles.cc; or in vectors of pairs (AVX512-BF16), twice
+// as many as of float32 and four times those of double, filled in isa/dots.cc.
 //
 // A block of X's rows is cut into panels of 32 rows and blocks of 16 columns, each such piece a tile of 1 KiB:
 //   B[k][j] = (x[2k][j], x[2k+1][j]),   pairs of bfloat16, k < 16, j < 16.
-// With its transpose A[j][k] as 16 x 16 numbers of 32 bits, C(I, J) += A_I B_J adds 32 rows to 256 sums in float32.
+// With its transpose A[j][k] as 16 x 16 numbers of 32 bits, C(I, J) += A_I B_J adds 32 rows to 256 sums in float32. Vectors
+// take the numbers of A_I from B_I, one at a time.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -37,6 +39,7 @@ struct TileProduct {
 };
 
 struct TileKernels {
+  const char* name;       // "amx" or "bf16", as NAGCORE_ISA says it
   void (*enter)();  // before a thread's first product
   void (*leave)();  // after its last: what the tiles hold is no longer saved with the thread
   void (*pack_f32)(const TilePack&);

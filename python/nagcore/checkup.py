@@ -130,7 +130,7 @@ def doctor(
     machine = {
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "instruction sets": f"{', '.join(_core.isa_names())} (active: {_core.active_isa()})",
-        "matrix tiles": "used for metrics" if _core.matrix_tiles() else "none",
+        "rounded products": f"{_core.rounded_products()}, for metrics" if _core.rounded_products() else "none",
         "threads": f"{_core.default_threads()} by default; OpenMP {openmp}",
     }
     report = Report([], machine)

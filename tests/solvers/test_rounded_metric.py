@@ -11,7 +11,7 @@ from nagcore.solvers.coordinates import Coordinates
 from nagcore.solvers.metric import Metric
 from nagcore.solvers.warmstart import start_of_constant
 
-needs_tiles = pytest.mark.skipif(not _core.matrix_tiles(), reason="no matrix tiles here, or NAGCORE_ISA set")
+needs_tiles = pytest.mark.skipif(not _core.rounded_products(), reason="no rounded products here, or NAGCORE_ISA set")
 EPS = float(np.finfo(np.float32).eps)
 
 

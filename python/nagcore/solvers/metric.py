@@ -19,7 +19,7 @@ from nagcore.solvers.coordinates import (
     class_curvature_rows,
     curvature_rows,
 )
-from nagcore.solvers.rows import Sampler, tiled
+from nagcore.solvers.rows import Sampler, rounds
 
 __all__ = ["Metric"]
 
@@ -46,7 +46,7 @@ class Metric:
         self.sampler: Sampler | None = None
         if problem.has_gram and objective.X is not None and objective.penalty.smooth and d <= DENSE_LIMIT:
             self.sampler = Sampler(objective, seed)
-        self.tiled = self.sampler is not None and tiled(objective.p)
+        self.rounds = self.sampler is not None and rounds(objective.p)
         self.soon = self.sampler is not None and self.sampler.soon
         self.rows = np.zeros(0)
         self._bent: tuple[Any, Any] = None, None  # margins that `bent` looked at last, and what it saw
@@ -157,7 +157,7 @@ class Metric:
                     break
             return columns
 
-        if self.tiled:
+        if self.rounds:
             columns = columns_of(objective.problem, True)
             if columns is not None and not _far_off(columns, _ROUNDED_OFFSET):
                 return columns._replace(exact=lambda: exact() or columns)

@@ -17,15 +17,15 @@ import numpy as np
 from nagcore import _core
 from nagcore.objective import Objective
 
-__all__ = ["Sampler", "gram_speed", "sample_size", "strata", "tiled"]
+__all__ = ["Sampler", "gram_speed", "rounds", "sample_size", "strata"]
 
 _READS = 2.5          # what a Gram matrix of the sample may cost, in reads of X
 _FIRST_READS = 1.5    # the first one where X is large: the loss bends most on the way from the null model
 _WHATEVER = 1.0       # passes that a metric costs whatever its rows, where that is so
 _LARGE = 1 << 25      # bytes of X, from which on a pass is long beside a metric of few rows
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
-_TILED = 48           # columns from which on matrix tiles pay
-_PER_COLUMN, _AT_MOST = 1 / 60, 6.0  # times as many operations there
+_ROUNDED = 48         # columns from which on rows are rounded where the processor multiplies those faster
+_SPEED = {"amx": (1 / 60, 6.0), "bf16": (1 / 60, 2.0)}  # times as many operations there: by columns, and at most
 _ENTRY, _PAIRS = 3.4, 0.8  # of CSR: an entry in a pass in that time, and pairs in the time of an entry
 _FEWEST, _MOST = 5, 100  # rows per column: eigenvalues are then good to a factor of 2, or 10 %
 _LOOKED_AT = 2048     # rows in which usual values are looked for
@@ -35,14 +35,17 @@ _LONG = 40.0         # how far too long steps along a column may be, before its 
 _FEW = 8              # a column with fewer entries off its usual value among them is rare
 
 
-def tiled(p: int) -> bool:
-    """Whether Gram matrices of p columns that need two digits alone are made on matrix tiles."""
-    return p >= _TILED and _core.matrix_tiles()
+def rounds(p: int) -> bool:
+    """Whether Gram matrices of p columns that need two digits alone are made of rounded rows."""
+    return p >= _ROUNDED and _core.rounded_products() is not None
 
 
 def gram_speed(p: int) -> float:
-    """How many times as fast as in vectors those are."""
-    return max(1.0, min(_PER_COLUMN * p, _AT_MOST)) if tiled(p) else 1.0
+    """How many times as fast as others those are."""
+    if not rounds(p):
+        return 1.0
+    per_column, most = _SPEED[_core.rounded_products()]  # type: ignore[index]
+    return max(1.0, min(per_column * p, most))
 
 
 def sample_size(
@@ -89,7 +92,7 @@ class Sampler:
         self._entries = 0.0  # of a row of CSR
         if not isinstance(X, np.ndarray):
             self._entries = getattr(X, "nnz", 0) / objective.shape[0]
-        self.soon = tiled(objective.p) and objective.nbytes >= _LARGE
+        self.soon = rounds(objective.p) and objective.nbytes >= _LARGE
         self.m = self.rows_for(0.0)
         self._rare: np.ndarray | None = None  # rows of the stratum, once they were looked for
 
