@@ -1,4 +1,4 @@
-"""gram(rounded=True): Gram matrices of rows rounded to bfloat16, where the processor has tiles for them."""
+"""gram(rounded=True): Gram matrices of rows rounded to bfloat16, where the processor multiplies those faster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cases import DENSE_LAYOUTS, DTYPES, THREADS, csr, lay_out, make, thinned
 from kernels.second_order import design, gram, weights_of
 from nagcore import _core
 
-needs_tiles = pytest.mark.skipif(not _core.rounded_products(), reason="no rounded products here, or NAGCORE_ISA set")
+needs_rounding = pytest.mark.skipif(not _core.rounded_products(), reason="no rounded products here, or NAGCORE_ISA set")
 # At and round a tile of 16 columns, a panel of 32 rows, and blocks and leaves of panels.
 SIZES = [
     (256, 48),
@@ -84,8 +84,8 @@ def test_two_digits_and_the_rounding_that_is_promised(dtype):
                 check(case, v=v, n_threads=2)
 
 
-@needs_tiles
-def test_it_is_the_tiles_that_are_tested():
+@needs_rounding
+def test_it_is_rounded_rows_that_are_tested():
     got, exact = check(make("squared", 300, 60, "float32"))
     assert np.abs(got - exact).max() > 1e-5 * np.abs(exact).max()
 

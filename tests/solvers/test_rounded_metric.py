@@ -9,9 +9,10 @@ from nagcore import Objective, _core, minimize
 from nagcore.linear_model import LogisticRegression
 from nagcore.solvers.coordinates import Coordinates
 from nagcore.solvers.metric import Metric
+from nagcore.solvers.rows import sample_size
 from nagcore.solvers.warmstart import start_of_constant
 
-needs_tiles = pytest.mark.skipif(not _core.rounded_products(), reason="no rounded products here, or NAGCORE_ISA set")
+needs_rounding = pytest.mark.skipif(not _core.rounded_products(), reason="no rounded products here, or NAGCORE_ISA set")
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -26,7 +27,7 @@ def objective_of(X, y, **more):
     return Objective(X, y, loss="logistic", l2=1 / len(y), **more)
 
 
-@needs_tiles
+@needs_rounding
 @pytest.mark.parametrize("fit_intercept", [False, True])
 def test_a_rounded_metric_is_the_exact_one_but_for_two_digits(fit_intercept):
     objective = objective_of(*table(), fit_intercept=fit_intercept)
@@ -40,7 +41,7 @@ def test_a_rounded_metric_is_the_exact_one_but_for_two_digits(fit_intercept):
     assert 1e-7 < np.abs(both - np.eye(d)).max() < 0.02
 
 
-@needs_tiles
+@needs_rounding
 def test_a_column_that_rounding_hides_is_looked_at_in_full():
     """One that differs from another by a ten-thousandth: three digits say that they are the same."""
     X, y = table()
@@ -59,12 +60,31 @@ def test_a_column_that_rounding_hides_is_looked_at_in_full():
     np.testing.assert_array_equal(coordinates.parts[0], want.parts[0])
 
 
-@needs_tiles
+@needs_rounding
 def test_means_far_from_zero_are_not_rounded():
     X, y = table()
     X[:, 5] += 100
     objective = objective_of(X, y, fit_intercept=True)
     assert Metric(objective, 0).at(objective.problem, objective.null_margins()).exact is None
+
+
+@needs_rounding
+def test_what_rounding_has_hidden_once_is_not_rounded_again():
+    """And rows are counted at the price of full products from then on, which fewer of them are worth."""
+    X, y = table(45_000, 200)
+    X[:, 7] = X[:, 3] + 1e-4 * np.random.default_rng(1).normal(size=len(X))
+    objective = Objective(X, y, loss="logistic", l2=1e-12, fit_intercept=False)
+    metric, z = Metric(objective, 0), objective.null_margins()
+    columns = metric.at(objective.problem, z)
+    many = metric.sampler.rows_for(0.0)
+    price = metric.price(5.0)
+    assert columns.exact is not None
+    assert price > 0
+    Coordinates(objective, columns, EPS)
+    assert metric.at(objective.problem, z).exact is None
+    assert metric.price(5.0) == 0
+    assert not metric.tells_all(5.0)
+    assert metric.sampler.rows_for(0.0) == sample_size(*X.shape, speed=1.0) != many
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

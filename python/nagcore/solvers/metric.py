@@ -157,11 +157,18 @@ class Metric:
                     break
             return columns
 
-        if self.rounds:
-            columns = columns_of(objective.problem, True)
-            if columns is not None and not _far_off(columns, _ROUNDED_OFFSET):
-                return columns._replace(exact=lambda: exact() or columns)
-        return exact()
+        def hidden() -> Columns | None:
+            """As `exact`, where rounding has hidden something, as it would again in this run."""
+            self.rounds = self.soon = False
+            sampler.in_full()
+            return exact()
+
+        if not self.rounds:
+            return exact()
+        columns = columns_of(objective.problem, True)
+        if columns is None or _far_off(columns, _ROUNDED_OFFSET):
+            return hidden()
+        return columns._replace(exact=lambda: hidden() or columns)
 
 
 def _far_off(columns: Columns, offset: float) -> bool:

@@ -49,17 +49,18 @@ def gram_speed(p: int) -> float:
 
 
 def sample_size(
-    n: int, p: int, passes: float = 0.0, matrices: int = 1, entries: float = 0.0, reads: float = _READS
+    n: int, p: int, passes: float = 0.0, matrices: int = 1, entries: float = 0.0, reads: float = _READS,
+    speed: float | None = None,
 ) -> int:
     """Rows, of n, for a Gram matrix of p columns that half the passes so far, or so many reads, pay for.
 
     Of CSR with so many `entries` a row a read is shorter, and the Gram matrix is made from pairs of a row's
-    entries, or as a dense one.
+    entries, or as a dense one. `speed` is that of the product, `gram_speed` where it is not said.
 
     >>> sample_size(100_000, 100), sample_size(900, 100), sample_size(20_000, 100, entries=10)
     (10000, 900, 4000)
     """
-    operations = _OPERATIONS * gram_speed(p)
+    operations = _OPERATIONS * (gram_speed(p) if speed is None else speed)
     affordable = operations / p
     if entries:
         affordable = min(affordable, max(_PAIRS / entries, operations * _ENTRY * entries / p**2))
@@ -92,6 +93,7 @@ class Sampler:
         self._entries = 0.0  # of a row of CSR
         if not isinstance(X, np.ndarray):
             self._entries = getattr(X, "nnz", 0) / objective.shape[0]
+        self.speed = gram_speed(objective.p)
         self.soon = rounds(objective.p) and objective.nbytes >= _LARGE
         self.m = self.rows_for(0.0)
         self._rare: np.ndarray | None = None  # rows of the stratum, once they were looked for
@@ -103,15 +105,20 @@ class Sampler:
         """
         (n, _), p = self.objective.shape, self.objective.p
         if not self.soon:
-            return sample_size(n, p, passes, matrices, self._entries)
-        return sample_size(n, p, 0.5 * passes, matrices, self._entries, _READS if passes else _FIRST_READS)
+            return sample_size(n, p, passes, matrices, self._entries, speed=self.speed)
+        reads = _READS if passes else _FIRST_READS
+        return sample_size(n, p, 0.5 * passes, matrices, self._entries, reads, self.speed)
+
+    def in_full(self) -> None:
+        """Count rows at the price of products of full numbers from now on."""
+        self.speed, self.soon = 1.0, False
 
     def price(self, passes: float, matrices: int = 1) -> float:
         """What a metric costs after so many passes, in passes; 0 where it follows what half of those cost."""
         if not self.soon:
             return 0.0
         n, p = self.objective.shape[0], self.objective.p
-        return _WHATEVER + self.rows_for(passes, matrices) * matrices * p / (_OPERATIONS * gram_speed(p) * n)
+        return _WHATEVER + self.rows_for(passes, matrices) * matrices * p / (_OPERATIONS * self.speed * n)
 
     def draw(
         self, curvature: np.ndarray | None, turn: int, lift: float = 0.0
