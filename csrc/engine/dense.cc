@@ -14,7 +14,8 @@ namespace {
 
 // The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
 // In longer rows, the next ones and the last ones share a sweep. Narrow storage gains by that sooner: it spares the widened copy.
-constexpr std::int64_t kLongRowBytes = 2048, kLongNarrowRowBytes = 192;
+// So do short vectors: beyond so many, kernels/rows.h sums panels of a row.
+constexpr std::int64_t kLongRowVectors = 32, kLongNarrowRowBytes = 192;
 
 // How far ahead the sweep asks. Short rows: a fixed 16 KiB, past the rows it works on. Longer rows: 2 KiB of each.
 constexpr std::int64_t kFixedAheadRowBytes = 8192;
@@ -60,7 +61,7 @@ class DensePass {
     cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_, !same_type);
     const std::ptrdiff_t lanes = kernels_.lanes;
     // Strided or misaligned rows are copied a block at a time and take the same road to the same bits.
-    piped_ = !transposed_ && v.k == 1 && v.d * item > (same_type ? kLongRowBytes : kLongNarrowRowBytes);
+    piped_ = !transposed_ && v.k == 1 && v.d * item > (same_type ? kLongRowVectors * kernels_.row_lanes * item : kLongNarrowRowBytes);
     in_place_ = near == item && far % item == 0 &&
                 reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
     if (piped_) {
@@ -238,12 +239,12 @@ class DensePass {
       for (std::ptrdiff_t c = 0; c < k; ++c)
         w.sums[static_cast<std::size_t>(c)] += kernels_.sum(w.sr.data() + c * ldz_, rows);
     if (transposed_) kernels_.dot(X, ld, d, rows, w.sr.data(), ldz_, k, w.g.data(), dpad_, true, nullptr);
-    else kernels_.outer(X, ld, rows, d, w.sr.data(), ldz_, k, w.g.data(), dpad_, next ? next + rows * v_.row_stride / 2 : nullptr);
+    else (k == 1 ? kernels_.row_outer : kernels_.outer)(X, ld, rows, d, w.sr.data(), ldz_, k, w.g.data(), dpad_, next ? next + rows * v_.row_stride / 2 : nullptr);
   }
 
   void margins_of_block(const T* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t d, std::ptrdiff_t k, Workspace& w, const void* next) {
     if (!transposed_) {
-      kernels_.dot(X, ld, rows, d, weights_->w.data(), dpad_, k, w.z.data(), ldz_, false, next);
+      (k == 1 ? kernels_.row_dot : kernels_.dot)(X, ld, rows, d, weights_->w.data(), dpad_, k, w.z.data(), ldz_, false, next);
       return;
     }
     // F order: z = sum_j w_j X[:, j] is `outer` on the transpose. Rows past the block stay zero for the gradient's dot.

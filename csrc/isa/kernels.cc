@@ -71,9 +71,9 @@ template <class V>
 constexpr RowKernels<typename V::T> row_kernels() {
   using T = typename V::T;
   RowKernels<T> k{};
-  k.lanes = V::N;
-  k.dot = &dot<V>;
-  k.outer = &outer<V>;
+  k.lanes = k.row_lanes = V::N;
+  k.dot = k.row_dot = &dot<V>;
+  k.outer = k.row_outer = &outer<V>;
   k.decode[static_cast<int>(Storage::f64)] = &decode<V, double>;
   k.decode[static_cast<int>(Storage::f32)] = &decode<V, float>;
   k.decode[static_cast<int>(Storage::bf16)] = &decode<V, bf16>;

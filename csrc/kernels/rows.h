@@ -44,6 +44,10 @@ NAG_INLINE V dot_rows_short(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t row
     if (j < d) {
       const V wj = V::load(w + j);
       const int left = static_cast<int>(d - j);
+      if (2 * left >= V::N) {
+        for (int i = 0; i < V::N / 2; ++i) ask(ahead + i * kLine, far);
+        ahead += V::N / 2 * kLine;
+      }
       for (int i = 0; i < V::N; ++i) acc[i] = fma(V::load_n(X + i * ldx + j, left), wj, acc[i]);
     }
   } else {

@@ -71,6 +71,9 @@ struct RowKernels {
   // `next` (or null) is what will be read after this block: it is prefetched meanwhile.
   void (*outer)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* R, std::ptrdiff_t ldr,
                 std::ptrdiff_t k, T* G, std::ptrdiff_t ldg, const void* next);
+  // The two for rows of X in C order and one column of W, in vectors as wide as pays there (row_lanes).
+  decltype(dot) row_dot;
+  decltype(outer) row_outer;
   void (*pipe[kStorageCount])(const PipeBlock<T>&);  // null where the storage is wider than T
   // dst[i*ldd + j] = X(i, j) widened to T, any byte strides.
   void (*decode[kStorageCount])(const void* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows,
@@ -97,7 +100,7 @@ struct RowKernels {
   // X X'v by columns, by [storage of the data]. Null where the storage is wider than T.
   void (*columns[2])(const ColumnsBlock<T>&);
   PanelKernels<T> panel;
-  int lanes;
+  int lanes, row_lanes;
 };
 
 struct KernelTable {
