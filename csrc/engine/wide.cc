@@ -29,7 +29,7 @@ class WidePass {
         dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), item_(static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)])) {
     // Rows share each load of w and g, as many as fit two cores' caches together with their successors.
     const std::int64_t bytes = v.d * item_;
-    group_ = bytes <= 256 * 1024 ? 4 : bytes <= 512 * 1024 ? 2 : 1;
+    group_ = bytes <= v.table->four_rows ? 4 : bytes <= v.table->two_rows ? 2 : 1;
     leaf_rows_ = kLeafAdditions * group_;
   }
 

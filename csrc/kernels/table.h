@@ -109,6 +109,8 @@ struct KernelTable {
   RowKernels<double> f64;
   std::uint64_t (*stream_read)(const unsigned char* p, std::size_t bytes);
   UpdateTable update;
+  // Bytes of a row that threads share by columns, up to which four go together, and two.
+  std::int64_t four_rows, two_rows;
 };
 
 template <class T> inline const RowKernels<T>& rows_of(const KernelTable& t);
