@@ -36,6 +36,9 @@ template <class T>
 void expect_complete(const RowKernels<T>& k) {
   EXPECT_NE(k.dot, nullptr);
   EXPECT_NE(k.outer, nullptr);
+  EXPECT_NE(k.row_dot, nullptr);
+  EXPECT_NE(k.row_outer, nullptr);
+  EXPECT_GE(k.lanes, k.row_lanes);
   for (const auto decode : k.decode) EXPECT_NE(decode, nullptr);
   int coupled = 0;
   for (const auto loss : k.loss) coupled += loss == nullptr;
