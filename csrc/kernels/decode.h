@@ -29,11 +29,16 @@ void decode(const void* X, ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t
         dst[i * ldd + j] = static_cast<T>(to_wide(read_element<S>(base + i * row_stride + j * col_stride)));
     return;
   }
+  // Rows that follow each other are asked for as those of rows.h are.
+  const ptrdiff_t line = rows > 1 ? 64 : 0, bytes = d * static_cast<ptrdiff_t>(sizeof(S));
+  const char* asked = base;
   for (ptrdiff_t i = 0; i < rows; ++i) {
     const char* row = base + i * row_stride;
     T* out = dst + i * ldd;
     ptrdiff_t j = 0;
     if (dense) {
+      if (row_stride > bytes + line) asked = row;
+      for (; line > 0 && asked < row + bytes; asked += line) prefetch_far(asked + kFar);
       const S* x = reinterpret_cast<const S*>(row);
       for (; j + 4 * V::N <= d; j += 4 * V::N) {
         const V a = widen(x + j, V()), b = widen(x + j + V::N, V());
