@@ -33,9 +33,10 @@ Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, 
   Cut c{256, 512};
   const std::int64_t row_bytes = std::max<std::int64_t>(1, d * static_cast<std::int64_t>(item));
   // C order: blocks of about 6 KiB, at least 16 rows (one vector of margins), so that the block and the next one, prefetched
-  // meanwhile, share the first-level cache. Narrow storage, widened first: a block of 32 KiB.
+  // meanwhile, share the first-level cache. Narrow storage, widened first: a block of 32 KiB. Several columns of W and G take
+  // that cache for themselves: 128 KiB of rows share their way there.
   // F order: a column's piece is at least two cache lines, and the block at most about 512 KiB.
-  const std::int64_t budget = transposed ? 512 * 1024 : narrow || k > 1 ? 32 * 1024 : 6400;
+  const std::int64_t budget = transposed ? 512 * 1024 : k > 1 ? 128 * 1024 : narrow ? 32 * 1024 : 6400;
   const std::ptrdiff_t least = transposed ? 32 : narrow || k > 1 ? 4 : 16;
   while (c.block > least && c.block * row_bytes > budget) c.block /= 2;
   // A leaf's sum is folded into double once: the leaf must dwarf that, and stay short enough for float32 (16 u a chain).

@@ -126,11 +126,11 @@ def doctor(
     unknown = [name for name in names if name not in _core.loss_names()]
     if unknown:
         raise ValueError(f"loss {unknown[0]!r} is not one of {', '.join(_core.loss_names())}.")
-    openmp = "on" if _core.openmp_enabled() else "off"
+    openmp, rounded = "on" if _core.openmp_enabled() else "off", _core.rounded_products()
     machine = {
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "instruction sets": f"{', '.join(_core.isa_names())} (active: {_core.active_isa()})",
-        "rounded products": f"{_core.rounded_products()}, for metrics" if _core.rounded_products() else "none",
+        "rounded products": f"{rounded}, for metrics" if rounded else "none",
         "threads": f"{_core.default_threads()} by default; OpenMP {openmp}",
     }
     report = Report([], machine)

@@ -1,4 +1,4 @@
-"""gram(rounded=True): Gram matrices of rows rounded to bfloat16, where the processor multiplies those faster."""
+"""gram(rounded=True): Gram matrices of rows rounded to bfloat16, where processors multiply those faster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cases import DENSE_LAYOUTS, DTYPES, THREADS, csr, lay_out, make, thinned
 from kernels.second_order import design, gram, weights_of
 from nagcore import _core
 
-needs_rounding = pytest.mark.skipif(not _core.rounded_products(), reason="no rounded products here, or NAGCORE_ISA set")
+needs_rounding = pytest.mark.skipif(not _core.rounded_products(), reason="none here, or NAGCORE_ISA set")
 # At and round a tile of 16 columns, a panel of 32 rows, and blocks and leaves of panels.
 SIZES = [
     (256, 48),
@@ -64,8 +64,8 @@ def check(case, X=None, v=None, rows=None, factors=None, **more):
     size += np.abs(exact).max() * (case.how.get("shift", 0.0) != 0)  # which cancels
     assert (np.abs(got - exact) <= 2**-7 * size).all()
     if _core.rounded_products():
-        # What is rounded to bfloat16 is itself a float32: a tie there may fall either way. Sums in float32 of up to
-        # 2500 squares, which AMD's vectors cut off: 1e-8 of the sum each time.
+        # What is rounded to bfloat16 is itself a float32: a tie there may fall either way. Sums in float32 of
+        # up to 2500 squares, which AMD's vectors cut off: 1e-8 of the sum each time.
         want = rounded_gram(case, v, rows, factors, np.dtype(problem.compute))
         assert (np.abs(got - want) <= 6e-5 * size).all()
     return got, exact

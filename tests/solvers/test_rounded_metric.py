@@ -12,7 +12,7 @@ from nagcore.solvers.metric import Metric
 from nagcore.solvers.rows import sample_size
 from nagcore.solvers.warmstart import start_of_constant
 
-needs_rounding = pytest.mark.skipif(not _core.rounded_products(), reason="no rounded products here, or NAGCORE_ISA set")
+needs_rounding = pytest.mark.skipif(not _core.rounded_products(), reason="none here, or NAGCORE_ISA set")
 EPS = float(np.finfo(np.float32).eps)
 
 

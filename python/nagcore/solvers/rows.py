@@ -25,7 +25,8 @@ _WHATEVER = 1.0       # passes that a metric costs whatever its rows, where that
 _LARGE = 1 << 25      # bytes of X, from which on a pass is long beside a metric of few rows
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
 _ROUNDED = 48         # columns from which on rows are rounded where the processor multiplies those faster
-_SPEED = {"amx": (1 / 60, 6.0), "bf16": (1 / 60, 2.0)}  # times as many operations there: by columns, and at most
+# Times as many operations there: by columns, and at most.
+_SPEED = {"amx": (1 / 60, 6.0), "bf16": (1 / 60, 2.0)}
 _ENTRY, _PAIRS = 3.4, 0.8  # of CSR: an entry in a pass in that time, and pairs in the time of an entry
 _FEWEST, _MOST = 5, 100  # rows per column: eigenvalues are then good to a factor of 2, or 10 %
 _LOOKED_AT = 2048     # rows in which usual values are looked for
