@@ -10,8 +10,7 @@ import numpy as np
 from nagcore import _core, reference
 
 LOSSES = tuple(_core.loss_names())
-# Of Zen 4's set each kernel is another set's; it is in force where no set is named.
-ISAS = tuple(name for name in _core.isa_names() if name != "zen4")
+ISAS = tuple(_core.isa_names())
 DTYPES = ("float64", "float32", "bfloat16", "uint8")
 THREADS = (1, 2, 3, 4, 8)
 CLASSES = 3

@@ -34,6 +34,8 @@ bool multiplies_pairs() {
   unsigned r[4] = {};
   return cpuid(1, r) && (r[0] >> 5 & 1) && find_table("v4") != nullptr;  // AVX512-BF16
 }
+
+bool always() { return true; }
 #endif
 
 #if defined(NAG_HAVE_AMX) && defined(__linux__)
@@ -49,16 +51,14 @@ bool granted() {
 }
 #endif
 
-// A set of kernels for rounded rows: v4 and these are in force where NAGCORE_ISA is `name`.
+// A set of kernels for rounded rows: the first table and these are in force where NAGCORE_ISA is `name`.
 struct TileSet {
   const char* name;
   bool (*there)();      // in this processor
   bool (*usable)();     // by this process
-  bool (*pays)();       // beside v4 alone
+  bool (*pays)();       // beside that table alone
   const TileKernels* kernels;
 };
-
-bool always() { return true; }
 
 }  // namespace
 #if defined(NAG_HAVE_AMX) && defined(__linux__)
@@ -86,7 +86,7 @@ const TileSet kTileSets[] = {
 namespace {
 
 // Zen 4 reads 64 bytes in two halves, and those that lie in two cache lines, as rows of any length do, in twice the time: passes
-// over rows take a tenth to a third less time in v3's vectors. What reads from memory of ours stays in v4's.
+// over rows take a tenth to a third less time in v3's vectors. All else is v4's.
 bool is_zen4() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __builtin_cpu_is("amd") && __get_cpuid(1, &a, &b, &c, &d) && (a >> 8 & 15) + (a >> 20 & 255) == 0x19;  // and Zen 3, without v4

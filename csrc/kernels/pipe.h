@@ -26,8 +26,6 @@ constexpr ptrdiff_t kSoon = 128;  // bytes
 struct Yes { static constexpr bool value = true; };
 struct No { static constexpr bool value = false; };
 
-template <class V, class S> NAG_INLINE V widen_tail(const S* p, int n) { return n == V::N ? widen(p, V()) : widen_n(p, n, V()); }
-
 // A vector of what is stored at `from`, where v is what it was widened to.
 template <class V, class S>
 NAG_INLINE void keep(const S* from, const V& v, S* to) {
@@ -97,11 +95,11 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K
       const int n = end - j < V::N ? static_cast<int>(end - j) : V::N;
       if (RN > 0) {
         const V wj = V::load(w + j);
-        for (int i = 0; i < N; ++i) acc[i][0] = fma(widen_tail<V>(X + i * ldx + j, n), wj, acc[i][0]);
+        for (int i = 0; i < N; ++i) acc[i][0] = fma(widen_n(X + i * ldx + j, n, V()), wj, acc[i][0]);
       }
       if (RC > 0) {
-        V t = widen_tail<V>(P + j, n) * rc[0];
-        for (int i = 1; i < C; ++i) t = fma(widen_tail<V>(P + i * ldp + j, n), rc[i], t);
+        V t = widen_n(P + j, n, V()) * rc[0];
+        for (int i = 1; i < C; ++i) t = fma(widen_n(P + i * ldp + j, n, V()), rc[i], t);
         (V::load(g + j) + t).store(g + j);
       }
       if (kCopy)
@@ -142,8 +140,8 @@ NAG_INLINE void sweep_pieces(const S* X, const S* P, S* K, const typename V::T* 
     }
   for (ptrdiff_t j = kPieces * piece; j < d; j += V::N) {
     const int n = d - j < V::N ? static_cast<int>(d - j) : V::N;
-    if (kNext) acc[0] = fma(widen_tail<V>(X + j, n), V::load(w + j), acc[0]);
-    if (kPrev) (V::load(g + j) + widen_tail<V>(P + j, n) * rc).store(g + j);
+    if (kNext) acc[0] = fma(widen_n(X + j, n, V()), V::load(w + j), acc[0]);
+    if (kPrev) (V::load(g + j) + widen_n(P + j, n, V()) * rc).store(g + j);
     if (kCopy)
       for (int m = 0; m < n; ++m) K[j + m] = X[j + m];
   }
