@@ -1,6 +1,7 @@
 #include "engine/update.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -18,6 +19,10 @@ constexpr std::size_t kElementsPerThread = 16384;
 // A list of small tensors is a walk over memory that no processor foresees: a tensor asks for the first lines of one that is
 // so many places behind it. Larger ones are foreseen soon enough.
 constexpr std::size_t kSmallTensor = 512, kTensorsAhead = 8;
+
+// Elements of a piece of a long list. Threads take the next one when they have done theirs: a core that is kept from its work
+// for a while, as those of shared machines are, then holds up nobody.
+constexpr std::size_t kPiece = 64 * kUpdateLeaf;
 
 constexpr std::size_t kScratchLeaf = kUpdateLeaf * sizeof(double);
 
@@ -49,7 +54,7 @@ void ask_for(const UpdateSpan& span) {
 }
 
 // The leaf that starts at element `start` of a dense tensor.
-UpdateSpan dense_leaf(const UpdateTensor& t, std::size_t start) {
+UpdateSpan dense_leaf(const UpdateTensor& t, std::size_t start, bool asks) {
   UpdateSpan span = t.whole;
   const std::size_t state = span.param_number == UpdateNumber::f64 ? 8 : 4;
   span.param = at(span.param, start, bytes_of(span.param_number));
@@ -58,7 +63,8 @@ UpdateSpan dense_leaf(const UpdateTensor& t, std::size_t start) {
   span.ema = at(span.ema, start, state);
   span.master = reinterpret_cast<float*>(at(span.master, start, 4));
   span.count = std::min(kUpdateLeaf, t.whole.count - start);
-  span.beyond = t.whole.count - start - span.count;
+  // Where random bits are made between the loads, every processor gains.
+  span.asked = asks || span.bf16_buffer ? t.whole.count - start : 0;
   span.leaf = start / kUpdateLeaf;
   return span;
 }
@@ -89,11 +95,11 @@ class Team {
   }
 
   void norms(int thread, int threads) {
-    for_each_leaf(thread, threads, [&](const UpdateTensor& t, std::size_t start, std::size_t number) {
+    for_each_leaf(read_, thread, threads, [&](const UpdateTensor& t, std::size_t start, std::size_t number) {
       double& sum = list_.sums()[number];
       const UpdateWalk* walk = list_.walk(t);
       if (walk == nullptr) {
-        const UpdateSpan leaf = dense_leaf(t, start);
+        const UpdateSpan leaf = dense_leaf(t, start, false);
         sum = table_.sum_squares(leaf.grad, leaf.grad_number, leaf.count);
         return;
       }
@@ -107,29 +113,38 @@ class Team {
 
   void steps(int thread, int threads, const Rules& rules) {
     double* alignments = list_.alignments().empty() ? nullptr : list_.alignments().data();
-    for_each_leaf(thread, threads, [&](const UpdateTensor& t, std::size_t start, std::size_t number) {
+    for_each_leaf(stepped_, thread, threads, [&](const UpdateTensor& t, std::size_t start, std::size_t number) {
       const UpdateWalk* walk = list_.walk(t);
-      UpdateSpan leaf = dense_leaf(t, start);
+      UpdateSpan leaf = dense_leaf(t, start, table_.asks);
       leaf.alignment = alignments == nullptr ? nullptr : alignments + number;
       list_.sums()[number] = walk == nullptr ? step(leaf, rules) : walked_step(thread, t, leaf, *walk, start, rules);
     });
   }
 
  private:
-  // A thread's share is cut where its share of the elements ends, rounded down to a leaf, so that
-  // a thousand small tensors and one large one balance alike.
-  std::size_t share_begin(int thread, int threads) const {
-    const auto part = static_cast<std::size_t>(thread);
-    const auto parts = static_cast<std::size_t>(threads);
+  using Taken = std::atomic<std::size_t>;  // pieces
+
+  // A short list is one piece a thread, and its own. They are cut where their part of the elements ends, rounded down to a
+  // leaf, so that a thousand small tensors and one large one balance alike.
+  template <class Visit>
+  void for_each_leaf(Taken& taken, int thread, int threads, Visit visit) {
+    if (list_.elements() == 0) return;
+    const auto shares = static_cast<std::size_t>(threads);
+    const std::size_t pieces = list_.elements() / kPiece;
+    if (shares == 1 || pieces <= shares) return for_each_leaf(static_cast<std::size_t>(thread), shares, visit);
+    for (std::size_t piece; (piece = taken.fetch_add(1, std::memory_order_relaxed)) < pieces;)
+      for_each_leaf(piece, pieces, visit);
+  }
+
+  std::size_t piece_begin(std::size_t piece, std::size_t pieces) const {
     const std::size_t elements = list_.elements();
-    return elements / parts * part + std::min(part, elements % parts);
+    return elements / pieces * piece + std::min(piece, elements % pieces);
   }
 
   template <class Visit>
-  void for_each_leaf(int thread, int threads, Visit visit) {
-    if (list_.elements() == 0) return;
-    const auto [tensor, leaf] = find(share_begin(thread, threads));
-    const auto [last_tensor, last_leaf] = find(share_begin(thread + 1, threads));
+  void for_each_leaf(std::size_t piece, std::size_t pieces, Visit& visit) {
+    const auto [tensor, leaf] = find(piece_begin(piece, pieces));
+    const auto [last_tensor, last_leaf] = find(piece_begin(piece + 1, pieces));
     std::size_t from = leaf;
     for (std::size_t i = tensor; i <= last_tensor && i < list_.size(); ++i, from = 0) {
       const UpdateTensor& t = list_.tensor(i);
@@ -182,7 +197,7 @@ class Team {
       gather(bytes[role], slot(thread, role), static_cast<const char*>(base[role]), walk.shape,
              walk.strides[role], start, leaf.count);
     }
-    leaf.beyond = 0;
+    leaf.asked = 0;
     leaf.param = slot(thread, kParam);
     leaf.grad = slot(thread, kGrad);
     if (leaf.buffer != nullptr) leaf.buffer = slot(thread, kBuffer);
@@ -200,6 +215,7 @@ class Team {
   const UpdateTable& table_;
   UpdateList& list_;
   std::vector<char> scratch_;
+  Taken read_{0}, stepped_{0};
 };
 
 // A fixed binary tree over the leaves.

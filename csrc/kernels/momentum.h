@@ -67,7 +67,7 @@ struct MomentumRun {
   T* b;
   T* e;
   size_t n;
-  size_t beyond;   // elements behind these n
+  size_t asked;    // of UpdateSpan
   uint16_t* half;  // the bfloat16 buffer, or null; the rest says how it is rounded
   RandomKey key;
   uint32_t index;  // of element 0 in its leaf, a multiple of kDitherBlock
@@ -140,8 +140,7 @@ constexpr size_t kAskedGrad = 3072, kAskedBuffer = 2560, kAskedEma = 3584;
 
 // Elements up to which a run asks: beyond the arrays' end there is nothing to ask for.
 template <class T> NAG_INLINE size_t asking_end(const MomentumRun<T>& run, size_t ahead) {
-  const size_t all = run.n + run.beyond;
-  return all < ahead ? 0 : all - ahead < run.n ? all - ahead : run.n;
+  return run.asked < ahead ? 0 : run.asked - ahead < run.n ? run.asked - ahead : run.n;
 }
 
 template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
@@ -332,8 +331,8 @@ NAG_INLINE void round_block(const float* from, uint16_t* to, size_t n, bool stoc
 
 // The elements [i, i + n) of a span, with p and g in float32.
 NAG_INLINE void momentum_block(const UpdateSpan& s, const UpdateRule<float>& rule, size_t i, float* p, const float* g,
-                               size_t n, size_t beyond, RunSums& sums) {
-  MomentumRun<float> run = {p, g, nullptr, ahead(static_cast<float*>(s.ema), i), n, beyond, nullptr, {0, 0}, 0};
+                               size_t n, size_t asked, RunSums& sums) {
+  MomentumRun<float> run = {p, g, nullptr, ahead(static_cast<float*>(s.ema), i), n, asked, nullptr, {0, 0}, 0};
   if (s.bf16_buffer) {
     run.half = ahead(static_cast<uint16_t*>(s.buffer), i);
     run.key = random_key(rule.seed, s.tensor, ~s.leaf);  // not the parameter's
@@ -365,7 +364,7 @@ double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
 inline double momentum_f64(const UpdateSpan& s, const UpdateRule<double>& rule) {
   RunSums sums = sums_of(s);
   momentum_any<Vd>({static_cast<double*>(s.param), static_cast<const double*>(s.grad), static_cast<double*>(s.buffer),
-                    static_cast<double*>(s.ema), s.count, s.beyond, nullptr, {0, 0}, 0},
+                    static_cast<double*>(s.ema), s.count, s.asked, nullptr, {0, 0}, 0},
                    rule, s.first, sums);
   return finish(s, sums);
 }
@@ -377,7 +376,7 @@ inline double momentum_f32(const UpdateSpan& s, const UpdateRule<float>& rule) {
     default: break;
   }
   RunSums sums = sums_of(s);
-  momentum_block(s, rule, 0, static_cast<float*>(s.param), static_cast<const float*>(s.grad), s.count, s.beyond,
+  momentum_block(s, rule, 0, static_cast<float*>(s.param), static_cast<const float*>(s.grad), s.count, s.asked,
                  sums);
   return finish(s, sums);
 }

@@ -51,7 +51,7 @@ struct UpdateSpan {
   float* master;        // or null
   double* alignment;    // where <g, b> of the leaf goes, g as decayed and b as it becomes; or null: not asked for
   std::size_t count;
-  std::size_t beyond;   // elements that follow these in memory and are stepped next: worth asking for ahead of time
+  std::size_t asked;    // elements from the first on, of this leaf and those behind it, that are worth asking for ahead of time
   std::uint64_t tensor;  // with `leaf`, the counter of the random bits
   std::uint64_t leaf;
   UpdateNumber param_number;
@@ -67,6 +67,7 @@ struct UpdateTable {
   double (*step_f64)(const UpdateSpan&, const UpdateRule<double>&);
   double (*step_f32)(const UpdateSpan&, const UpdateRule<float>&);  // float32 and narrower
   double (*sum_squares)(const void* grad, UpdateNumber number, std::size_t count);
+  bool asks;  // whether a processor of this set gains by asking for a tensor's elements ahead of time
 };
 
 }  // namespace nag

@@ -139,6 +139,7 @@ class Update : public PerIsa {
     span.buffer = b.data();
     span.ema = e.data();
     span.count = n;
+    span.asked = shift % 2 == 0 ? n : 0;  // as leaves of either kind of table come
     span.param_number = span.grad_number = number_of<T>();
     span.first = first;
     const double before = table().update.sum_squares(g.data(), number_of<T>(), n);
@@ -308,6 +309,29 @@ TEST_P(UpdateLists, SameBitsOnAnyThreadsAndThroughWalks) {
       EXPECT_LE(ulps(got.grad_norm, static_cast<long double>(want.grad_norm)), 16.0);
       EXPECT_TRUE(walked.p == one.p && walked.b == one.b);
     }
+  }
+}
+
+// Threads take pieces of a long list as they come to them, whoever is first.
+TEST_P(UpdateLists, SameBitsWhoeverTakesAPiece) {
+  const KernelTable& table = ran(GetParam());
+  const std::vector<std::size_t> sizes = {900'001, 5, 0, 4097, 300'000};
+  UpdateScalars s;
+  s.lr = 0.1;
+  s.momentum = s.lookahead = 0.9;
+  s.read_first = true;
+  s.max_norm = 0.5;
+  Lists one(sizes);
+  nag::UpdateList list = one.list(false);
+  const nag::UpdateReport want = nag::run_update(table.update, list, s, 1);
+  EXPECT_LT(want.clip_factor, 1.0);
+  for (const int threads : {2, 3, 4, 8}) {
+    Lists many(sizes);
+    nag::UpdateList again = many.list(false);
+    EXPECT_EQ(nag::update_norm(table.update, again, threads), want.grad_norm);
+    const nag::UpdateReport got = nag::run_update(table.update, again, s, threads);
+    EXPECT_EQ(got.grad_norm, want.grad_norm);
+    EXPECT_TRUE(many.p == one.p && many.b == one.b && many.g == one.g) << threads;
   }
 }
 

@@ -271,12 +271,16 @@ def test_without_momentum_buffers_are_left_alone():
 # ----- threads ------------------------------------------------------------------------------------
 
 THREADED = [(200_003,), (5,), (4096,), (0,), (70_001,), *[(257,)] * 300]
+LONG = [(300, 2001), (3,), (900_001,), (70_001,), *[(4097,)] * 20]  # more pieces than threads
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         {},
+        {"long": True},
+        {"long": True, "max_norm": 1.0},
+        {"long": True, "dtype": BF16, "seed": 5},
         {"weight_decay": 0.1, "decoupled": True, "check_finite": True},
         {"grad_scale": 2.0, "max_norm": 1.0},
         {"convention": "keras", "first_step": True},
@@ -287,10 +291,10 @@ THREADED = [(200_003,), (5,), (4096,), (0,), (70_001,), *[(257,)] * 300]
 )
 def test_every_number_of_threads_gives_the_same_bits(settings):
     settings = dict(settings)
-    dtype = settings.pop("dtype", np.float32)
+    dtype, shapes = settings.pop("dtype", np.float32), LONG if settings.pop("long", False) else THREADED
     results = set()
     for n_threads in (1, 2, 3, 4, 8, None):
-        params, grads = arrays(1, dtype, THREADED), arrays(2, dtype, THREADED)
+        params, grads = arrays(1, dtype, shapes), arrays(2, dtype, shapes)
         buffers, ema = state_like(params), state_like(params)
         report = nesterov_step_(
             params, grads, buffers, lr=0.1, ema=ema, ema_decay=0.9, n_threads=n_threads, **settings
