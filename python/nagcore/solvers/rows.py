@@ -24,6 +24,7 @@ _FIRST_READS = 1.5    # the first one where X is large: the loss bends most on t
 _WHATEVER = 1.0       # passes that a metric costs whatever its rows, where that is so
 _LARGE = 1 << 25      # bytes of X, from which on a pass is long beside a metric of few rows
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
+_CLASS = 4.0          # operations of a pass on a number of X, a class
 _ROUNDED = 48         # columns from which on rows are rounded where the processor multiplies those faster
 # Times as many operations there: by columns, and at most.
 _SPEED = {"amx": (1 / 60, 6.0), "bf16": (1 / 60, 2.0)}
@@ -119,7 +120,8 @@ class Sampler:
         if not self.soon:
             return 0.0
         n, p = self.objective.shape[0], self.objective.p
-        return _WHATEVER + self.rows_for(passes, matrices) * matrices * p / (_OPERATIONS * self.speed * n)
+        reads = self.rows_for(passes, matrices) * matrices * p / (_OPERATIONS * self.speed * n)
+        return _WHATEVER + reads / max(1.0, _CLASS * self.objective.k / _OPERATIONS)
 
     def draw(
         self, curvature: np.ndarray | None, turn: int, lift: float = 0.0
