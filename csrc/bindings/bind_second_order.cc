@@ -94,7 +94,7 @@ py::tuple Problem::moments(const py::object& weights, const py::object& rows, do
   return py::make_tuple(value, c, G);
 }
 
-py::object Problem::least_squares(double l2, double correct) {
+py::object Problem::least_squares(double l2, double correct, bool narrow) {
   if (kLosses[view_.loss].name != std::string("squared")) bad_value(std::string("least_squares is for the squared loss; this problem's is ") + loss() + ".");
   if (!(l2 >= 0) || !std::isfinite(l2)) bad_value("l2 is " + std::to_string(l2) + "; a finite number >= 0 is needed.");
   py::array_t<double> w(p());
@@ -104,7 +104,7 @@ py::object Problem::least_squares(double l2, double correct) {
   terms.l2 = l2;
   bool done = false;
   double* const to = w.mutable_data();
-  passes.guard([&] { done = nag::least_squares(view_, terms, correct, to); });
+  passes.guard([&] { done = nag::least_squares(view_, terms, correct, narrow, to); });
   return done ? py::object(w) : py::none();
 }
 
@@ -207,9 +207,9 @@ void bind_second_order(py::class_<Problem>& problem) {
            "Where rounded, sqrt(s v) x may be rounded to bfloat16 on processors with tiles for that: two digits, or the full ones where it would overflow.")
       .def("moments", &Problem::moments, py::arg("weights") = py::none(), py::arg("rows") = py::none(), py::arg("origin") = 0.0,
            "((1/S) sum s v t^2, (1/S) sum s v t x, gram) in one pass, where t = y - origin; arguments as of gram.")
-      .def("least_squares", &Problem::least_squares, py::arg("l2"), py::arg("correct") = 1e-4,
+      .def("least_squares", &Problem::least_squares, py::arg("l2"), py::arg("correct") = 1e-4, py::arg("narrow") = false,
            "w at the minimum of the mean squared error over two plus l2 |w|^2 / 2, the intercept last, by the normal equations; corrected by the "
-           "residuals, in a second pass, where the least pivot is below `correct`. None where the columns leave too few digits, or X is not finite.")
+           "residuals, in a second pass, where the least pivot is below `correct`. Where narrow, X in float32 is first multiplied in float32, and w corrected to eight digits. None where the columns leave too few digits, or X is not finite.")
       .def("hessian", &Problem::hessian, py::arg("w"), py::arg("out") = py::none(), py::arg("grad") = py::none(),
            py::arg("margins") = py::none(), py::arg("residuals") = py::none(),
            "(value, gradient, Hessian) of the data term in one pass; margins and residuals where asked.")

@@ -40,7 +40,7 @@ class Problem {
 
   object gram(const object& weights, const object& rows, const object& out, const object& factors, bool rounded);
   pybind11::tuple moments(const object& weights, const object& rows, double origin);
-  object least_squares(double l2, double correct);
+  object least_squares(double l2, double correct, bool narrow);
   pybind11::tuple hessian(const object& w, const object& out, const object& grad, const object& margins, const object& residuals);
   pybind11::tuple class_hessian(const object& w, const object& margins);
   object curvature_from_margins(const object& z, const object& out);

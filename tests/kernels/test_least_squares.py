@@ -45,6 +45,37 @@ def test_it_solves(dtype, order, correct, weighted, fit_intercept):
         np.testing.assert_array_equal(other, got)
 
 
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_product_in_float32_is_corrected_to_eight_digits(order, weighted, fit_intercept):
+    X, y, s = data(4000, 40, "float32")
+    s = s if weighted else None
+    narrow, full, *others = (
+        _core.Problem(np.asarray(X, order=order), y, loss="squared", sample_weight=s, fit_intercept=fit_intercept,
+                      compute="float64", n_threads=t).least_squares(0.01, 1e-7, n)
+        for t, n in ((1, True), (1, False), (2, True), (3, True))
+    )  # fmt: skip
+    assert (narrow != full).any()  # it went that way
+    want, size = factored(X, y, s, 0.01, fit_intercept)[:40], X.std(axis=0, dtype=np.float64)
+    assert np.linalg.norm((narrow[:40] - want) * size) < 2e-8 * np.linalg.norm(want * size)
+    for other in others:
+        np.testing.assert_array_equal(other, narrow)
+
+
+@pytest.mark.parametrize("what", ["collinear", "few columns", "far targets"])
+def test_what_float32_cannot_do_is_done_in_full(what):
+    X, y, _ = data(4000, 10 if what == "few columns" else 40, "float32")
+    if what == "collinear":
+        X[:, 3] = X[:, 2] + 1e-3 * X[:, 2].std() * np.random.default_rng(1).standard_normal(4000)
+    if what == "far targets":  # of which float32 holds one digit
+        y += 1e8
+    problem = _core.Problem(X, y, loss="squared", compute="float64", fit_intercept=True)
+    full = problem.least_squares(1e-12, 1e-7)
+    assert full is not None
+    np.testing.assert_array_equal(problem.least_squares(1e-12, 1e-7, True), full)
+
+
 def test_the_correction_gives_digits_back():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 4))

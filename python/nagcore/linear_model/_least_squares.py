@@ -120,7 +120,8 @@ def _in_one_call(
         return None
     problem = _core.Problem(X, np.ascontiguousarray(y.reshape(-1)), loss="squared", sample_weight=s,
                             fit_intercept=fit_intercept, compute="float64")
-    w = problem.least_squares(alpha / problem.sum_weights, _REFINE[X.dtype.type is np.float32])
+    narrow = X.dtype.type is np.float32  # and so are the coefficients in the end
+    w = problem.least_squares(alpha / problem.sum_weights, _REFINE[narrow], narrow)
     if w is None:
         return None
     return Solution(w[None, :d], w[d:] if fit_intercept else np.zeros(1), None)
