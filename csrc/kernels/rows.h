@@ -112,10 +112,24 @@ NAG_NOINLINE void dot_one(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows,
   }
 }
 
+// A walk through a half of the next block while this one is read: half a line for each line, into the second-level cache.
+struct HalfWalk {
+  const char* at;
+  ptrdiff_t step;
+  template <class V> static NAG_INLINE HalfWalk through(const void* next, const void* here) {
+    return {static_cast<const char*>(next ? next : here), next ? static_cast<ptrdiff_t>(sizeof(typename V::T) * V::N) : 0};
+  }
+  NAG_INLINE void ask() {
+    prefetch_far(at);
+    at += step;
+  }
+};
+
 // K columns of W at once. Two rows x K accumulators; V::N rows are stashed, then each column's lanes are summed by a transpose.
 template <class V, int K>
 NAG_NOINLINE void dot_tile(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* W,
-                           ptrdiff_t ldw, typename V::T* Z, ptrdiff_t ldz) {
+                           ptrdiff_t ldw, typename V::T* Z, ptrdiff_t ldz, const void* next) {
+  HalfWalk ahead = HalfWalk::through<V>(next, X);
   V stash[K][V::N];
   for (ptrdiff_t i0 = 0; i0 < rows; i0 += V::N) {
     const ptrdiff_t m = rows - i0 < V::N ? rows - i0 : V::N;
@@ -128,6 +142,7 @@ NAG_NOINLINE void dot_tile(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows
         ptrdiff_t j = 0;
         for (; j + V::N <= d; j += V::N) {
           const V u = V::load(x0 + j), v = V::load(x1 + j);
+          ahead.ask();
           for (int c = 0; c < K; ++c) {
             const V w = V::load(W + c * ldw + j);
             a[c] = fma(u, w, a[c]);
@@ -218,7 +233,7 @@ NAG_NOINLINE void outer_one(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t row
 
 template <class V, int K, bool Tail>
 NAG_INLINE void outer_tile_chunk(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, const typename V::T* R,
-                                 ptrdiff_t ldr, typename V::T* G, ptrdiff_t ldg, ptrdiff_t left) {
+                                 ptrdiff_t ldr, typename V::T* G, ptrdiff_t ldg, ptrdiff_t left, HalfWalk& ahead) {
   for (ptrdiff_t i0 = 0; i0 < rows; i0 += 2 * kOuterChain) {
     const ptrdiff_t end = rows - i0 < 2 * kOuterChain ? rows : i0 + 2 * kOuterChain;
     V a[K], b[K];
@@ -227,6 +242,7 @@ NAG_INLINE void outer_tile_chunk(const typename V::T* X, ptrdiff_t ldx, ptrdiff_
       const typename V::T* x = X + i * ldx;
       const V u = Tail ? load_tail<V>(x, left) : V::load(x);
       const V v = Tail ? (left > V::N ? load_tail<V>(x + V::N, left - V::N) : V::zero()) : V::load(x + V::N);
+      ahead.ask();
       for (int c = 0; c < K; ++c) {
         const V r = V::set1(R[c * ldr + i]);
         a[c] = fma(u, r, a[c]);
@@ -242,24 +258,25 @@ NAG_INLINE void outer_tile_chunk(const typename V::T* X, ptrdiff_t ldx, ptrdiff_
 }
 template <class V, int K>
 NAG_NOINLINE void outer_tile(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* R,
-                             ptrdiff_t ldr, typename V::T* G, ptrdiff_t ldg) {
+                             ptrdiff_t ldr, typename V::T* G, ptrdiff_t ldg, const void* next) {
+  HalfWalk ahead = HalfWalk::through<V>(next, X);
   ptrdiff_t j = 0;
-  for (; j + 2 * V::N <= d; j += 2 * V::N) outer_tile_chunk<V, K, false>(X + j, ldx, rows, R, ldr, G + j, ldg, 0);
-  if (j < d) outer_tile_chunk<V, K, true>(X + j, ldx, rows, R, ldr, G + j, ldg, d - j);
+  for (; j + 2 * V::N <= d; j += 2 * V::N) outer_tile_chunk<V, K, false>(X + j, ldx, rows, R, ldr, G + j, ldg, 0, ahead);
+  if (j < d) outer_tile_chunk<V, K, true>(X + j, ldx, rows, R, ldr, G + j, ldg, d - j, ahead);
 }
 
 // Calls f<K> for the K (1..kTile) that is asked for at run time.
 template <class V, int K>
 struct TileOf {
   static void dot(ptrdiff_t k, const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d,
-                  const typename V::T* W, ptrdiff_t ldw, typename V::T* Z, ptrdiff_t ldz) {
-    if (k == K) dot_tile<V, K>(X, ldx, rows, d, W, ldw, Z, ldz);
-    else TileOf<V, K - 1>::dot(k, X, ldx, rows, d, W, ldw, Z, ldz);
+                  const typename V::T* W, ptrdiff_t ldw, typename V::T* Z, ptrdiff_t ldz, const void* next) {
+    if (k == K) dot_tile<V, K>(X, ldx, rows, d, W, ldw, Z, ldz, next);
+    else TileOf<V, K - 1>::dot(k, X, ldx, rows, d, W, ldw, Z, ldz, next);
   }
   static void outer(ptrdiff_t k, const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d,
-                    const typename V::T* R, ptrdiff_t ldr, typename V::T* G, ptrdiff_t ldg) {
-    if (k == K) outer_tile<V, K>(X, ldx, rows, d, R, ldr, G, ldg);
-    else TileOf<V, K - 1>::outer(k, X, ldx, rows, d, R, ldr, G, ldg);
+                    const typename V::T* R, ptrdiff_t ldr, typename V::T* G, ptrdiff_t ldg, const void* next) {
+    if (k == K) outer_tile<V, K>(X, ldx, rows, d, R, ldr, G, ldg, next);
+    else TileOf<V, K - 1>::outer(k, X, ldx, rows, d, R, ldr, G, ldg, next);
   }
 };
 template <class V> struct TileOf<V, 0> {
@@ -283,7 +300,7 @@ void dot(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, con
     if (!accumulate)
       for (ptrdiff_t q = 0; q < m; ++q)
         for (ptrdiff_t i = 0; i < rows; ++i) Z[(c + q) * ldz + i] = 0;
-    TileOf<V, kTile>::dot(m, X, ldx, rows, d, W + c * ldw, ldw, Z + c * ldz, ldz);
+    TileOf<V, kTile>::dot(m, X, ldx, rows, d, W + c * ldw, ldw, Z + c * ldz, ldz, c == 0 ? next : nullptr);
   }
 }
 template <class V>
@@ -292,5 +309,5 @@ void outer(const typename V::T* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, c
   if (k == 1) return outer_one<V>(X, ldx, rows, d, R, G, next);
   const ptrdiff_t width = tile_width(k);
   for (ptrdiff_t c = 0; c < k; c += width)
-    TileOf<V, kTile>::outer(k - c < width ? k - c : width, X, ldx, rows, d, R + c * ldr, ldr, G + c * ldg, ldg);
+    TileOf<V, kTile>::outer(k - c < width ? k - c : width, X, ldx, rows, d, R + c * ldr, ldr, G + c * ldg, ldg, c == 0 ? next : nullptr);
 }
