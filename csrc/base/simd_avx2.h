@@ -122,6 +122,35 @@ NAG_INLINE Vd transpose_sum(const Vd* a) {
   return {_mm256_add_pd(_mm256_permute2f128_pd(b, c, 0x20), _mm256_permute2f128_pd(b, c, 0x31))};
 }
 
+// Lane j of a[i] changes places with lane i of a[j].
+NAG_INLINE void transpose(Vf* a) {
+  __m256 b[8], c[8];
+  for (int i = 0; i < 4; ++i) {
+    b[2 * i] = _mm256_unpacklo_ps(a[2 * i].v, a[2 * i + 1].v);
+    b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i].v, a[2 * i + 1].v);
+  }
+  for (int i = 0; i < 8; i += 4)  // half q of c[i + k]: lane 4q + k of a[i] to a[i + 3]
+    for (int k = 0; k < 2; ++k) {
+      c[i + 2 * k] = _mm256_shuffle_ps(b[i + k], b[i + k + 2], 0x44);
+      c[i + 2 * k + 1] = _mm256_shuffle_ps(b[i + k], b[i + k + 2], 0xEE);
+    }
+  for (int k = 0; k < 4; ++k) {
+    a[k].v = _mm256_permute2f128_ps(c[k], c[4 + k], 0x20);
+    a[4 + k].v = _mm256_permute2f128_ps(c[k], c[4 + k], 0x31);
+  }
+}
+NAG_INLINE void transpose(Vd* a) {
+  __m256d c[4];
+  for (int i = 0; i < 4; i += 2) {  // half q of c[i + k]: lane 2q + k of a[i] and a[i + 1]
+    c[i] = _mm256_unpacklo_pd(a[i].v, a[i + 1].v);
+    c[i + 1] = _mm256_unpackhi_pd(a[i].v, a[i + 1].v);
+  }
+  for (int k = 0; k < 2; ++k) {
+    a[k].v = _mm256_permute2f128_pd(c[k], c[2 + k], 0x20);
+    a[2 + k].v = _mm256_permute2f128_pd(c[k], c[2 + k], 0x31);
+  }
+}
+
 NAG_INLINE Vf widen(const uint8_t* p, Vf) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
 }
@@ -145,13 +174,37 @@ NAG_INLINE Vf widen(const double* p, Vf) {
   return {_mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(p + 4)), _mm256_cvtpd_ps(_mm256_loadu_pd(p)))};
 }
 
-// The first n lanes; the others are zero, and nothing past them is read.
-template <class V, class S> NAG_INLINE V widen_n(const S* p, int n, V) {
-  S lanes[V::N] = {};
-  for (int i = 0; i < n; ++i) lanes[i] = p[i];
-  return widen(lanes, V());
+// `bytes` < 8 at p, above them zeros; nothing past them is read: two loads that overlap.
+NAG_INLINE uint64_t few_bytes(const char* p, int bytes) {
+  if (bytes >= 4) {
+    uint32_t low, high;
+    __builtin_memcpy(&low, p, 4);
+    __builtin_memcpy(&high, p + bytes - 4, 4);
+    return low | static_cast<uint64_t>(high) << 8 * (bytes - 4);
+  }
+  if (bytes >= 2) {
+    uint16_t low, high;
+    __builtin_memcpy(&low, p, 2);
+    __builtin_memcpy(&high, p + bytes - 2, 2);
+    return low | static_cast<uint64_t>(high) << 8 * (bytes - 2);
+  }
+  return bytes > 0 ? static_cast<unsigned char>(*p) : 0;
+}
+NAG_INLINE __m128i some_bytes(const char* p, int bytes) {  // < 16
+  if (bytes < 8) return _mm_cvtsi64_si128(static_cast<long long>(few_bytes(p, bytes)));
+  uint64_t low;
+  __builtin_memcpy(&low, p, 8);
+  return _mm_set_epi64x(static_cast<long long>(few_bytes(p + 8, bytes - 8)), static_cast<long long>(low));
 }
 
+// The first n lanes; the others are zero, and nothing past them is read.
+template <class V, class S> NAG_INLINE V widen_n(const S* p, int n, V) {
+  static_assert(sizeof(S) * V::N <= 16, "narrower than V's numbers");
+  alignas(16) char lanes[16];
+  _mm_store_si128(reinterpret_cast<__m128i*>(lanes), some_bytes(reinterpret_cast<const char*>(p), n * static_cast<int>(sizeof(S))));
+  return widen(reinterpret_cast<const S*>(lanes), V());
+}
+NAG_INLINE Vd widen_n(const float* p, int n, Vd) { return {_mm256_cvtps_pd(_mm_maskload_ps(p, _mm256_castsi256_si128(lane_mask32(n))))}; }
 NAG_INLINE Vf widen_n(const float* p, int n, Vf) { return Vf::load_n(p, n); }
 NAG_INLINE Vd widen_n(const double* p, int n, Vd) { return Vd::load_n(p, n); }
 

@@ -113,6 +113,44 @@ NAG_INLINE Vd transpose_sum(const Vd* a) {
   return {_mm512_add_pd(_mm512_shuffle_f64x2(c[0], c[1], 0x88), _mm512_shuffle_f64x2(c[0], c[1], 0xDD))};
 }
 
+// Lane j of a[i] changes places with lane i of a[j].
+NAG_INLINE void transpose(Vf* a) {
+  __m512 b[16], c[16];
+  for (int i = 0; i < 8; ++i) {
+    b[2 * i] = _mm512_unpacklo_ps(a[2 * i].v, a[2 * i + 1].v);
+    b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i].v, a[2 * i + 1].v);
+  }
+  for (int i = 0; i < 16; i += 4)  // quarter q of c[i + k]: lane 4q + k of a[i] to a[i + 3]
+    for (int k = 0; k < 2; ++k) {
+      const __m512d low = _mm512_castps_pd(b[i + k]), high = _mm512_castps_pd(b[i + k + 2]);
+      c[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+      c[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+    }
+  for (int k = 0; k < 4; ++k) {
+    const __m512 even = _mm512_shuffle_f32x4(c[k], c[4 + k], 0x88), odd = _mm512_shuffle_f32x4(c[k], c[4 + k], 0xDD);
+    const __m512 even2 = _mm512_shuffle_f32x4(c[8 + k], c[12 + k], 0x88), odd2 = _mm512_shuffle_f32x4(c[8 + k], c[12 + k], 0xDD);
+    a[k].v = _mm512_shuffle_f32x4(even, even2, 0x88);
+    a[4 + k].v = _mm512_shuffle_f32x4(odd, odd2, 0x88);
+    a[8 + k].v = _mm512_shuffle_f32x4(even, even2, 0xDD);
+    a[12 + k].v = _mm512_shuffle_f32x4(odd, odd2, 0xDD);
+  }
+}
+NAG_INLINE void transpose(Vd* a) {
+  __m512d c[8];
+  for (int i = 0; i < 8; i += 2) {  // quarter q of c[i + k]: lane 2q + k of a[i] and a[i + 1]
+    c[i] = _mm512_unpacklo_pd(a[i].v, a[i + 1].v);
+    c[i + 1] = _mm512_unpackhi_pd(a[i].v, a[i + 1].v);
+  }
+  for (int k = 0; k < 2; ++k) {
+    const __m512d even = _mm512_shuffle_f64x2(c[k], c[2 + k], 0x88), odd = _mm512_shuffle_f64x2(c[k], c[2 + k], 0xDD);
+    const __m512d even2 = _mm512_shuffle_f64x2(c[4 + k], c[6 + k], 0x88), odd2 = _mm512_shuffle_f64x2(c[4 + k], c[6 + k], 0xDD);
+    a[k].v = _mm512_shuffle_f64x2(even, even2, 0x88);
+    a[2 + k].v = _mm512_shuffle_f64x2(odd, odd2, 0x88);
+    a[4 + k].v = _mm512_shuffle_f64x2(even, even2, 0xDD);
+    a[6 + k].v = _mm512_shuffle_f64x2(odd, odd2, 0xDD);
+  }
+}
+
 // Narrow storage to the compute type, one vector of lanes at a time.
 NAG_INLINE Vf widen(const uint8_t* p, Vf) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};

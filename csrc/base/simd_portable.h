@@ -169,6 +169,15 @@ NAG_INLINE double reduce_add(Vd a) { return a.v[0] + a.v[1]; }
 NAG_INLINE Vf transpose_sum(const Vf* a) { NAG_LANES(Vf, reduce_add(a[i])); }
 NAG_INLINE Vd transpose_sum(const Vd* a) { NAG_LANES(Vd, reduce_add(a[i])); }
 
+// Lane j of a[i] changes places with lane i of a[j].
+template <class V> NAG_INLINE void transpose(V* a) {
+  typename V::T rows[V::N * V::N], columns[V::N * V::N];
+  for (int i = 0; i < V::N; ++i) a[i].store(rows + i * V::N);
+  for (int i = 0; i < V::N; ++i)
+    for (int j = 0; j < V::N; ++j) columns[i * V::N + j] = rows[j * V::N + i];
+  for (int i = 0; i < V::N; ++i) a[i] = V::load(columns + i * V::N);
+}
+
 NAG_INLINE Vf widen(const uint8_t* p, Vf) { NAG_LANES(Vf, static_cast<float>(p[i])); }
 NAG_INLINE Vd widen(const uint8_t* p, Vd) { NAG_LANES(Vd, static_cast<double>(p[i])); }
 NAG_INLINE Vf widen(const bf16* p, Vf) { NAG_LANES(Vf, of_bits(static_cast<int32_t>(static_cast<uint32_t>(p[i].bits) << 16))); }
@@ -183,7 +192,8 @@ NAG_INLINE Vf widen(const double* p, Vf) { NAG_LANES(Vf, static_cast<float>(p[i]
 // The first n lanes; the others are zero, and nothing past them is read.
 template <class V, class S> NAG_INLINE V widen_n(const S* p, int n, V) {
   S lanes[V::N] = {};
-  for (int i = 0; i < n; ++i) lanes[i] = p[i];
+  for (int i = 0; i < V::N; ++i)
+    if (i < n) lanes[i] = p[i];
   return widen(lanes, V());
 }
 

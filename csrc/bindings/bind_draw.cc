@@ -113,20 +113,15 @@ void check_rows(const py::array_t<std::int64_t, py::array::c_style | py::array::
 
 py::array taken(const py::array& X, const py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>& rows,
                 const py::object& n_threads) {
-  if (X.ndim() != 2 || (X.shape(1) > 1 && X.strides(1) != X.itemsize()) || X.dtype().attr("hasobject").cast<bool>())
-    bad_value("X has shape " + shape_text(X) + "; a 2-D array of numbers whose rows are contiguous is needed. Use X[rows].");
+  if (X.ndim() != 2 || X.dtype().attr("hasobject").cast<bool>())
+    bad_value("X has shape " + shape_text(X) + " and dtype " + dtype_name(X) + "; a 2-D array of numbers is needed. Use X[rows].");
   check_rows(rows, X.shape(0));
   py::array out = new_array(X.dtype(), std::vector<py::ssize_t>{rows.size(), X.shape(1)});
-  void* const to = out.mutable_data();
-  const std::size_t bytes = static_cast<std::size_t>(X.shape(1) * X.itemsize());
-  const int threads = resolve_threads(n_threads.is_none() ? 0 : n_threads.cast<int>());
-  const std::int64_t* const at = rows.data();
-  const std::int64_t count = rows.size();
-  const void* const from = X.data();
-  const std::ptrdiff_t stride = X.strides(0);
+  const TakenRows request{X.data(), X.strides(0), X.strides(1), X.shape(1), static_cast<std::size_t>(X.itemsize()), rows.data(), rows.size(),
+                          out.mutable_data(), resolve_threads(n_threads.is_none() ? 0 : n_threads.cast<int>())};
   {
     const py::gil_scoped_release release;
-    take_rows(from, stride, bytes, at, count, to, threads);
+    take_rows(request);
   }
   return out;
 }
@@ -170,7 +165,7 @@ void bind_draw(py::module_& m) {
   m.def("rows_unlike", &unlike, py::arg("z"), py::arg("value"), py::arg("n_threads") = py::none(),
         "The rows, ascending, whose z is not value: np.flatnonzero(z != value).");
   m.def("take_rows", &taken, py::arg("X"), py::arg("rows"), py::arg("n_threads") = py::none(),
-        "X[rows] of a matrix whose rows are contiguous, several of them on their way at a time.");
+        "X[rows] in C order, several rows on their way from memory at a time.");
   m.def("off_usual", &off_usual, py::arg("X"), py::arg("rows"), py::arg("n_threads") = py::none(),
         "(off, usual): in how many of the rows named each column of X is not at its usual number, the middle of those in the first three.");
   m.def("empty_rows", &empty_rows, py::arg("shape"), py::arg("dtype"),

@@ -94,8 +94,8 @@ bool is_zen4() {
 
 template <class T>
 void take_passes(RowKernels<T>& to, const RowKernels<T>& from, Storage own) {
-  to.row_dot = from.row_dot;
-  to.row_outer = from.row_outer;
+  to.row_dot[static_cast<int>(own)] = from.row_dot[static_cast<int>(own)];
+  to.row_outer[static_cast<int>(own)] = from.row_outer[static_cast<int>(own)];
   to.row_lanes = from.row_lanes;
   to.pipe[static_cast<int>(own)] = from.pipe[static_cast<int>(own)];
 }

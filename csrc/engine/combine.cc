@@ -93,7 +93,7 @@ std::vector<double> weighted_gram(const KernelTable& table, const std::vector<co
           for (std::int64_t i = 0; i < size; ++i) p[i] = from[i], w[i] = v[begin + i] * from[i];
           std::fill(p + size, p + kGramBlock, T(0));
         }
-        rows_of<T>(table).dot(weighted.data(), kGramBlock, m, size, plain.data(), kGramBlock, m, products.data(), m, false, nullptr);
+        rows_of<T>(table).dot(weighted.data(), kGramBlock, m, size, plain.data(), kGramBlock, m, products.data(), m, false, {});
         for (std::int64_t e = 0; e < m * m; ++e) sum[e] += static_cast<double>(products.data()[e]);
       }
     }

@@ -1,6 +1,8 @@
 // One pass over dense X: rows are cut into leaves, leaves into blocks that stay in cache while margins, loss and gradient
 // use them. X leaves main memory once.
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <vector>
 
@@ -13,17 +15,18 @@ namespace nag {
 namespace {
 
 // The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
-// In longer rows, the next ones and the last ones share a sweep. Narrow storage gains by that sooner: it spares the widened copy.
-// So do short vectors: beyond so many, kernels/rows.h sums panels of a row.
-constexpr std::int64_t kLongRowVectors = 32, kLongNarrowRowBytes = 192;
+// In longer rows, beyond which kernels/rows.h sums panels of a row, the next ones and the last ones share a sweep.
+constexpr std::int64_t kLongRowVectors = 32;
 
-// How far ahead the sweep asks. Short rows: a fixed 16 KiB, past the rows it works on. Longer rows: 2 KiB of each.
+// How far ahead the sweep and the copies ask. Short rows: a fixed 16 KiB, past the rows it works on. Longer rows: 2 KiB of each.
 constexpr std::int64_t kFixedAheadRowBytes = 8192;
 constexpr std::ptrdiff_t kFixedAhead = 16384, kRowAhead = 2048;
 
 // Rows of a few pages break the hardware's streams at every page, so there software asks ahead; on longer rows, and where
 // widening is most of the work, it only costs.
 constexpr std::int64_t kAskAheadBytes = 16384;
+
+constexpr std::ptrdiff_t kPieceBytes = 256;  // of a column, in F order
 
 struct Cut {
   std::ptrdiff_t block, leaf;  // rows
@@ -35,9 +38,9 @@ Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, 
   // C order: blocks of about 6 KiB, at least 16 rows (one vector of margins), so that the block and the next one, prefetched
   // meanwhile, share the first-level cache. Narrow storage, widened first: a block of 32 KiB. Several columns of W and G take
   // that cache for themselves: 128 KiB of rows share their way there.
-  // F order: a column's piece is at least two cache lines, and the block at most about 512 KiB.
+  // F order: a column's piece is at least four cache lines, and the block at most about 512 KiB.
   const std::int64_t budget = transposed ? 512 * 1024 : k > 1 ? 128 * 1024 : narrow ? 32 * 1024 : 6400;
-  const std::ptrdiff_t least = transposed ? 32 : narrow || k > 1 ? 4 : 16;
+  const std::ptrdiff_t least = transposed ? kPieceBytes / static_cast<std::ptrdiff_t>(item) : narrow || k > 1 ? 4 : 16;
   while (c.block > least && c.block * row_bytes > budget) c.block /= 2;
   // A leaf's sum is folded into double once: the leaf must dwarf that, and stay short enough for float32 (16 u a chain).
   if (d * k > 16384) c.leaf = 256;
@@ -46,25 +49,40 @@ Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, 
   return c;
 }
 
+// Numbers at any byte, side by side. The nearer neighbours are walked inside, so that a cache line is used whole.
+template <class S>
+void copy_numbers(const char* from, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows, std::ptrdiff_t columns,
+                  void* to, std::ptrdiff_t ld) {
+  S* const out = static_cast<S*>(to);
+  const auto copy = [&](std::ptrdiff_t i, std::ptrdiff_t j) { std::memcpy(out + i * ld + j, from + i * row_stride + j * col_stride, sizeof(S)); };
+  if (std::abs(row_stride) < std::abs(col_stride)) {
+    for (std::ptrdiff_t j = 0; j < columns; ++j)
+      for (std::ptrdiff_t i = 0; i < rows; ++i) copy(i, j);
+  } else {
+    for (std::ptrdiff_t i = 0; i < rows; ++i)
+      for (std::ptrdiff_t j = 0; j < columns; ++j) copy(i, j);
+  }
+}
+
 template <class T>
 class DensePass {
  public:
   DensePass(const ProblemView& v, const PassRequest& q)
       : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v) {
     const std::ptrdiff_t item = item_ = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)]);
+    const int stored = static_cast<int>(v.storage);
     const bool same_type = item == static_cast<std::ptrdiff_t>(sizeof(T));
-    const bool aligned = reinterpret_cast<std::uintptr_t>(v.X) % sizeof(T) == 0;
     transposed_ = v.col_stride != item && v.row_stride == item;
     const std::ptrdiff_t far = transposed_ ? v.col_stride : v.row_stride;
     const std::ptrdiff_t near = transposed_ ? v.row_stride : v.col_stride;
-    direct_ = same_type && aligned && near == item && far % item == 0;
+    // One column of w: numbers are widened where they are read; those that are strided or misaligned are copied a block at a time
+    // first, as stored, and take the same road to the same bits. Several columns: all that is not T is widened by a copy.
+    in_place_ = near == item && far % item == 0 && reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0 &&
+                (v.k == 1 ? kernels_.row_dot[stored] != nullptr : same_type);
     ldx_ = far / item;
     cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_, !same_type);
     const std::ptrdiff_t lanes = kernels_.lanes;
-    // Strided or misaligned rows are copied a block at a time and take the same road to the same bits.
-    piped_ = !transposed_ && v.k == 1 && v.d * item > (same_type ? kLongRowVectors * kernels_.row_lanes * item : kLongNarrowRowBytes);
-    in_place_ = near == item && far % item == 0 &&
-                reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
+    piped_ = !transposed_ && v.k == 1 && v.d > kLongRowVectors * (same_type ? kernels_.row_lanes : kernels_.lanes);
     if (piped_) {
       cut_.block = 16;  // a vector of margins, where the rows and those before them still fit the second-level cache
       cut_.leaf = 128;  // four rows an addition to the leaf's gradient: 32 additions in a chain
@@ -124,7 +142,7 @@ class DensePass {
       if (p.piped_) {
         sr = Aligned<T>(static_cast<std::size_t>(2 * p.ldz_));
         if (!p.in_place_) block = Aligned<T>(static_cast<std::size_t>(2 * p.cut_.block * p.dpad_));
-      } else if (!p.direct_)
+      } else if (!p.in_place_)
         block = Aligned<T>(static_cast<std::size_t>(p.transposed_ ? p.v_.d * p.ldz_ : p.cut_.block * p.dpad_));
     }
   };
@@ -137,16 +155,14 @@ class DensePass {
   // Long rows: the margins of one block and the gradient of the block before it share a sweep (kernels/pipe.h). The
   // pipeline runs through the leaves of a subtree; filling and draining it changes no arithmetic.
   void run_piped(std::int64_t first_leaf, std::int64_t end_leaf, Workspace& w, TreeSum& tree, InterruptCheck& check, int thread) {
-    const auto decode = kernels_.decode[static_cast<int>(v_.storage)];
-    const Storage own = sizeof(T) == 8 ? Storage::f64 : Storage::f32;
-    const auto pipe = kernels_.pipe[static_cast<int>(in_place_ ? v_.storage : own)];
+    const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
     const std::int64_t begin = first_leaf * cut_.leaf, end = std::min(v_.n, end_leaf * cut_.leaf);
     PipeBlock<T> b{};
     b.d = static_cast<std::ptrdiff_t>(v_.d);
     b.ldx = b.ldp = in_place_ ? ldx_ : dpad_;
     b.group = 4;
     b.far = v_.d * item_ <= kFixedAheadRowBytes ? kFixedAhead : kRowAhead;
-    b.ask_ahead = direct_ && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;
+    b.ask_ahead = in_place_ && item_ == static_cast<std::ptrdiff_t>(sizeof(T)) && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;
     b.w = weights_->w.data();
     b.z = w.z.data();
     b.g = w.g.data();
@@ -163,8 +179,8 @@ class DensePass {
       b.next = static_cast<const char*>(v_.X) + row * v_.row_stride;
       b.next_rows = rows;
       if (!in_place_ && rows > 0) {
-        T* copy = w.block.data() + turn * cut_.block * dpad_;
-        decode(b.next, v_.row_stride, v_.col_stride, rows, b.d, copy, dpad_);
+        T* const copy = w.block.data() + turn * cut_.block * dpad_;
+        copy_stored(static_cast<const char*>(b.next), v_.row_stride, v_.col_stride, rows, b.d, copy, dpad_);
         b.next = copy;
       }
       pipe(b);
@@ -211,24 +227,25 @@ class DensePass {
 
   void run_block(std::int64_t row, std::ptrdiff_t rows, Workspace& w) {
     const std::ptrdiff_t d = static_cast<std::ptrdiff_t>(v_.d), k = static_cast<std::ptrdiff_t>(v_.k);
-    const T* X;
-    std::ptrdiff_t ld;
-    const char* source = static_cast<const char*>(v_.X) + row * v_.row_stride;
-    const char* next = direct_ && row + rows < v_.n ? source + rows * v_.row_stride : nullptr;
-    if (direct_) {
-      X = reinterpret_cast<const T*>(source);
-      ld = ldx_;
-    } else {
-      const auto decode = kernels_.decode[static_cast<int>(v_.storage)];
+    const char* const source = static_cast<const char*>(v_.X) + row * v_.row_stride;
+    const std::ptrdiff_t on = rows * v_.row_stride;  // to the next block, which is asked for while this one is read
+    const void* X = source;
+    std::ptrdiff_t ld = ldx_;
+    Ahead ahead;
+    if (!in_place_) {
       ld = transposed_ ? ldz_ : dpad_;
-      if (transposed_) decode(source, v_.col_stride, v_.row_stride, d, rows, w.block.data(), ld);
-      else decode(source, v_.row_stride, v_.col_stride, rows, d, w.block.data(), ld);
+      if (transposed_) copy_block(source, v_.col_stride, v_.row_stride, d, rows, w.block.data(), ld, on);
+      else copy_block(source, v_.row_stride, v_.col_stride, rows, d, w.block.data(), ld, kFixedAhead);
       X = w.block.data();
+    } else if (row + rows < v_.n) {
+      if (transposed_) ahead.apart = on;
+      else ahead.next = source + on;
+      ahead.all = q_.kind == PassRequest::Kind::margins || q_.kind == PassRequest::Kind::rmatvec;
     }
     if (q_.kind == PassRequest::Kind::rmatvec) {
       vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ldz_, w.sr.data());
     } else {
-      margins_of_block(X, ld, rows, d, k, w, next);
+      margins_of_block(X, ld, rows, d, w, ahead);
       if (q_.kind == PassRequest::Kind::margins) {
         vectors_.margins(row, rows, w.z.data(), ldz_, weights_->bias.data(), static_cast<T*>(q_.z));
         return;
@@ -239,26 +256,53 @@ class DensePass {
     if (wants_residual_sums())
       for (std::ptrdiff_t c = 0; c < k; ++c)
         w.sums[static_cast<std::size_t>(c)] += kernels_.sum(w.sr.data() + c * ldz_, rows);
-    if (transposed_) kernels_.dot(X, ld, d, rows, w.sr.data(), ldz_, k, w.g.data(), dpad_, true, nullptr);
-    else (k == 1 ? kernels_.row_outer : kernels_.outer)(X, ld, rows, d, w.sr.data(), ldz_, k, w.g.data(), dpad_, next ? next + rows * v_.row_stride / 2 : nullptr);
+    if (transposed_) return dot(X, ld, d, rows, w.sr.data(), ldz_, w.g.data(), dpad_, true, ahead);
+    if (ahead.next != nullptr && !ahead.all) ahead.next = static_cast<const char*>(ahead.next) + on / 2;
+    outer(X, ld, rows, d, w.sr.data(), ldz_, w.g.data(), dpad_, ahead);
   }
 
-  void margins_of_block(const T* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t d, std::ptrdiff_t k, Workspace& w, const void* next) {
-    if (!transposed_) {
-      (k == 1 ? kernels_.row_dot : kernels_.dot)(X, ld, rows, d, weights_->w.data(), dpad_, k, w.z.data(), ldz_, false, next);
-      return;
-    }
+  void margins_of_block(const void* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t d, Workspace& w, const Ahead& ahead) const {
+    if (!transposed_) return dot(X, ld, rows, d, weights_->w.data(), dpad_, w.z.data(), ldz_, false, ahead);
     // F order: z = sum_j w_j X[:, j] is `outer` on the transpose. Rows past the block stay zero for the gradient's dot.
     std::fill(w.z.data(), w.z.data() + v_.k * ldz_, T(0));
     std::fill(w.sr.data(), w.sr.data() + v_.k * ldz_, T(0));
-    kernels_.outer(X, ld, d, rows, weights_->w.data(), dpad_, k, w.z.data(), ldz_, nullptr);
+    outer(X, ld, d, rows, weights_->w.data(), dpad_, w.z.data(), ldz_, ahead);
+  }
+
+  void copy_block(const char* from, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows, std::ptrdiff_t columns,
+                  T* to, std::ptrdiff_t ld, std::ptrdiff_t far) const {
+    if (v_.k == 1) return copy_stored(from, row_stride, col_stride, rows, columns, to, ld);
+    kernels_.decode[static_cast<int>(v_.storage)](from, row_stride, col_stride, rows, columns, to, ld, far);
+  }
+  // ld is in numbers as stored.
+  void copy_stored(const char* from, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows, std::ptrdiff_t columns,
+                   void* to, std::ptrdiff_t ld) const {
+    switch (item_) {
+      case 1: return copy_numbers<std::uint8_t>(from, row_stride, col_stride, rows, columns, to, ld);
+      case 2: return copy_numbers<std::uint16_t>(from, row_stride, col_stride, rows, columns, to, ld);
+      case 4: return copy_numbers<float>(from, row_stride, col_stride, rows, columns, to, ld);
+      default: return copy_numbers<double>(from, row_stride, col_stride, rows, columns, to, ld);
+    }
+  }
+
+  // The kernels of rows.h on a block, or on its transpose. Pieces of columns are whole lines: there vectors are as wide as can be.
+  bool as_rows() const { return v_.k == 1 && !(transposed_ && item_ == static_cast<std::ptrdiff_t>(sizeof(T))); }
+  void dot(const void* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t columns, const T* W, std::ptrdiff_t ldw, T* Z,
+           std::ptrdiff_t ldz, bool accumulate, const Ahead& ahead) const {
+    if (as_rows()) return kernels_.row_dot[static_cast<int>(v_.storage)](X, ld, rows, columns, W, Z, accumulate, ahead);
+    kernels_.dot(static_cast<const T*>(X), ld, rows, columns, W, ldw, static_cast<std::ptrdiff_t>(v_.k), Z, ldz, accumulate, ahead);
+  }
+  void outer(const void* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t columns, const T* R, std::ptrdiff_t ldr, T* G,
+             std::ptrdiff_t ldg, const Ahead& ahead) const {
+    if (as_rows()) return kernels_.row_outer[static_cast<int>(v_.storage)](X, ld, rows, columns, R, G, ahead);
+    kernels_.outer(static_cast<const T*>(X), ld, rows, columns, R, ldr, static_cast<std::ptrdiff_t>(v_.k), G, ldg, ahead);
   }
 
   const ProblemView& v_;
   const PassRequest& q_;
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
-  bool transposed_ = false, direct_ = false, piped_ = false, in_place_ = false;
+  bool transposed_ = false, piped_ = false, in_place_ = false;
   std::ptrdiff_t item_ = 0, ldx_ = 0, dpad_ = 0, ldz_ = 0;
   Cut cut_{};
   std::size_t node_ = 0;

@@ -231,25 +231,63 @@ void count_off(const char* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stri
     for (std::int64_t j = 0; j < d; ++j) off[j] += counts[static_cast<std::size_t>(block * d + j)];
 }
 
+void ask(const char* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p);
+#else
+  static_cast<void>(p);
+#endif
+}
+
+// The rows [begin, end) of those named, where each number lies in a cache line of its own, as in F order: a few columns at a
+// time, whose lines hold several of the rows, and the numbers of the next rows on their way meanwhile.
+void take_numbers(const TakenRows& q, std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kColumns = 16, kAhead = 4;
+  const char* const from = static_cast<const char*>(q.X);
+  char* const to = static_cast<char*>(q.out);
+  for (std::int64_t j0 = 0; j0 < q.d; j0 += kColumns) {
+    const std::int64_t j1 = std::min(q.d, j0 + kColumns);
+    for (std::int64_t i = begin; i < end; ++i) {
+      const bool here = i + kAhead < end;  // else among the next columns
+      const char* const later = from + q.rows[here ? i + kAhead : std::min(begin + i + kAhead - end, end - 1)] * q.row_stride;
+      for (std::int64_t j = here ? j0 : j1; j < std::min(q.d, here ? j1 : j1 + kColumns); ++j) ask(later + j * q.col_stride);
+      const char* const row = from + q.rows[i] * q.row_stride;
+      char* const out = to + static_cast<std::size_t>(i * q.d) * q.item;
+      switch (q.item) {
+        case 8: for (std::int64_t j = j0; j < j1; ++j) std::memcpy(out + j * 8, row + j * q.col_stride, 8); break;
+        case 4: for (std::int64_t j = j0; j < j1; ++j) std::memcpy(out + j * 4, row + j * q.col_stride, 4); break;
+        default:
+          for (std::int64_t j = j0; j < j1; ++j)
+            std::memcpy(out + static_cast<std::size_t>(j) * q.item, row + j * q.col_stride, q.item);
+      }
+    }
+  }
+}
+
 }  // namespace
 
-void take_rows(const void* X, std::ptrdiff_t row_stride, std::size_t row_bytes, const std::int64_t* rows, std::int64_t count, void* out,
-               int n_threads) {
+void take_rows(const TakenRows& q) {
   constexpr std::int64_t kAhead = 8, kRows = 64;  // rows asked for in advance: they lie pages apart
   constexpr std::size_t kLine = 64;
-  const char* const from = static_cast<const char*>(X);
-  char* const to = static_cast<char*>(out);
-  const std::int64_t blocks = (count + kRows - 1) / kRows;
+  const char* const from = static_cast<const char*>(q.X);
+  char* const to = static_cast<char*>(q.out);
+  const std::size_t row_bytes = static_cast<std::size_t>(q.d) * q.item;
+  const bool together = q.d == 1 || q.col_stride == static_cast<std::ptrdiff_t>(q.item);
+  const std::int64_t blocks = (q.count + kRows - 1) / kRows;
   std::atomic<std::int64_t> next{0};
-  parallel_run(threads_for(blocks, n_threads), [&](int, int) {
-    for (std::int64_t block; (block = next++) < blocks;)
-      for (std::int64_t i = block * kRows; i < std::min(count, (block + 1) * kRows); ++i) {
-#if defined(__GNUC__)
-        if (i + kAhead < count)
-          for (std::size_t b = 0; b < row_bytes; b += kLine) __builtin_prefetch(from + rows[i + kAhead] * row_stride + b);
-#endif
-        std::memcpy(to + static_cast<std::size_t>(i) * row_bytes, from + rows[i] * row_stride, row_bytes);
+  parallel_run(threads_for(blocks, q.n_threads), [&](int, int) {
+    for (std::int64_t block; (block = next++) < blocks;) {
+      const std::int64_t begin = block * kRows, end = std::min(q.count, begin + kRows);
+      if (!together) {
+        take_numbers(q, begin, end);
+        continue;
       }
+      for (std::int64_t i = begin; i < end; ++i) {
+        if (i + kAhead < q.count)
+          for (std::size_t b = 0; b < row_bytes; b += kLine) ask(from + q.rows[i + kAhead] * q.row_stride + b);
+        std::memcpy(to + static_cast<std::size_t>(i) * row_bytes, from + q.rows[i] * q.row_stride, row_bytes);
+      }
+    }
   });
 }
 

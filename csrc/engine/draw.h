@@ -28,9 +28,18 @@ struct Drawn {
 
 Drawn draw_rows(const DrawRequest& request);
 
-// Copies of the rows named, one after the other; a row's bytes lie side by side.
-void take_rows(const void* X, std::ptrdiff_t row_stride, std::size_t row_bytes, const std::int64_t* rows, std::int64_t count, void* out,
-               int n_threads);
+// Copies of the rows named, in C order; X has any strides, in bytes.
+struct TakenRows {
+  const void* X;
+  std::ptrdiff_t row_stride, col_stride;
+  std::int64_t d;
+  std::size_t item;
+  const std::int64_t* rows;
+  std::int64_t count;
+  void* out;
+  int n_threads;
+};
+void take_rows(const TakenRows& request);
 
 // The rows whose z is not `value`, ascending.
 std::vector<std::int64_t> rows_unlike(Compute compute, const void* z, std::int64_t n, double value, int n_threads);

@@ -141,7 +141,7 @@ class SecondPass {
       return;
     }
     const char* X = static_cast<const char*>(v_.X) + (at ? 0 : row * v_.row_stride);
-    const PackBlock b{X, v_.row_stride, v_.col_stride, at, rows, static_cast<std::ptrdiff_t>(v_.d), ld_, ones_};
+    const PackBlock b{X, v_.row_stride, v_.col_stride, at, rows, static_cast<std::ptrdiff_t>(v_.d), ld_, ones_, ld_ * v_.row_stride + 63};
     panel_.pack[static_cast<int>(v_.storage)](b, P);
   }
 
@@ -196,7 +196,7 @@ class SecondPass {
   void write_row(std::int64_t from, T* to) const {
     if (!v_.sparse) {
       kernels_.decode[static_cast<int>(v_.storage)](static_cast<const char*>(v_.X) + from * v_.row_stride, v_.row_stride, v_.col_stride, 1,
-                                                    static_cast<std::ptrdiff_t>(v_.d), to, static_cast<std::ptrdiff_t>(v_.d));
+                                                    static_cast<std::ptrdiff_t>(v_.d), to, static_cast<std::ptrdiff_t>(v_.d), 0);
       return;
     }
     std::fill_n(to, v_.d, T(0));

@@ -68,7 +68,7 @@ class Cholesky {
     const std::ptrdiff_t rows = std::min(to * lanes_, d_ - at) - from * lanes_;
     if (rows <= 0) return;
     const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(sizeof(double));
-    const PackBlock b{A_ + (at + from * lanes_) * d_ + at, item, d_ * item, nullptr, width, rows, strip_, false};
+    const PackBlock b{A_ + (at + from * lanes_) * d_ + at, item, d_ * item, nullptr, width, rows, strip_, false, 0};
     panel_.pack[static_cast<int>(Storage::f64)](b, P_.data() + from * strip_ * lanes_);
   }
 
@@ -126,7 +126,7 @@ void forward(const RowKernels<double>& kernels, const double* L, std::ptrdiff_t 
   double t[kTogether * kStep];
   for (std::ptrdiff_t at = 0; at < d; at += kStep) {
     const std::ptrdiff_t rows = std::min(kStep, d - at);
-    if (at > 0) kernels.dot(L + at * d, d, rows, at, X, ld, columns, t, kStep, false, nullptr);
+    if (at > 0) kernels.dot(L + at * d, d, rows, at, X, ld, columns, t, kStep, false, {});
     for (std::ptrdiff_t c = 0; c < columns; ++c) {
       double* x = X + c * ld + at;
       for (std::ptrdiff_t i = 0; i < rows; ++i) {
@@ -152,7 +152,7 @@ void backward(const RowKernels<double>& kernels, const double* L, std::ptrdiff_t
         r[c * kStep + i] = -x[i];
       }
     }
-    if (at > 0) kernels.outer(L + at * d, d, rows, at, r, kStep, columns, X, ld, nullptr);
+    if (at > 0) kernels.outer(L + at * d, d, rows, at, r, kStep, columns, X, ld, {});
   }
 }
 
@@ -161,7 +161,7 @@ void forward_product(const RowKernels<double>& kernels, const double* L, std::pt
   double t[kTogether * kStep];
   for (std::ptrdiff_t at = (d - 1) / kStep * kStep; at >= 0; at -= kStep) {
     const std::ptrdiff_t rows = std::min(kStep, d - at);
-    if (at > 0) kernels.dot(L + at * d, d, rows, at, X, ld, columns, t, kStep, false, nullptr);
+    if (at > 0) kernels.dot(L + at * d, d, rows, at, X, ld, columns, t, kStep, false, {});
     for (std::ptrdiff_t c = 0; c < columns; ++c) {
       double* x = X + c * ld + at;
       for (std::ptrdiff_t i = rows; i-- > 0;) {
@@ -180,7 +180,7 @@ void backward_product(const RowKernels<double>& kernels, const double* L, std::p
   for (std::ptrdiff_t at = 0; at < d; at += kStep) {
     const std::ptrdiff_t rows = std::min(kStep, d - at);
     for (std::ptrdiff_t c = 0; c < columns; ++c) std::copy_n(X + c * ld + at, rows, r + c * kStep);
-    if (at > 0) kernels.outer(L + at * d, d, rows, at, r, kStep, columns, X, ld, nullptr);
+    if (at > 0) kernels.outer(L + at * d, d, rows, at, r, kStep, columns, X, ld, {});
     for (std::ptrdiff_t c = 0; c < columns; ++c) {
       double* x = X + c * ld + at;
       for (std::ptrdiff_t i = 0; i < rows; ++i) {

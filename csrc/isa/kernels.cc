@@ -33,6 +33,7 @@ namespace {
 #include "base/simd.h"
 #include "base/simd_math.h"
 #include "losses/losses.h"
+#include "kernels/walks.h"
 #include "kernels/rows.h"
 #include "kernels/loss_map.h"
 #include "kernels/softmax.h"
@@ -67,21 +68,29 @@ constexpr PanelKernels<typename V::T> panel_kernels() {
   return k;
 }
 
+template <class V, class S>
+constexpr void put_rows(RowKernels<typename V::T>& k, Storage storage) {
+  const int s = static_cast<int>(storage);
+  k.row_dot[s] = &dot_one<V, S>;
+  k.row_outer[s] = &outer_one<V, S>;
+  k.pipe[s] = &pipe<V, S>;
+}
+
 template <class V>
 constexpr RowKernels<typename V::T> row_kernels() {
   using T = typename V::T;
   RowKernels<T> k{};
   k.lanes = k.row_lanes = V::N;
-  k.dot = k.row_dot = &dot<V>;
-  k.outer = k.row_outer = &outer<V>;
+  k.dot = &dot<V>;
+  k.outer = &outer<V>;
+  put_rows<V, float>(k, Storage::f32);
+  put_rows<V, bf16>(k, Storage::bf16);
+  put_rows<V, uint8_t>(k, Storage::u8);
+  if constexpr (sizeof(T) == sizeof(double)) put_rows<V, double>(k, Storage::f64);
   k.decode[static_cast<int>(Storage::f64)] = &decode<V, double>;
   k.decode[static_cast<int>(Storage::f32)] = &decode<V, float>;
   k.decode[static_cast<int>(Storage::bf16)] = &decode<V, bf16>;
   k.decode[static_cast<int>(Storage::u8)] = &decode<V, uint8_t>;
-  k.pipe[static_cast<int>(Storage::f32)] = &pipe<V, float>;
-  k.pipe[static_cast<int>(Storage::bf16)] = &pipe<V, bf16>;
-  k.pipe[static_cast<int>(Storage::u8)] = &pipe<V, uint8_t>;
-  if constexpr (sizeof(T) == sizeof(double)) k.pipe[static_cast<int>(Storage::f64)] = &pipe<V, double>;
   int i = 0;
 #define NAG_ELEMENTWISE_LOSS(L, section) \
   k.loss[i] = &loss_map<V, L, false>;    \

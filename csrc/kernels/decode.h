@@ -17,7 +17,7 @@ NAG_INLINE float to_wide(bf16 x) {
 
 template <class V, class S>
 void decode(const void* X, ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t rows, ptrdiff_t d, typename V::T* dst,
-            ptrdiff_t ldd) {
+            ptrdiff_t ldd, ptrdiff_t far) {
   using T = typename V::T;
   const char* base = static_cast<const char*>(X);
   const bool dense = col_stride == static_cast<ptrdiff_t>(sizeof(S)) && row_stride % static_cast<ptrdiff_t>(sizeof(S)) == 0 &&
@@ -29,7 +29,7 @@ void decode(const void* X, ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t
         dst[i * ldd + j] = static_cast<T>(to_wide(read_element<S>(base + i * row_stride + j * col_stride)));
     return;
   }
-  // Rows that follow each other are asked for as those of rows.h are.
+  // So many bytes on from what is read here, the next rows are asked for.
   const ptrdiff_t line = rows > 1 ? 64 : 0, bytes = d * static_cast<ptrdiff_t>(sizeof(S));
   const char* asked = base;
   for (ptrdiff_t i = 0; i < rows; ++i) {
@@ -38,7 +38,7 @@ void decode(const void* X, ptrdiff_t row_stride, ptrdiff_t col_stride, ptrdiff_t
     ptrdiff_t j = 0;
     if (dense) {
       if (row_stride > bytes + line) asked = row;
-      for (; line > 0 && asked < row + bytes; asked += line) prefetch_far(asked + kFar);
+      for (; line > 0 && asked < row + bytes; asked += line) prefetch_far(asked + far);
       const S* x = reinterpret_cast<const S*>(row);
       for (; j + 4 * V::N <= d; j += 4 * V::N) {
         const V a = widen(x + j, V()), b = widen(x + j + V::N, V());

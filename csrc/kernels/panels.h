@@ -13,6 +13,8 @@ constexpr int kTileRows = 4;  // 4 x 3 sums, 3 vectors of P, one of Q: all 16 re
 
 // ---- packing
 
+constexpr ptrdiff_t kAhead = 4;  // rows drawn from F order that are asked for in advance
+
 template <class V, class S>
 void pack(const PackBlock& b, typename V::T* P) {
   using T = typename V::T;
@@ -30,12 +32,27 @@ void pack(const PackBlock& b, typename V::T* P) {
       if (left > 0) widen_n(x + v * N, static_cast<int>(left), V()).store(to + v * panel);
     }
   } else {
-    // Column by column inside a vector's width: F order reads `N` streams, each in order.
+    // F order reads `N` streams, each in order: by vectors of rows that change places with columns, or by numbers.
+    const bool along = b.at == nullptr && b.row_stride == item && b.col_stride % item == 0 && reinterpret_cast<uintptr_t>(b.X) % sizeof(S) == 0;
+    const ptrdiff_t turned = along ? b.rows / N * N : 0;
     for (ptrdiff_t v = 0; v * N < b.d; ++v) {
       const int width = static_cast<int>(v < whole ? N : left);
       T* to = P + v * panel;
-      for (ptrdiff_t i = 0; i < b.rows; ++i, to += N) {
+      for (ptrdiff_t i = 0; i < turned; i += N, to += N * N) {
+        const char* x = base + i * item + v * N * b.col_stride;
+        V tile[N];
+        for (int q = 0; q < N; ++q) {
+          const char* from = x + (q < width ? q : 0) * b.col_stride;
+          prefetch_far(from + b.far);
+          tile[q] = q < width ? widen(reinterpret_cast<const S*>(from), V()) : V::zero();
+        }
+        transpose(tile);
+        for (int q = 0; q < N; ++q) tile[q].store(to + q * N);
+      }
+      for (ptrdiff_t i = turned; i < b.rows; ++i, to += N) {
         const char* x = base + (b.at ? b.at[i] : i) * b.row_stride + v * N * b.col_stride;
+        if (b.at && i + kAhead < b.rows)  // each number in a cache line of its own
+          for (int q = 0; q < width; ++q) prefetch(base + b.at[i + kAhead] * b.row_stride + (v * N + q) * b.col_stride);
         int q = 0;
         for (; q < width; ++q) to[q] = static_cast<T>(to_wide(read_element<S>(x + q * b.col_stride)));
         for (; q < N; ++q) to[q] = 0;

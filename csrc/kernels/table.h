@@ -59,6 +59,14 @@ struct PipeBlock {
   bool pieces;              // a row alone: a panel (d <= kPanel) in pieces side by side, asking for `after` instead of `far`
 };
 
+// What will be read after a block of rows, and is asked for meanwhile: `next`, in one piece, or so many bytes on from each row
+// (`apart`), where a row goes on. All of it, or half in either kernel where both read the block. Neither: nothing.
+struct Ahead {
+  const void* next = nullptr;
+  std::ptrdiff_t apart = 0;
+  bool all = false;
+};
+
 template <class T>
 struct RowKernels {
   // Columns that are summed in T before double takes over; the unit in which threads share the columns of wide rows.
@@ -66,18 +74,19 @@ struct RowKernels {
   // Z[c*ldz + i] = sum_j X[i*ldx + j] W[c*ldw + j]; adds to Z when `accumulate`.
   // W is zero-padded to whole vectors. Sums: lanes of T over at most kDotPanel columns, panels in double.
   void (*dot)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* W, std::ptrdiff_t ldw,
-              std::ptrdiff_t k, T* Z, std::ptrdiff_t ldz, bool accumulate, const void* next);
+              std::ptrdiff_t k, T* Z, std::ptrdiff_t ldz, bool accumulate, const Ahead& ahead);
   // G[c*ldg + j] += sum_i R[c*ldr + i] X[i*ldx + j]. Sums: T over at most kOuterChain rows a group, then into G.
-  // `next` (or null) is what will be read after this block: it is prefetched meanwhile.
   void (*outer)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* R, std::ptrdiff_t ldr,
-                std::ptrdiff_t k, T* G, std::ptrdiff_t ldg, const void* next);
-  // The two for rows of X in C order and one column of W, in vectors as wide as pays there (row_lanes).
-  decltype(dot) row_dot;
-  decltype(outer) row_outer;
-  void (*pipe[kStorageCount])(const PipeBlock<T>&);  // null where the storage is wider than T
-  // dst[i*ldd + j] = X(i, j) widened to T, any byte strides.
+                std::ptrdiff_t k, T* G, std::ptrdiff_t ldg, const Ahead& ahead);
+  // The two for one column of W and X as stored, in vectors as wide as pays there (row_lanes). Null where the storage is wider than T.
+  void (*row_dot[kStorageCount])(const void* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* w, T* z,
+                                 bool accumulate, const Ahead& ahead);
+  void (*row_outer[kStorageCount])(const void* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* r, T* g,
+                                   const Ahead& ahead);
+  void (*pipe[kStorageCount])(const PipeBlock<T>&);  // null there, too
+  // dst[i*ldd + j] = X(i, j) widened to T, any byte strides; asks for what lies `far` bytes on.
   void (*decode[kStorageCount])(const void* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows,
-                                std::ptrdiff_t d, T* dst, std::ptrdiff_t ldd);
+                                std::ptrdiff_t d, T* dst, std::ptrdiff_t ldd, std::ptrdiff_t far);
   double (*loss[kLossCount])(const MarginBlock<T>&);    // null where the loss couples columns
   double (*second[kLossCount])(const MarginBlock<T>&);  // the same, with the curvature
   double (*softmax)(const SoftmaxBlock<T>&);

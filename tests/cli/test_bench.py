@@ -55,6 +55,17 @@ def test_dense_rows_have_both_losses_all_dtypes_and_all_d(quick):
     assert measure.FULL.bytes >= 400_000_000
 
 
+def test_columns_are_measured_where_they_are_asked_for():
+    rows = bench.run(("columns",), quick=True)["rows"]
+    assert {(r["dtype"], r["d"]) for r in rows} == {
+        (dtype, d) for dtype in ("float32", "float64") for d in measure.QUICK.dims
+    }
+    for row in rows:
+        assert row["layout"] == "F"
+        assert bench.reached(row) is None
+        assert set(row) >= KEYS
+
+
 class _Wrong:
     """A Problem whose gradient is off by a part in 10⁴."""
 

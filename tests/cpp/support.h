@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <string>
@@ -72,6 +73,39 @@ class Exact {
 inline std::size_t padded(std::ptrdiff_t count, int lanes) {
   return static_cast<std::size_t>((count + lanes - 1) / lanes * lanes);
 }
+
+// X as it is stored.
+template <class S> struct Stored;
+template <> struct Stored<double> {
+  static constexpr nag::Storage kind = nag::Storage::f64;
+  static double make(double x) { return x; }
+  static long double wide(double s) { return s; }
+};
+template <> struct Stored<float> {
+  static constexpr nag::Storage kind = nag::Storage::f32;
+  static float make(double x) { return static_cast<float>(x); }
+  static long double wide(float s) { return s; }
+};
+template <> struct Stored<nag::bf16> {
+  static constexpr nag::Storage kind = nag::Storage::bf16;
+  static nag::bf16 make(double x) {
+    const float f = static_cast<float>(x);
+    std::uint32_t u;
+    std::memcpy(&u, &f, 4);
+    return {static_cast<std::uint16_t>(u >> 16)};
+  }
+  static long double wide(nag::bf16 s) {
+    const std::uint32_t u = static_cast<std::uint32_t>(s.bits) << 16;
+    float f;
+    std::memcpy(&f, &u, 4);
+    return f;
+  }
+};
+template <> struct Stored<std::uint8_t> {
+  static constexpr nag::Storage kind = nag::Storage::u8;
+  static std::uint8_t make(double x) { return static_cast<std::uint8_t>(std::fabs(x) * 200); }
+  static long double wide(std::uint8_t s) { return s; }
+};
 
 // {1, 3, 7, N/2, N, N+1, 8N+2}: below, at and above every loop's step, for N lanes.
 std::vector<std::ptrdiff_t> awkward_lengths(int lanes);

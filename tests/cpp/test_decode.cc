@@ -52,7 +52,7 @@ void check_decode(const KernelTable* table, int storage) {
           }
         const std::ptrdiff_t ldd = d + 2, item = static_cast<std::ptrdiff_t>(sizeof(S));
         Exact<T> out(static_cast<std::size_t>((rows - 1) * ldd + d), 0, T(77));
-        kernel.decode[storage](first, layout.row * item, layout.col * item, rows, d, out.data(), ldd);
+        kernel.decode[storage](first, layout.row * item, layout.col * item, rows, d, out.data(), ldd, 4096);
         for (std::ptrdiff_t i = 0; i < rows; ++i) {
           for (std::ptrdiff_t j = 0; j < d; ++j)
             EXPECT_EQ(out[static_cast<std::size_t>(i * ldd + j)], want[static_cast<std::size_t>(i * d + j)])

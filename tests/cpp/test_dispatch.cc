@@ -36,10 +36,13 @@ template <class T>
 void expect_complete(const RowKernels<T>& k) {
   EXPECT_NE(k.dot, nullptr);
   EXPECT_NE(k.outer, nullptr);
-  EXPECT_NE(k.row_dot, nullptr);
-  EXPECT_NE(k.row_outer, nullptr);
   EXPECT_GE(k.lanes, k.row_lanes);
   for (const auto decode : k.decode) EXPECT_NE(decode, nullptr);
+  for (int storage = sizeof(T) == 4 ? 1 : 0; storage < nag::kStorageCount; ++storage) {  // wider data than T is not read
+    EXPECT_NE(k.row_dot[storage], nullptr);
+    EXPECT_NE(k.row_outer[storage], nullptr);
+    EXPECT_NE(k.pipe[storage], nullptr);
+  }
   int coupled = 0;
   for (const auto loss : k.loss) coupled += loss == nullptr;
   EXPECT_EQ(coupled, 1) << "softmax alone couples columns";
@@ -47,7 +50,7 @@ void expect_complete(const RowKernels<T>& k) {
   EXPECT_NE(k.fold, nullptr);
   EXPECT_NE(k.sum, nullptr);
   for (const int wide_index : {0, 1})
-    for (int storage = sizeof(T) == 4 ? 1 : 0; storage < 2; ++storage) {  // wider data than T is not read
+    for (int storage = sizeof(T) == 4 ? 1 : 0; storage < 2; ++storage) {
       EXPECT_NE(k.csr_dot[storage][wide_index], nullptr);
       EXPECT_NE(k.csr_outer[storage][wide_index], nullptr);
     }

@@ -14,38 +14,6 @@ using nag::PipeBlock;
 using nag::Storage;
 using nag::bf16;
 
-template <class S> struct Stored;
-template <> struct Stored<double> {
-  static constexpr Storage kind = Storage::f64;
-  static double make(double x) { return x; }
-  static long double wide(double s) { return s; }
-};
-template <> struct Stored<float> {
-  static constexpr Storage kind = Storage::f32;
-  static float make(double x) { return static_cast<float>(x); }
-  static long double wide(float s) { return s; }
-};
-template <> struct Stored<bf16> {
-  static constexpr Storage kind = Storage::bf16;
-  static bf16 make(double x) {
-    const float f = static_cast<float>(x);
-    std::uint32_t u;
-    std::memcpy(&u, &f, 4);
-    return {static_cast<std::uint16_t>(u >> 16)};
-  }
-  static long double wide(bf16 s) {
-    const std::uint32_t u = static_cast<std::uint32_t>(s.bits) << 16;
-    float f;
-    std::memcpy(&f, &u, 4);
-    return f;
-  }
-};
-template <> struct Stored<std::uint8_t> {
-  static constexpr Storage kind = Storage::u8;
-  static std::uint8_t make(double x) { return static_cast<std::uint8_t>(std::fabs(x) * 200); }
-  static long double wide(std::uint8_t s) { return s; }
-};
-
 template <class T> const RowKernels<T>& of(const KernelTable* t) { return nag::rows_of<T>(*t); }
 
 double noise(std::uint64_t& state) {  // in (-1, 1)

@@ -26,7 +26,7 @@ void for_each_case(int lanes, const Check& check) {
 }
 
 template <class T>
-void check_dot(const KernelTable* table, const Case& c, bool accumulate) {
+void check_dot(const KernelTable* table, const Case& c, bool accumulate, bool as_rows = false) {
   const RowKernels<T>& kernel = kernels<T>(table);
   const int lanes = kernel.lanes;
   Random random(static_cast<std::uint64_t>(c.rows * 7919 + c.d * 31 + c.k));
@@ -41,9 +41,11 @@ void check_dot(const KernelTable* table, const Case& c, bool accumulate) {
     for (std::size_t i = 0; i < Z.size(); ++i) copy[i] = Z[i];
     return copy;
   }();
-  kernel.dot(X.data(), ldx, c.rows, c.d, W.data(), ldw, c.k, Z.data(), ldz, accumulate, nullptr);
+  const int own = static_cast<int>(Stored<T>::kind);
+  if (as_rows) kernel.row_dot[own](X.data(), ldx, c.rows, c.d, W.data(), Z.data(), accumulate, {});
+  else kernel.dot(X.data(), ldx, c.rows, c.d, W.data(), ldw, c.k, Z.data(), ldz, accumulate, {});
 
-  const double chain = static_cast<double>(std::min<std::ptrdiff_t>(c.d, 2048) / lanes) + 8;
+  const double chain = static_cast<double>(std::min<std::ptrdiff_t>(c.d, 2048) / (as_rows ? kernel.row_lanes : lanes)) + 8;
   for (std::ptrdiff_t q = 0; q < c.k; ++q)
     for (std::ptrdiff_t i = 0; i < (q + 1 < c.k ? ldz : c.rows); ++i) {
       const std::size_t at = static_cast<std::size_t>(q * ldz + i);
@@ -63,7 +65,7 @@ void check_dot(const KernelTable* table, const Case& c, bool accumulate) {
 }
 
 template <class T>
-void check_outer(const KernelTable* table, const Case& c) {
+void check_outer(const KernelTable* table, const Case& c, bool as_rows = false) {
   const RowKernels<T>& kernel = kernels<T>(table);
   Random random(static_cast<std::uint64_t>(c.rows * 104729 + c.d * 37 + c.k));
   const std::ptrdiff_t ldx = c.d + c.gap, ldr = c.rows + 1, ldg = static_cast<std::ptrdiff_t>(padded(c.d, kernel.lanes));
@@ -71,7 +73,8 @@ void check_outer(const KernelTable* table, const Case& c) {
   Exact<T> R(static_cast<std::size_t>((c.k - 1) * ldr + c.rows), c.shift, random);
   Exact<T> G(static_cast<std::size_t>(c.k * ldg), c.shift, random);
   std::vector<T> before(G.data(), G.data() + G.size());
-  kernel.outer(X.data(), ldx, c.rows, c.d, R.data(), ldr, c.k, G.data(), ldg, nullptr);
+  if (as_rows) kernel.row_outer[static_cast<int>(Stored<T>::kind)](X.data(), ldx, c.rows, c.d, R.data(), G.data(), {});
+  else kernel.outer(X.data(), ldx, c.rows, c.d, R.data(), ldr, c.k, G.data(), ldg, {});
 
   const double chain = 16 + 8 + static_cast<double>(c.rows) / 32;
   for (std::ptrdiff_t q = 0; q < c.k; ++q)
@@ -88,6 +91,43 @@ void check_outer(const KernelTable* table, const Case& c) {
     }
 }
 
+// One column of W: X as stored gives the bits of its widened copy, and what is asked for ahead of time changes none.
+template <class T, class S>
+void check_stored(const KernelTable* table, const Case& c, bool accumulate) {
+  const RowKernels<T>& kernel = kernels<T>(table);
+  const int stored = static_cast<int>(Stored<S>::kind);
+  Random random(static_cast<std::uint64_t>(c.rows * 31337 + c.d * 41));
+  const std::ptrdiff_t ldx = c.d + c.gap, ldc = c.d + 3;
+  const std::size_t rows = static_cast<std::size_t>(c.rows), ldw = padded(c.d, kernel.lanes);
+  Exact<S> X(static_cast<std::size_t>((c.rows - 1) * ldx + c.d), c.shift);
+  for (std::size_t i = 0; i < X.size(); ++i) X[i] = Stored<S>::make(random.uniform());
+  Exact<T> copy(static_cast<std::size_t>((c.rows - 1) * ldc + c.d), 0, T(0)), W(ldw, 0), R(rows, c.shift, random);
+  for (std::ptrdiff_t j = 0; j < c.d; ++j) W[static_cast<std::size_t>(j)] = static_cast<T>(random.uniform());
+  kernel.decode[stored](X.data(), ldx * static_cast<std::ptrdiff_t>(sizeof(S)), sizeof(S), c.rows, c.d, copy.data(), ldc, 0);
+  Exact<T> z(rows, 0, T(0.5)), g(ldw, 0, T(0.5));
+  kernel.dot(copy.data(), ldc, c.rows, c.d, W.data(), static_cast<std::ptrdiff_t>(ldw), 1, z.data(), c.rows, accumulate, {});
+  kernel.outer(copy.data(), ldc, c.rows, c.d, R.data(), c.rows, 1, g.data(), static_cast<std::ptrdiff_t>(ldw), {});
+
+  const bool elsewhere = sizeof(S) == sizeof(T) && kernel.row_lanes != kernel.lanes;  // rows in narrower vectors: other bits
+  Exact<T> z0(rows, 0, T(0.5)), g0(ldw, 0, T(0.5));
+  kernel.row_dot[stored](X.data(), ldx, c.rows, c.d, W.data(), z0.data(), accumulate, {});
+  kernel.row_outer[stored](X.data(), ldx, c.rows, c.d, R.data(), g0.data(), {});
+  const T *want_z = elsewhere ? z0.data() : z.data(), *want_g = elsewhere ? g0.data() : g.data();
+  for (const bool all : {false, true})
+    for (int kind = 0; kind < 3; ++kind) {
+      nag::Ahead ahead;
+      ahead.all = all;
+      if (kind == 1) ahead.next = X.data();
+      if (kind == 2) ahead.apart = c.rows * static_cast<std::ptrdiff_t>(sizeof(S));
+      Exact<T> z1(rows, 0, T(0.5)), g1(ldw, 0, T(0.5));
+      kernel.row_dot[stored](X.data(), ldx, c.rows, c.d, W.data(), z1.data(), accumulate, ahead);
+      kernel.row_outer[stored](X.data(), ldx, c.rows, c.d, R.data(), g1.data(), ahead);
+      for (std::size_t i = 0; i < rows; ++i) ASSERT_EQ(z1[i], want_z[i]) << "row " << i << " of " << c.rows << " d " << c.d << " item " << sizeof(S);
+      for (std::ptrdiff_t j = 0; j < c.d; ++j)
+        ASSERT_EQ(g1[static_cast<std::size_t>(j)], want_g[j]) << "coefficient " << j << " of rows " << c.rows << " d " << c.d << " item " << sizeof(S);
+    }
+}
+
 class Rows : public PerIsa {};
 TEST_P(Rows, DotMatchesWideSums) {
   for (const bool accumulate : {false, true}) {
@@ -99,6 +139,30 @@ TEST_P(Rows, OuterMatchesWideSums) {
   for_each_case(GetParam()->f32.lanes, [&](const Case& c) { check_outer<float>(GetParam(), c); });
   for_each_case(GetParam()->f64.lanes, [&](const Case& c) { check_outer<double>(GetParam(), c); });
 }
+TEST_P(Rows, OfOneColumnMatchWideSums) {
+  const auto both = [&](const Case& c, auto number) {
+    using T = decltype(number);
+    if (c.k != 1) return;
+    check_dot<T>(GetParam(), c, true, true);
+    check_outer<T>(GetParam(), c, true);
+  };
+  for_each_case(GetParam()->f32.row_lanes, [&](const Case& c) { both(c, 0.0f); });
+  for_each_case(GetParam()->f64.row_lanes, [&](const Case& c) { both(c, 0.0); });
+}
+TEST_P(Rows, StoredNumbersGiveTheBitsOfTheirCopy) {
+  const auto all = [&](const Case& c, auto number) {
+    using T = decltype(number);
+    if (c.k != 1) return;
+    for (const bool accumulate : {false, true}) {
+      check_stored<T, std::uint8_t>(GetParam(), c, accumulate);
+      check_stored<T, nag::bf16>(GetParam(), c, accumulate);
+      check_stored<T, float>(GetParam(), c, accumulate);
+      if constexpr (sizeof(T) == sizeof(double)) check_stored<T, double>(GetParam(), c, accumulate);
+    }
+  };
+  for_each_case(GetParam()->f32.lanes, [&](const Case& c) { all(c, 0.0f); });
+  for_each_case(GetParam()->f64.lanes, [&](const Case& c) { all(c, 0.0); });
+}
 
 // One NaN belongs to one margin and, through the gradient, to one column: lanes do not leak into each other.
 TEST_P(Rows, NanStaysInItsRowAndColumn) {
@@ -109,8 +173,8 @@ TEST_P(Rows, NanStaysInItsRowAndColumn) {
     Exact<float> Z(static_cast<std::size_t>(rows)), R(static_cast<std::size_t>(rows), 0, 1.0f), G(static_cast<std::size_t>(ld));
     for (std::ptrdiff_t j = 0; j < d; ++j) W[static_cast<std::size_t>(j)] = 1.0f;
     X[static_cast<std::size_t>(bad * d + d - 1)] = std::numeric_limits<float>::quiet_NaN();
-    kernel.dot(X.data(), d, rows, d, W.data(), ld, 1, Z.data(), rows, false, nullptr);
-    kernel.outer(X.data(), d, rows, d, R.data(), rows, 1, G.data(), ld, nullptr);
+    kernel.dot(X.data(), d, rows, d, W.data(), ld, 1, Z.data(), rows, false, {});
+    kernel.outer(X.data(), d, rows, d, R.data(), rows, 1, G.data(), ld, {});
     for (std::ptrdiff_t i = 0; i < rows; ++i) EXPECT_EQ(std::isnan(Z[static_cast<std::size_t>(i)]), i == bad);
     for (std::ptrdiff_t j = 0; j < d; ++j) EXPECT_EQ(std::isnan(G[static_cast<std::size_t>(j)]), j == d - 1);
   }

@@ -103,10 +103,11 @@ def test_repetition_and_company_change_nothing(dtype):
         assert bits(case.problem(n_threads=n_threads), case.w) == first
 
 
+@pytest.mark.parametrize("d", [45, 600])  # short rows and long ones
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bits_do_not_depend_on_where_the_bytes_lie(dtype, tmp_path):
+def test_bits_do_not_depend_on_where_the_bytes_lie(dtype, d, tmp_path):
     """Alignment, memmap, read-only and row padding leave C order's bits as they are."""
-    case = make("logistic", 1501, 45, dtype)
+    case = make("logistic", 1501, d, dtype)
     first = bits(case.problem(), case.w)
     for layout in ("misaligned", "memmap", "read-only", "C wide", "row-strided"):
         assert bits(case.problem(lay_out(case.X, layout, tmp_path)), case.w) == first, layout

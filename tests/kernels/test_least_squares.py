@@ -52,8 +52,9 @@ def test_a_product_in_float32_is_corrected_to_eight_digits(order, weighted, fit_
     X, y, s = data(4000, 40, "float32")
     s = s if weighted else None
     narrow, full, *others = (
-        _core.Problem(np.asarray(X, order=order), y, loss="squared", sample_weight=s, fit_intercept=fit_intercept,
-                      compute="float64", n_threads=t).least_squares(0.01, 1e-7, n)
+        _core.Problem(np.asarray(X, order=order), y, loss="squared", sample_weight=s,
+                      fit_intercept=fit_intercept, compute="float64",
+                      n_threads=t).least_squares(0.01, 1e-7, n)
         for t, n in ((1, True), (1, False), (2, True), (3, True))
     )  # fmt: skip
     assert (narrow != full).any()  # it went that way

@@ -23,7 +23,8 @@ _PEERS = ("scipy", "torch")
 SECTIONS = (
     "dense", "narrow", "softmax", "sparse", "update", "accuracy", "threads", "import"
 )  # fmt: skip
-ON_REQUEST = ("torch",)  # not part of a run of everything: it needs torch, and minutes
+# Not part of a run of everything: nobody set figures for F order, and torch takes minutes.
+ON_REQUEST = ("columns", "torch")
 
 
 def machine(n_threads: int) -> dict[str, Any]:
@@ -65,8 +66,8 @@ def run(
     Parameters
     ----------
     only : tuple of str
-        From dense, narrow, softmax, sparse, update, accuracy, threads, import; and torch, which
-        only runs when it is named.
+        From dense, narrow, softmax, sparse, update, accuracy, threads, import; and columns (X in
+        F order) and torch, which only run when they are named.
     quick : bool
         Small data and few rounds: shows that all runs and agrees; its ratios mean little.
     n_threads : int
@@ -126,7 +127,7 @@ def _section(
         return torch.run_torch(effort, n_threads)
     return {
         "dense": dense.run_dense, "narrow": dense.run_narrow, "softmax": others.run_softmax,
-        "update": update.run_update, "accuracy": others.run_accuracy,
+        "columns": dense.run_columns, "update": update.run_update, "accuracy": others.run_accuracy,
         "threads": others.run_threads, "import": others.run_import,
     }[name](effort, n_threads)  # fmt: skip
 

@@ -120,10 +120,22 @@ def run_dense(effort: Effort, n_threads: int) -> Iterator[dict[str, Any]]:
                 yield _dense_row(loss, X, dtype, effort, n_threads)
 
 
+def run_columns(effort: Effort, n_threads: int) -> Iterator[dict[str, Any]]:
+    """logistic on X in F order, as data frames hold it: float32 and float64, at d ≤ 10 000."""
+    for dtype in ("float32", "float64"):
+        for d in (d for d in effort.dims if d <= 10_000):
+            n = -(-effort.bytes // (d * np.dtype(dtype).itemsize))
+            X = np.asfortranarray(make_dense(n, d, dtype))
+            row = _dense_row("logistic", X, dtype, effort, n_threads)
+            asked = {"reach_roof": None, "reach_peer": None}
+            yield {**row, "section": "columns", "layout": "F", **asked}
+
+
 def _dense_row(
     loss: str, X: np.ndarray, dtype: str, effort: Effort, n_threads: int
 ) -> dict[str, Any]:
     n, d = X.shape
+    memory = bytes_of(X if X.flags.c_contiguous else X.T)
     y, w = make_targets(n, loss, X.dtype), _coefficients(d)
     problem = _core.Problem(X, y, loss=loss, n_threads=n_threads)
     grad, narrow = np.empty(d), w.astype(X.dtype)
@@ -135,7 +147,7 @@ def _dense_row(
     with blas_threads(n_threads):
         times = race(
             {
-                "read": lambda: _core.stream_read(bytes_of(X), n_threads),
+                "read": lambda: _core.stream_read(memory, n_threads),
                 "nagcore": lambda: problem.value_and_grad(w, grad),
                 "numpy": lambda: numpy_two_pass(loss, X, X.T, y, narrow),
             },

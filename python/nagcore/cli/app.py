@@ -376,7 +376,7 @@ def bench(
         typer.Argument(
             metavar="[SECTION…]",
             help="dense, narrow, softmax, sparse, update, accuracy, threads, import (all of them "
-            "by default), torch.",
+            "by default), columns, torch.",
         ),
     ] = None,
     json_file: Annotated[

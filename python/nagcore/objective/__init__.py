@@ -25,8 +25,8 @@ __all__ = ["Objective", "value_and_grad"]
 
 
 def _rows_of(X: Any, rows: np.ndarray, n_threads: int | None) -> Any:
-    """X[rows]. Of contiguous rows several are on their way from memory at a time."""
-    if isinstance(X, np.ndarray) and X.strides[1] == X.itemsize and len(rows):
+    """X[rows]. Of an array's rows several are on their way from memory at a time."""
+    if isinstance(X, np.ndarray) and len(rows):
         return _core.take_rows(X, rows, n_threads)
     return X[rows]
 
