@@ -27,6 +27,8 @@ constexpr std::ptrdiff_t kFixedAhead = 16384, kRowAhead = 2048;
 constexpr std::int64_t kAskAheadBytes = 16384;
 
 constexpr std::ptrdiff_t kPieceBytes = 256;  // of a column, in F order
+// A block that leaves the second-level cache no room for the next one: either kernel asks for the same rows of columns to come.
+constexpr std::ptrdiff_t kLargeBlock = 1 << 20, kColumnsAhead = 64;
 
 struct Cut {
   std::ptrdiff_t block, leaf;  // rows
@@ -241,6 +243,10 @@ class DensePass {
       if (transposed_) ahead.apart = on;
       else ahead.next = source + on;
       ahead.all = q_.kind == PassRequest::Kind::margins || q_.kind == PassRequest::Kind::rmatvec;
+      if (transposed_ && rows * d * item_ > kLargeBlock) {
+        ahead.apart = kColumnsAhead * v_.col_stride;
+        ahead.all = true;
+      }
     }
     if (q_.kind == PassRequest::Kind::rmatvec) {
       vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ldz_, w.sr.data());
