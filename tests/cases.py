@@ -147,6 +147,7 @@ DENSE_LAYOUTS = {
     "both reversed": lambda X, tmp: _spaced(X, -2, -3),
     "F reversed": lambda X, tmp: _spaced(X, -1, -1, "F"),
     "misaligned": _misaligned,
+    "F misaligned": lambda X, tmp: _misaligned(np.ascontiguousarray(X.T), tmp).T,
     "memmap": _memmap,
     "read-only": _read_only,
 }

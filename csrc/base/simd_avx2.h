@@ -174,7 +174,7 @@ NAG_INLINE Vf widen(const double* p, Vf) {
   return {_mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(p + 4)), _mm256_cvtpd_ps(_mm256_loadu_pd(p)))};
 }
 
-// `bytes` < 8 at p, above them zeros; nothing past them is read: two loads that overlap.
+// `bytes` <= 8 at p, above them zeros; nothing past them is read: two loads that overlap.
 NAG_INLINE uint64_t few_bytes(const char* p, int bytes) {
   if (bytes >= 4) {
     uint32_t low, high;
@@ -190,7 +190,7 @@ NAG_INLINE uint64_t few_bytes(const char* p, int bytes) {
   }
   return bytes > 0 ? static_cast<unsigned char>(*p) : 0;
 }
-NAG_INLINE __m128i some_bytes(const char* p, int bytes) {  // < 16
+NAG_INLINE __m128i some_bytes(const char* p, int bytes) {  // <= 16
   if (bytes < 8) return _mm_cvtsi64_si128(static_cast<long long>(few_bytes(p, bytes)));
   uint64_t low;
   __builtin_memcpy(&low, p, 8);

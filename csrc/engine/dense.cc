@@ -18,7 +18,7 @@ namespace {
 // In longer rows, beyond which kernels/rows.h sums panels of a row, the next ones and the last ones share a sweep.
 constexpr std::int64_t kLongRowVectors = 32;
 
-// How far ahead the sweep and the copies ask. Short rows: a fixed 16 KiB, past the rows it works on. Longer rows: 2 KiB of each.
+// How far ahead the sweep asks, and the copies of several columns' blocks. Short rows: a fixed 16 KiB, past the rows it works on. Longer rows: 2 KiB of each.
 constexpr std::int64_t kFixedAheadRowBytes = 8192;
 constexpr std::ptrdiff_t kFixedAhead = 16384, kRowAhead = 2048;
 
@@ -34,15 +34,14 @@ struct Cut {
   std::ptrdiff_t block, leaf;  // rows
 };
 
-Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed, bool narrow) {
+Cut cut_rows(std::int64_t d, std::int64_t k, std::size_t item, bool transposed) {
   Cut c{256, 512};
   const std::int64_t row_bytes = std::max<std::int64_t>(1, d * static_cast<std::int64_t>(item));
   // C order: blocks of about 6 KiB, at least 16 rows (one vector of margins), so that the block and the next one, prefetched
-  // meanwhile, share the first-level cache. Narrow storage, widened first: a block of 32 KiB. Several columns of W and G take
-  // that cache for themselves: 128 KiB of rows share their way there.
-  // F order: a column's piece is at least four cache lines, and the block at most about 512 KiB.
-  const std::int64_t budget = transposed ? 512 * 1024 : k > 1 ? 128 * 1024 : narrow ? 32 * 1024 : 6400;
-  const std::ptrdiff_t least = transposed ? kPieceBytes / static_cast<std::ptrdiff_t>(item) : narrow || k > 1 ? 4 : 16;
+  // meanwhile, share the first-level cache. Several columns of W and G take that cache for themselves: 128 KiB of rows share their
+  // way there. F order: a column's piece is at least four cache lines of T, and the block at most about 512 KiB.
+  const std::int64_t budget = transposed ? 512 * 1024 : k > 1 ? 128 * 1024 : 6400;
+  const std::ptrdiff_t least = transposed ? kPieceBytes / static_cast<std::ptrdiff_t>(item) : k > 1 ? 4 : 16;
   while (c.block > least && c.block * row_bytes > budget) c.block /= 2;
   // A leaf's sum is folded into double once: the leaf must dwarf that, and stay short enough for float32 (16 u a chain).
   if (d * k > 16384) c.leaf = 256;
@@ -72,19 +71,19 @@ class DensePass {
   DensePass(const ProblemView& v, const PassRequest& q)
       : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v) {
     const std::ptrdiff_t item = item_ = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)]);
-    const int stored = static_cast<int>(v.storage);
-    const bool same_type = item == static_cast<std::ptrdiff_t>(sizeof(T));
+    same_type_ = item == static_cast<std::ptrdiff_t>(sizeof(T));
     transposed_ = v.col_stride != item && v.row_stride == item;
     const std::ptrdiff_t far = transposed_ ? v.col_stride : v.row_stride;
     const std::ptrdiff_t near = transposed_ ? v.row_stride : v.col_stride;
     // One column of w: numbers are widened where they are read; those that are strided or misaligned are copied a block at a time
     // first, as stored, and take the same road to the same bits. Several columns: all that is not T is widened by a copy.
     in_place_ = near == item && far % item == 0 && reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0 &&
-                (v.k == 1 ? kernels_.row_dot[stored] != nullptr : same_type);
+                (v.k == 1 || same_type_);
     ldx_ = far / item;
-    cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_, !same_type);
+    cut_ = cut_rows(v.d, v.k, sizeof(T), transposed_);
     const std::ptrdiff_t lanes = kernels_.lanes;
-    piped_ = !transposed_ && v.k == 1 && v.d > kLongRowVectors * (same_type ? kernels_.row_lanes : kernels_.lanes);
+    if (transposed_) cut_.block = std::min<std::ptrdiff_t>(cut_.block, kLongRowVectors * lanes);  // longer pieces of columns are summed in panels
+    piped_ = !transposed_ && v.k == 1 && v.d > kLongRowVectors * (same_type_ ? kernels_.row_lanes : lanes);
     if (piped_) {
       cut_.block = 16;  // a vector of margins, where the rows and those before them still fit the second-level cache
       cut_.leaf = 128;  // four rows an addition to the leaf's gradient: 32 additions in a chain
@@ -164,7 +163,7 @@ class DensePass {
     b.ldx = b.ldp = in_place_ ? ldx_ : dpad_;
     b.group = 4;
     b.far = v_.d * item_ <= kFixedAheadRowBytes ? kFixedAhead : kRowAhead;
-    b.ask_ahead = in_place_ && item_ == static_cast<std::ptrdiff_t>(sizeof(T)) && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;
+    b.ask_ahead = in_place_ && same_type_ && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;
     b.w = weights_->w.data();
     b.z = w.z.data();
     b.g = w.g.data();
@@ -239,14 +238,13 @@ class DensePass {
       if (transposed_) copy_block(source, v_.col_stride, v_.row_stride, d, rows, w.block.data(), ld, on);
       else copy_block(source, v_.row_stride, v_.col_stride, rows, d, w.block.data(), ld, kFixedAhead);
       X = w.block.data();
+    } else if (transposed_ && k == 1 && rows * d * item_ > kLargeBlock) {
+      ahead.apart = kColumnsAhead * v_.col_stride;
+      ahead.all = true;
     } else if (row + rows < v_.n) {
       if (transposed_) ahead.apart = on;
       else ahead.next = source + on;
       ahead.all = q_.kind == PassRequest::Kind::margins || q_.kind == PassRequest::Kind::rmatvec;
-      if (transposed_ && rows * d * item_ > kLargeBlock) {
-        ahead.apart = kColumnsAhead * v_.col_stride;
-        ahead.all = true;
-      }
     }
     if (q_.kind == PassRequest::Kind::rmatvec) {
       vectors_.weigh(row, rows, static_cast<const T*>(q_.v), ldz_, w.sr.data());
@@ -292,7 +290,7 @@ class DensePass {
   }
 
   // The kernels of rows.h on a block, or on its transpose. Pieces of columns are whole lines: there vectors are as wide as can be.
-  bool as_rows() const { return v_.k == 1 && !(transposed_ && item_ == static_cast<std::ptrdiff_t>(sizeof(T))); }
+  bool as_rows() const { return v_.k == 1 && !(transposed_ && same_type_); }
   void dot(const void* X, std::ptrdiff_t ld, std::ptrdiff_t rows, std::ptrdiff_t columns, const T* W, std::ptrdiff_t ldw, T* Z,
            std::ptrdiff_t ldz, bool accumulate, const Ahead& ahead) const {
     if (as_rows()) return kernels_.row_dot[static_cast<int>(v_.storage)](X, ld, rows, columns, W, Z, accumulate, ahead);
@@ -308,7 +306,7 @@ class DensePass {
   const PassRequest& q_;
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
-  bool transposed_ = false, piped_ = false, in_place_ = false;
+  bool same_type_ = false, transposed_ = false, piped_ = false, in_place_ = false;
   std::ptrdiff_t item_ = 0, ldx_ = 0, dpad_ = 0, ldz_ = 0;
   Cut cut_{};
   std::size_t node_ = 0;

@@ -256,6 +256,8 @@ void take_numbers(const TakenRows& q, std::int64_t begin, std::int64_t end) {
       switch (q.item) {
         case 8: for (std::int64_t j = j0; j < j1; ++j) std::memcpy(out + j * 8, row + j * q.col_stride, 8); break;
         case 4: for (std::int64_t j = j0; j < j1; ++j) std::memcpy(out + j * 4, row + j * q.col_stride, 4); break;
+        case 2: for (std::int64_t j = j0; j < j1; ++j) std::memcpy(out + j * 2, row + j * q.col_stride, 2); break;
+        case 1: for (std::int64_t j = j0; j < j1; ++j) out[j] = row[j * q.col_stride]; break;
         default:
           for (std::int64_t j = j0; j < j1; ++j)
             std::memcpy(out + static_cast<std::size_t>(j) * q.item, row + j * q.col_stride, q.item);

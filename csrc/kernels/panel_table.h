@@ -16,7 +16,7 @@ struct PackBlock {
   const std::int64_t* at;                 // which rows of X, or null for the first `rows`
   std::ptrdiff_t rows, d, ld;
   bool ones;
-  std::ptrdiff_t far;  // F order: so many bytes on, each column is asked for
+  std::ptrdiff_t far;  // F order: so many bytes on, each column is asked for; 0: not
 };
 struct CsrPackBlock {
   const void* data;

@@ -43,7 +43,7 @@ void pack(const PackBlock& b, typename V::T* P) {
         V tile[N];
         for (int q = 0; q < N; ++q) {
           const char* from = x + (q < width ? q : 0) * b.col_stride;
-          prefetch_far(from + b.far);
+          if (b.far != 0 && q < width) prefetch_far(from + b.far);
           tile[q] = q < width ? widen(reinterpret_cast<const S*>(from), V()) : V::zero();
         }
         transpose(tile);
@@ -51,7 +51,7 @@ void pack(const PackBlock& b, typename V::T* P) {
       }
       for (ptrdiff_t i = turned; i < b.rows; ++i, to += N) {
         const char* x = base + (b.at ? b.at[i] : i) * b.row_stride + v * N * b.col_stride;
-        if (b.at && i + kAhead < b.rows)  // each number in a cache line of its own
+        if (b.at && i + kAhead < b.rows)  // in F order each number has a cache line of its own
           for (int q = 0; q < width; ++q) prefetch(base + b.at[i + kAhead] * b.row_stride + (v * N + q) * b.col_stride);
         int q = 0;
         for (; q < width; ++q) to[q] = static_cast<T>(to_wide(read_element<S>(x + q * b.col_stride)));

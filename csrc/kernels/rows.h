@@ -25,7 +25,7 @@ template <class V, class S> NAG_INLINE V widen_tail(const S* p, ptrdiff_t left) 
 
 // V::N rows at once, one accumulator a row, summed across lanes by one transpose: for short rows the sums across lanes
 // would otherwise cost more than the products.
-template <class V, class S, class Walk>
+template <class V, class S>
 NAG_INLINE V dot_rows_short(const S* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* w, Walk& ahead) {
   V acc[V::N];
   for (int i = 0; i < V::N; ++i) acc[i] = V::zero();
@@ -72,7 +72,7 @@ NAG_INLINE void dot_rows_long(const S* X, ptrdiff_t ldx, ptrdiff_t d, const type
   for (int i = 0; i < R; ++i) z[i] += reduce_add((acc[i][0] + acc[i][1]) + (acc[i][2] + acc[i][3]));
 }
 
-template <class V, class S, class Walk>
+template <class V, class S>
 NAG_NOINLINE void dot_short(const S* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* w, typename V::T* z,
                             bool accumulate, const Ahead& next) {
   Walk ahead(next, X);
@@ -110,12 +110,11 @@ void dot_one(const void* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const ty
              const Ahead& next) {
   const S* const x = static_cast<const S*>(X);
   if (d > 32 * V::N) return dot_long<V>(x, ldx, rows, d, w, z, accumulate);
-  if (next.apart != 0) return dot_short<V, S, Beside>(x, ldx, rows, d, w, z, accumulate, next);
-  return dot_short<V, S, Along>(x, ldx, rows, d, w, z, accumulate, next);
+  dot_short<V>(x, ldx, rows, d, w, z, accumulate, next);
 }
 
 // G's C vectors of columns from `rows` rows: kRowGroups independent chains, at most kOuterChain rows each.
-template <class V, int C, bool Tail, class S, class Walk>
+template <class V, int C, bool Tail, class S>
 NAG_INLINE void outer_chunk(const S* X, ptrdiff_t ldx, ptrdiff_t rows, const typename V::T* r, typename V::T* g, int tail,
                             Walk& ahead) {
   constexpr int Q = kRowGroups;
@@ -147,32 +146,25 @@ NAG_INLINE void outer_chunk(const S* X, ptrdiff_t ldx, ptrdiff_t rows, const typ
   }
 }
 
-template <class V, class S, class Walk>
-NAG_NOINLINE void outer_walk(const S* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* r, typename V::T* g,
-                             const Ahead& next) {
+template <class V, class S>
+void outer_one(const void* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* r, typename V::T* g, const Ahead& next) {
+  const S* const x = static_cast<const S*>(X);
   Walk ahead(next, X);
   ptrdiff_t j = 0;
   const ptrdiff_t step = 4 * V::N;
-  for (; j + step <= d; j += step) outer_chunk<V, 4, false>(X + j, ldx, rows, r, g + j, 0, ahead);
+  for (; j + step <= d; j += step) outer_chunk<V, 4, false>(x + j, ldx, rows, r, g + j, 0, ahead);
   const ptrdiff_t left = d - j;
   if (left == 0) return;
   const int full = static_cast<int>(left / V::N), tail = static_cast<int>(left % V::N);
   switch (full * 2 + (tail > 0)) {
-    case 1: return outer_chunk<V, 1, true>(X + j, ldx, rows, r, g + j, tail, ahead);
-    case 2: return outer_chunk<V, 1, false>(X + j, ldx, rows, r, g + j, 0, ahead);
-    case 3: return outer_chunk<V, 2, true>(X + j, ldx, rows, r, g + j, tail, ahead);
-    case 4: return outer_chunk<V, 2, false>(X + j, ldx, rows, r, g + j, 0, ahead);
-    case 5: return outer_chunk<V, 3, true>(X + j, ldx, rows, r, g + j, tail, ahead);
-    case 6: return outer_chunk<V, 3, false>(X + j, ldx, rows, r, g + j, 0, ahead);
-    default: return outer_chunk<V, 4, true>(X + j, ldx, rows, r, g + j, tail, ahead);
+    case 1: return outer_chunk<V, 1, true>(x + j, ldx, rows, r, g + j, tail, ahead);
+    case 2: return outer_chunk<V, 1, false>(x + j, ldx, rows, r, g + j, 0, ahead);
+    case 3: return outer_chunk<V, 2, true>(x + j, ldx, rows, r, g + j, tail, ahead);
+    case 4: return outer_chunk<V, 2, false>(x + j, ldx, rows, r, g + j, 0, ahead);
+    case 5: return outer_chunk<V, 3, true>(x + j, ldx, rows, r, g + j, tail, ahead);
+    case 6: return outer_chunk<V, 3, false>(x + j, ldx, rows, r, g + j, 0, ahead);
+    default: return outer_chunk<V, 4, true>(x + j, ldx, rows, r, g + j, tail, ahead);
   }
-}
-
-template <class V, class S>
-void outer_one(const void* X, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t d, const typename V::T* r, typename V::T* g, const Ahead& next) {
-  const S* const x = static_cast<const S*>(X);
-  if (next.apart != 0) return outer_walk<V, S, Beside>(x, ldx, rows, d, r, g, next);
-  return outer_walk<V, S, Along>(x, ldx, rows, d, r, g, next);
 }
 
 // ---- several columns of W

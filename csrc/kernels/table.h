@@ -78,7 +78,7 @@ struct RowKernels {
   // G[c*ldg + j] += sum_i R[c*ldr + i] X[i*ldx + j]. Sums: T over at most kOuterChain rows a group, then into G.
   void (*outer)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* R, std::ptrdiff_t ldr,
                 std::ptrdiff_t k, T* G, std::ptrdiff_t ldg, const Ahead& ahead);
-  // The two for one column of W and X as stored, in vectors as wide as pays there (row_lanes). Null where the storage is wider than T.
+  // The two for one column of W and X as stored, in vectors as wide as pays there (row_lanes for T itself). Null where the storage is wider than T.
   void (*row_dot[kStorageCount])(const void* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* w, T* z,
                                  bool accumulate, const Ahead& ahead);
   void (*row_outer[kStorageCount])(const void* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* r, T* g,

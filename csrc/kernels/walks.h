@@ -1,6 +1,6 @@
 // Walks through what comes after a block while that is read (table.h, Ahead), so that main memory stays busy: `rows` at each vector
 // of V::N rows of `dot`, `pair` at each C vectors of two rows of `outer`, of numbers stored as S. Where both kernels read a block,
-// either asks for half of the lines; a kernel that reads it alone, for all.
+// either asks for half of the lines; a kernel that reads it alone, for all (of one column of W; of several, half).
 // Included inside the per-ISA namespace.
 
 constexpr ptrdiff_t kLineBytes = 64;
@@ -56,6 +56,21 @@ struct Beside {
   template <size_t Bytes> NAG_INLINE void ask(const void* x) {
     constexpr size_t kStep = Bytes < kLineBytes ? Bytes : kLineBytes;
     for (size_t b = kStep; b <= Bytes; b += kStep) prefetch_far(static_cast<const char*>(x) + apart + b - 1);
+  }
+};
+
+// Either, whichever is asked for: a branch that always goes the same way costs less than twice as many kernels.
+struct Walk {
+  Along along;
+  Beside beside;
+  Walk(const Ahead& a, const void* here) : along(a, here), beside(a, here) {}
+  template <class V, class S> NAG_INLINE void rows(const S* x, ptrdiff_t ldx) {
+    if (beside.apart != 0) beside.rows<V>(x, ldx);
+    else along.rows<V>(x, ldx);
+  }
+  template <class V, int C, class S> NAG_INLINE void pair(const S* x, ptrdiff_t ldx) {
+    if (beside.apart != 0) beside.pair<V, C>(x, ldx);
+    else along.pair<V, C>(x, ldx);
   }
 };
 

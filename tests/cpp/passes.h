@@ -11,8 +11,8 @@ struct Shape {
   std::int64_t n, d, k;
 };
 
-enum class Order { c, f, gap, reversed, odd_byte };
-constexpr Order kOrders[] = {Order::c, Order::f, Order::gap, Order::reversed, Order::odd_byte};
+enum class Order { c, f, gap, reversed, odd_byte, f_odd_byte };
+constexpr Order kOrders[] = {Order::c, Order::f, Order::gap, Order::reversed, Order::odd_byte, Order::f_odd_byte};
 
 // Owns everything that a ProblemView points at. Vectors stand in the compute type, X as stored and as long double.
 class Data {
@@ -69,11 +69,11 @@ class Data {
     const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(nag::kStorageBytes[static_cast<int>(view.storage)]);
     const std::ptrdiff_t n = static_cast<std::ptrdiff_t>(shape_.n), d = static_cast<std::ptrdiff_t>(shape_.d);
     std::ptrdiff_t row = d, col = 1;
-    if (order == Order::f) row = 1, col = n;
+    if (order == Order::f || order == Order::f_odd_byte) row = 1, col = n;
     if (order == Order::gap) row = 3 * d + 1, col = 2;
     if (order == Order::reversed) row = -d;
     const std::ptrdiff_t low = std::min<std::ptrdiff_t>(0, (n - 1) * row), high = std::max<std::ptrdiff_t>(0, (n - 1) * row) + (d - 1) * col;
-    const std::size_t odd = order == Order::odd_byte ? 1 : 0;
+    const std::size_t odd = order == Order::odd_byte || order == Order::f_odd_byte ? 1 : 0;
     bytes_ = std::make_unique<char[]>(odd + static_cast<std::size_t>((high - low + 1) * item));
     view.X = bytes_.get() + odd - low * item;
     view.row_stride = row * item;

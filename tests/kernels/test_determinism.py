@@ -109,8 +109,17 @@ def test_bits_do_not_depend_on_where_the_bytes_lie(dtype, d, tmp_path):
     """Alignment, memmap, read-only and row padding leave C order's bits as they are."""
     case = make("logistic", 1501, d, dtype)
     first = bits(case.problem(), case.w)
-    for layout in ("misaligned", "memmap", "read-only", "C wide", "row-strided"):
+    for layout in ("misaligned", "memmap", "read-only", "C wide", "row-strided", "both reversed"):
         assert bits(case.problem(lay_out(case.X, layout, tmp_path)), case.w) == first, layout
+
+
+@pytest.mark.parametrize("d", [45, 600])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_of_f_order_do_not_depend_on_where_the_bytes_lie(dtype, d):
+    case = make("logistic", 1501, d, dtype)
+    first = bits(case.problem(lay_out(case.X, "F")), case.w)
+    for layout in ("F tall", "F misaligned"):
+        assert bits(case.problem(lay_out(case.X, layout)), case.w) == first, layout
 
 
 def test_asking_for_margins_changes_no_bit_of_the_gradient():
