@@ -21,8 +21,8 @@ struct Along {
     lines<V, Bytes>();
     if (all) lines<V, Bytes>();
   }
-  // In vectors of 32 bytes a line is asked for twice: Zen 4, which they are for, drops what comes while others wait, and a pass in
-  // which each line is asked for once takes a tenth longer.
+  // In vectors of 32 bytes a line is asked for twice. On Zen 4, which they are for, a pass in which each line is asked for once takes a
+  // tenth longer (measured; perhaps requests that find too many others on their way are dropped).
   template <class V, size_t Bytes> NAG_INLINE void lines() {
     for (size_t b = 0; b < Bytes; b += V::N * sizeof(typename V::T)) {
       prefetch(at + b);
