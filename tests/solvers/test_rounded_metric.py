@@ -9,7 +9,7 @@ from nagcore import Objective, _core, minimize
 from nagcore.linear_model import LogisticRegression
 from nagcore.solvers.coordinates import Coordinates
 from nagcore.solvers.metric import Metric
-from nagcore.solvers.rows import sample_size
+from nagcore.solvers.rows import Sampler, sample_size
 from nagcore.solvers.warmstart import start_of_constant
 
 needs_rounding = pytest.mark.skipif(not _core.rounded_products(), reason="none here, or NAGCORE_ISA set")
@@ -85,6 +85,22 @@ def test_what_rounding_has_hidden_once_is_not_rounded_again():
     assert metric.price(5.0) == 0
     assert not metric.tells_all(5.0)
     assert metric.sampler.rows_for(0.0) == sample_size(*X.shape, speed=1.0) != many
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "speed", "reads"), [("amx", 40_000, 5.0, (1.5, 2.5)), ("bf16", 30_000, 2.0, (1.0, 1.5))]
+)
+def test_what_a_metric_may_cost_follows_how_it_is_made(monkeypatch, kind, n, speed, reads):
+    """Rows for the first metric and for later ones; those of a smaller table are all worth 2.5 reads."""
+    monkeypatch.setattr(_core, "rounded_products", lambda: kind)
+    p, few = 300, n // 4
+    X, y = np.random.default_rng(0).random((n, p - 1), np.float32), (np.arange(n) % 2).astype(float)
+    large, small = Sampler(objective_of(X, y), 0), Sampler(objective_of(X[:few], y[:few]), 0)
+    assert (large.soon, small.soon) == (True, False)
+    assert large.speed == pytest.approx(speed)
+    bought = 11 * speed / p  # rows of X for one read of it, as a part of them
+    assert [large.rows_for(0.0), large.rows_for(1.0)] == [int(r * bought * n) for r in reads]
+    assert small.rows_for(0.0) == small.rows_for(1.0) == max(5 * p, int(2.5 * bought * few))
 
 
 @needs_rounding

@@ -10,7 +10,7 @@ in memory a sweep over its indices.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,14 +20,26 @@ from nagcore.objective import Objective
 __all__ = ["Sampler", "gram_speed", "rounds", "sample_size", "strata"]
 
 _READS = 2.5          # what a Gram matrix of the sample may cost, in reads of X
-_FIRST_READS = 1.5    # the first one where X is large: the loss bends most on the way from the null model
 _WHATEVER = 1.0       # passes that a metric costs whatever its rows, where that is so
-_LARGE = 1 << 25      # bytes of X, from which on a pass is long beside a metric of few rows
 _OPERATIONS = 11.0    # operations of a Gram matrix in the time in which one number of X is read
 _CLASS = 4.0          # operations of a pass on a number of X, a class
 _ROUNDED = 48         # columns from which on rows are rounded where the processor multiplies those faster
-# Times as many operations there: by columns, and at most.
-_SPEED = {"amx": (1 / 60, 6.0), "bf16": (1 / 60, 2.0)}
+
+
+class _Rounding(NamedTuple):
+    """What processors that multiply rounded rows do there, and how a run spends it where X is large."""
+
+    per_column: float  # times as many operations in the time of a read, for each column
+    most: float        # and at most
+    large: int         # bytes of X, from which on a pass is long beside a metric of few rows
+    first: float       # reads for the first metric then: the loss bends most on the way from the null model
+    later: float       # reads for the others
+
+
+_ROUNDING = {
+    "amx": _Rounding(1 / 60, 6.0, 1 << 25, 1.5, 2.5),
+    "bf16": _Rounding(1 / 60, 2.0, 3 << 22, 1.0, 1.5),
+}
 _ENTRY, _PAIRS = 3.4, 0.8  # of CSR: an entry in a pass in that time, and pairs in the time of an entry
 _FEWEST, _MOST = 5, 100  # rows per column: eigenvalues are then good to a factor of 2, or 10 %
 _LOOKED_AT = 2048     # rows in which usual values are looked for
@@ -46,8 +58,8 @@ def gram_speed(p: int) -> float:
     """How many times as fast as others those are."""
     if not rounds(p):
         return 1.0
-    per_column, most = _SPEED[_core.rounded_products()]  # type: ignore[index]
-    return max(1.0, min(per_column * p, most))
+    kind = _ROUNDING[_core.rounded_products()]  # type: ignore[index]
+    return max(1.0, min(kind.per_column * p, kind.most))
 
 
 def sample_size(
@@ -96,19 +108,23 @@ class Sampler:
         if not isinstance(X, np.ndarray):
             self._entries = getattr(X, "nnz", 0) / objective.shape[0]
         self.speed = gram_speed(objective.p)
-        self.soon = rounds(objective.p) and objective.nbytes >= _LARGE
+        self.soon, self._first, self._later = False, _READS, _READS
+        if rounds(objective.p):
+            kind = _ROUNDING[_core.rounded_products()]  # type: ignore[index]
+            if objective.nbytes >= kind.large:
+                self.soon, self._first, self._later = True, kind.first, kind.later
         self.m = self.rows_for(0.0)
         self._rare: np.ndarray | None = None  # rows of the stratum, once they were looked for
 
     def rows_for(self, passes: float, matrices: int = 1) -> int:
-        """How many rows to draw after so many passes: what half of them, or 2.5 reads, pay for.
+        """How many rows to draw after so many passes: what half of them, or a few reads, pay for.
 
         Where classes have a Gram matrix each, they share that.
         """
         (n, _), p = self.objective.shape, self.objective.p
         if not self.soon:
             return sample_size(n, p, passes, matrices, self._entries, speed=self.speed)
-        reads = _READS if passes else _FIRST_READS
+        reads = self._later if passes else self._first
         return sample_size(n, p, 0.5 * passes, matrices, self._entries, reads, self.speed)
 
     def in_full(self) -> None:
