@@ -109,6 +109,7 @@ const KernelTable& zen4_table() {
     // Its second-level cache of 1 MiB holds no rows for long, so more of them share what comes from the third.
     t.four_rows = 512 * 1024;
     t.two_rows = std::numeric_limits<std::int64_t>::max();
+    t.early = false;
     // Its own streams go on from page to page, and lines asked for besides only take their turns.
     t.update.asks = false;
     return t;

@@ -212,6 +212,7 @@ class WidePass {
     b.ldp = kPanel;
     b.far = group_ == 1 ? columns * item_ : kAhead;
     b.pieces = true;
+    b.ask_ahead = v_.table->early && o.copies && item_ > 1;
     b.d = columns;
     b.next = at(next, panel);
     // The same rows' next panel, and after an owner's last one the next rows' first.

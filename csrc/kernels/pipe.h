@@ -40,7 +40,7 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K
   constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1;
   constexpr ptrdiff_t kLine = 64 / static_cast<ptrdiff_t>(sizeof(S));
   // Beside copies, requests to memory come one by one with the lines read, and each line is brought from the second-level
-  // cache a little early. Bytes are widened too slowly for that to pay.
+  // cache a little early where that is asked for. Bytes are widened too slowly for either to pay.
   constexpr bool kEven = kCopy && RN > 0 && sizeof(S) > 1;
   V rc[C];
   for (int i = 0; i < C; ++i) rc[i] = V::set1(RC > 0 ? r[i] : 0);
@@ -66,7 +66,7 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K
         if (kEven && u * V::N % kLine == 0)
           for (int i = 0; i < N; ++i) {
             prefetch_far(far + i * ldx + u * V::N);
-            prefetch(X + i * ldx + at + kSoon / static_cast<ptrdiff_t>(sizeof(S)));
+            if (ask_ahead) prefetch(X + i * ldx + at + kSoon / static_cast<ptrdiff_t>(sizeof(S)));
           }
         V x[N];
         if (RN > 0) {

@@ -55,7 +55,7 @@ struct PipeBlock {
   T* g;  // padded to whole vectors
   const void* after;        // what will be read after the next rows, row for row; or null
   std::ptrdiff_t far;       // bytes of each row to ask for ahead, into the second-level cache
-  bool ask_ahead;           // and a few lines into the first
+  bool ask_ahead;           // and a few lines into the first; beside copies, each line a little early
   bool pieces;              // a row alone: a panel (d <= kPanel) in pieces side by side, asking for `after` instead of `far`
 };
 
@@ -120,6 +120,7 @@ struct KernelTable {
   UpdateTable update;
   // Bytes of a row that threads share by columns, up to which four go together, and two.
   std::int64_t four_rows, two_rows;
+  bool early;  // and whether their lines are brought to the first-level cache a little early
 };
 
 template <class T> inline const RowKernels<T>& rows_of(const KernelTable& t);
