@@ -215,6 +215,26 @@ NAG_INLINE Vd gather_n(const double* base, const int64_t* i, int n) {
   const __mmask8 m = static_cast<__mmask8>((1u << n) - 1u);
   return {_mm512_mask_i64gather_pd(_mm512_setzero_pd(), m, _mm512_maskz_loadu_epi64(m, i), base, 8)};
 }
+// The same lanes by a load for each, where the processor's gathers take longer. All N indices are read, and what they name.
+template <class I> NAG_INLINE __m128d load_pair(const double* base, const I* i) {
+  return _mm_loadh_pd(_mm_load_sd(base + i[0]), base + i[1]);
+}
+template <class I> NAG_INLINE __m256d load_four(const double* base, const I* i) {
+  return _mm256_insertf128_pd(_mm256_castpd128_pd256(load_pair(base, i)), load_pair(base, i + 2), 1);
+}
+template <class I> NAG_INLINE __m128 load_four(const float* base, const I* i) {
+  const __m128 a = _mm_insert_ps(_mm_load_ss(base + i[0]), _mm_load_ss(base + i[1]), 0x10);
+  return _mm_insert_ps(_mm_insert_ps(a, _mm_load_ss(base + i[2]), 0x20), _mm_load_ss(base + i[3]), 0x30);
+}
+template <class I> NAG_INLINE Vd load_each_n(const double* base, const I* i, int n) {
+  const __m512d x = _mm512_insertf64x4(_mm512_castpd256_pd512(load_four(base, i)), load_four(base, i + 4), 1);
+  return {_mm512_maskz_mov_pd(static_cast<__mmask8>((1u << n) - 1u), x)};
+}
+template <class I> NAG_INLINE Vf load_each_n(const float* base, const I* i, int n) {
+  __m512 x = _mm512_insertf32x4(_mm512_castps128_ps512(load_four(base, i)), load_four(base, i + 4), 1);
+  if (n > 8) x = _mm512_insertf32x4(_mm512_insertf32x4(x, load_four(base, i + 8), 2), load_four(base, i + 12), 3);
+  return {_mm512_maskz_mov_ps(static_cast<__mmask16>((1u << n) - 1u), x)};
+}
 NAG_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 // Into the second-level cache, which has three times the lines in flight that the first has.
 NAG_INLINE void prefetch_far(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }

@@ -81,7 +81,7 @@ bool CsrProducts::with_sums(const Body& body) const {
 
 template <class T>
 bool CsrProducts::product(const T* v, T* out, double* u, int n_threads, const std::function<bool()>& interrupted) const {
-  const auto gather = rows_of<T>(*view_.table).csr_dot[static_cast<int>(view_.storage)][view_.wide_index];
+  const auto gather = csr_dot_of<T>(view_, view_.wide_index);
   return with_sums<T>([&](T* sums) {
     const bool done = through(v, sums, n_threads, interrupted, [&](std::int64_t begin, std::int64_t end) {
       gather(view_.data, view_.indices, view_.indptr + begin, static_cast<std::ptrdiff_t>(end - begin), sums, 1, out + begin, 0);

@@ -84,7 +84,7 @@ class SparseSecond {
     const std::ptrdiff_t rows = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(kBlockRows, m_ - row));
     if (hessian_) {
       alignas(64) T z[kBlockRows];
-      kernels_.csr_dot[static_cast<int>(v_.storage)][v_.wide_index](v_.data, v_.indices, v_.indptr + row, rows, w_.data(), 1, z, kBlockRows);
+      csr_dot_of<T>(v_, v_.wide_index)(v_.data, v_.indices, v_.indptr + row, rows, w_.data(), 1, z, kBlockRows);
       return vectors_.apply(row, rows, z, kBlockRows, &bias_, true, static_cast<T*>(q_.z), static_cast<T*>(q_.r), r, c);
     }
     const T *v = static_cast<const T*>(q_.v), *s = vectors_.s, *factors = static_cast<const T*>(q_.factors);

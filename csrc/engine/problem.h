@@ -64,6 +64,16 @@ struct PassResult {
 
 PassResult run_pass(const ProblemView& problem, const PassRequest& request);
 
+// The kernel of margins of CSR whose indices are so wide: by loads where w stays in the first-level cache or nearly so, if they
+// are faster there.
+constexpr std::int64_t kNearWeights = 64 * 1024;  // bytes
+template <class T>
+typename RowKernels<T>::CsrDot csr_dot_of(const ProblemView& v, bool wide_index) {
+  const RowKernels<T>& kernels = rows_of<T>(*v.table);
+  const auto& dots = v.d * static_cast<std::int64_t>(sizeof(T)) <= kNearWeights ? kernels.csr_dot_near : kernels.csr_dot;
+  return dots[static_cast<int>(v.storage)][wide_index];
+}
+
 // (1/S) sum s phi(z, y) from margins alone, and the residuals when wanted: O(n), X stays where it is.
 double loss_from_margins(const ProblemView& problem, const void* z, void* r, int n_threads);
 

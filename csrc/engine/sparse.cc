@@ -81,8 +81,7 @@ class SparsePass {
   int storage() const { return static_cast<int>(v_.storage); }
 
   void dot(std::int64_t row, std::ptrdiff_t rows, T* z) const {
-    kernels_.csr_dot[storage()][wide_index_](v_.data, indices_, v_.indptr + row, rows, w_,
-                                               static_cast<std::ptrdiff_t>(v_.k), z, kBlockRows);
+    csr_dot_of<T>(v_, wide_index_)(v_.data, indices_, v_.indptr + row, rows, w_, static_cast<std::ptrdiff_t>(v_.k), z, kBlockRows);
   }
   void outer(const std::int64_t* cuts, std::ptrdiff_t stride, std::ptrdiff_t rows, const T* sr, double* g) const {
     kernels_.csr_outer[storage()][wide_index_](v_.data, indices_, cuts, stride, rows, sr, kBlockRows,

@@ -76,6 +76,17 @@ constexpr void put_rows(RowKernels<typename V::T>& k, Storage storage) {
   k.pipe[s] = &pipe<V, S>;
 }
 
+template <class V, class S>
+constexpr void put_csr_dot(RowKernels<typename V::T>& k) {
+  const int s = sizeof(S) == sizeof(double) ? 0 : 1;
+  k.csr_dot[s][0] = k.csr_dot_near[s][0] = &csr_dot<V, S, int32_t, false>;
+  k.csr_dot[s][1] = k.csr_dot_near[s][1] = &csr_dot<V, S, int64_t, false>;
+#if NAG_SIMD == 512
+  k.csr_dot_by_number[s][0] = &csr_dot<V, S, int32_t, true>;
+  k.csr_dot_by_number[s][1] = &csr_dot<V, S, int64_t, true>;
+#endif
+}
+
 template <class V>
 constexpr RowKernels<typename V::T> row_kernels() {
   using T = typename V::T;
@@ -104,8 +115,7 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.fold = &fold<T>;
   k.csr_split[0] = &csr_split<int32_t>;
   k.csr_split[1] = &csr_split<int64_t>;
-  k.csr_dot[1][0] = &csr_dot<V, float, int32_t>;
-  k.csr_dot[1][1] = &csr_dot<V, float, int64_t>;
+  put_csr_dot<V, float>(k);
   k.csr_outer[1][0] = &csr_outer<T, float, int32_t>;
   k.csr_outer[1][1] = &csr_outer<T, float, int64_t>;
   k.csr_scatter[1][0] = &csr_scatter<T, float, int32_t>;
@@ -115,8 +125,7 @@ constexpr RowKernels<typename V::T> row_kernels() {
   k.columns[1] = &columns_product<V, float>;
   if constexpr (sizeof(T) == sizeof(double)) {
     k.columns[0] = &columns_product<V, double>;
-    k.csr_dot[0][0] = &csr_dot<V, double, int32_t>;
-    k.csr_dot[0][1] = &csr_dot<V, double, int64_t>;
+    put_csr_dot<V, double>(k);
     k.csr_outer[0][0] = &csr_outer<T, double, int32_t>;
     k.csr_outer[0][1] = &csr_outer<T, double, int64_t>;
     k.csr_scatter[0][0] = &csr_scatter<T, double, int32_t>;

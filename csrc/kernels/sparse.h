@@ -11,13 +11,28 @@ template <class T> NAG_INLINE void ask_row(const T* p, ptrdiff_t k) {
   prefetch(at + bytes - 1);
 }
 
-template <class V, class S, class I>
+// base[i] for n indices of an array that ends at `end`: gathered, or loaded one by one.
+template <class V, bool kByNumber, class I>
+NAG_INLINE V take_n(const typename V::T* base, const I* i, int n, const I* end) {
+#if NAG_SIMD == 512
+  if (kByNumber && end - i >= V::N) return load_each_n(base, i, n);
+#else
+  static_assert(!kByNumber, "for vectors of 512 bits alone");
+  (void)end;
+#endif
+  return gather_n(base, i, n);
+}
+
+// kByNumber: for one column of W, a load for each number in place of gathers; to the same bits.
+template <class V, class S, class I, bool kByNumber>
 void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdiff_t rows, const typename V::T* W,
              ptrdiff_t k, typename V::T* Z, ptrdiff_t ldz) {
   using T = typename V::T;
   const S* data = static_cast<const S*>(data_at);
   const I* idx = static_cast<const I*>(idx_at);
+  const int64_t stored = ptr[rows];
   if (k == 1) {
+    const auto take = [&](int64_t e, int n) NAG_ALWAYS { return take_n<V, kByNumber>(W, idx + e, n, idx + stored); };
     for (ptrdiff_t i0 = 0; i0 < rows; i0 += V::N) {
       V acc[V::N];
       const ptrdiff_t m = rows - i0 < V::N ? rows - i0 : V::N;
@@ -27,12 +42,12 @@ void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdif
           int64_t e = ptr[i0 + i];
           const int64_t end = ptr[i0 + i + 1];
           for (; e + 2 * V::N <= end; e += 2 * V::N) {
-            a = fma(widen(data + e, V()), gather_n(W, idx + e, V::N), a);
-            b = fma(widen(data + e + V::N, V()), gather_n(W, idx + e + V::N, V::N), b);
+            a = fma(widen(data + e, V()), take(e, V::N), a);
+            b = fma(widen(data + e + V::N, V()), take(e + V::N, V::N), b);
           }
           for (; e < end; e += V::N) {
             const int n = end - e < V::N ? static_cast<int>(end - e) : V::N;
-            a = fma(widen_n(data + e, n, V()), gather_n(W, idx + e, n), a);
+            a = fma(widen_n(data + e, n, V()), take(e, n), a);
           }
         }
         acc[i] = a + b;
@@ -43,7 +58,6 @@ void csr_dot(const void* data_at, const void* idx_at, const int64_t* ptr, ptrdif
     }
     return;
   }
-  const int64_t stored = ptr[rows];
   for (ptrdiff_t i = 0; i < rows; ++i)
     for (ptrdiff_t c = 0; c < k; c += V::N) {  // W's row j holds the k columns side by side
       const int n = k - c < V::N ? static_cast<int>(k - c) : V::N;

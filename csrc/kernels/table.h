@@ -95,8 +95,11 @@ struct RowKernels {
   void (*fold)(double* node, const T* leaf, std::ptrdiff_t m, bool add);
   // CSR, by [storage of the data][64-bit indices]. Row i holds the entries ptr[i] to ptr[i+1] of data and idx.
   // Z[c*ldz + i] = sum of X(i, j) W[j*k + c]. Null where the storage is wider than T.
-  void (*csr_dot[2][2])(const void* data, const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const T* W,
-                        std::ptrdiff_t k, T* Z, std::ptrdiff_t ldz);
+  using CsrDot = void (*)(const void* data, const void* idx, const std::int64_t* ptr, std::ptrdiff_t rows, const T* W,
+                          std::ptrdiff_t k, T* Z, std::ptrdiff_t ldz);
+  CsrDot csr_dot[2][2];
+  CsrDot csr_dot_near[2][2];       // for one column of W that stays in the first-level cache or nearly so; to the same bits
+  CsrDot csr_dot_by_number[2][2];  // what the one before is where gathers are slow; or null
   // G[j*k + c] += R[c*ldr + i] X(i, j) in double, for the entries cuts[i*stride] to cuts[i*stride + 1] of row i.
   void (*csr_outer[2][2])(const void* data, const void* idx, const std::int64_t* cuts, std::ptrdiff_t stride,
                           std::ptrdiff_t rows, const T* R, std::ptrdiff_t ldr, std::ptrdiff_t k, double* G);

@@ -52,6 +52,7 @@ void expect_complete(const RowKernels<T>& k) {
   for (const int wide_index : {0, 1})
     for (int storage = sizeof(T) == 4 ? 1 : 0; storage < 2; ++storage) {
       EXPECT_NE(k.csr_dot[storage][wide_index], nullptr);
+      EXPECT_NE(k.csr_dot_near[storage][wide_index], nullptr);
       EXPECT_NE(k.csr_outer[storage][wide_index], nullptr);
     }
   EXPECT_GT(k.lanes, 0);

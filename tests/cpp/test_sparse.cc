@@ -46,6 +46,14 @@ void check(const KernelTable* table, std::int64_t n, std::int64_t d, std::int64_
   std::vector<double> before(G.data(), G.data() + G.size());
   std::copy(before.begin(), before.end(), owned.data());
   kernel.csr_dot[storage][wide_index](data.data(), idx.data(), rows.ptr.data(), n, W.data(), k, Z.data(), ldz);
+  // By gathers or by loads, whichever this set takes where: the same bits.
+  for (const auto& other : {kernel.csr_dot_near, kernel.csr_dot_by_number}) {
+    if (other[storage][wide_index] == nullptr) continue;
+    Exact<T> z(static_cast<std::size_t>(k * ldz), 1);
+    other[storage][wide_index](data.data(), idx.data(), rows.ptr.data(), n, W.data(), k, z.data(), ldz);
+    for (std::int64_t c = 0; c < k; ++c)
+      for (std::int64_t i = 0; i < n; ++i) EXPECT_EQ(z[static_cast<std::size_t>(c * ldz + i)], Z[static_cast<std::size_t>(c * ldz + i)]);
+  }
   kernel.csr_outer[storage][wide_index](data.data(), idx.data(), rows.ptr.data(), 1, n, R.data(), ldz, k, G.data());
   // Three owners of columns, the middle one empty, give the bits of one.
   const std::int64_t bounds[4] = {0, d / 3, d / 3, d};
