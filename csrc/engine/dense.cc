@@ -14,17 +14,19 @@
 namespace nag {
 namespace {
 
-// The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
+// The cut depends on the shape, dtype and layout alone, never on the threads: the bits follow from it.
 // In longer rows, beyond which kernels/rows.h sums panels of a row, the next ones and the last ones share a sweep.
 constexpr std::int64_t kLongRowVectors = 32;
+constexpr std::int64_t kLeafAdditions = 128, kManyLeaves = 64;
 
-// How far ahead the sweep asks, and the copies of several columns' blocks. Short rows: a fixed 16 KiB, past the rows it works on. Longer rows: 2 KiB of each.
+// How far ahead the sweep asks, and the copies of several columns' blocks. Short rows: a fixed 16 KiB, past the rows it works on.
+// Longer rows: 2 KiB of each.
 constexpr std::int64_t kFixedAheadRowBytes = 8192;
 constexpr std::ptrdiff_t kFixedAhead = 16384, kRowAhead = 2048;
 
-// Rows of a few pages break the hardware's streams at every page, so there software asks ahead; on longer rows, and where
-// widening is most of the work, it only costs.
-constexpr std::int64_t kAskAheadBytes = 16384;
+// Rows of a few pages break the hardware's streams at every page, so there software asks ahead, as suits the processor; on longer
+// rows, and where widening is most of the work, it only costs.
+constexpr std::int64_t kFewPages = 16384;
 
 constexpr std::ptrdiff_t kPieceBytes = 256;  // of a column, in F order
 // A block that leaves the second-level cache no room for the next one: either kernel asks for the same rows of columns to come.
@@ -86,8 +88,14 @@ class DensePass {
     piped_ = !transposed_ && v.k == 1 && v.d > kLongRowVectors * (same_type_ ? kernels_.row_lanes : lanes);
     if (piped_) {
       cut_.block = 16;  // a vector of margins, where the rows and those before them still fit the second-level cache
-      cut_.leaf = 128;  // four rows an addition to the leaf's gradient: 32 additions in a chain
-      while (cut_.block > 4 && cut_.block * v.d * static_cast<std::int64_t>(sizeof(T)) > 128 * 1024) cut_.block /= 2;
+      const LongRows& how = v.table->long_rows;
+      few_pages_ = same_type_ && v.d * item < kFewPages;
+      group_ = few_pages_ ? how.group : same_type_ ? 4 : how.narrow_group;
+      // A group is an addition to the leaf's gradient. To add up leaves costs the more the shorter they are; few rows have
+      // short ones, or threads would find too few.
+      cut_.leaf = v.n >= kManyLeaves * kLeafAdditions * group_ ? kLeafAdditions * group_ : 128;
+      const std::int64_t row_bytes = v.d * static_cast<std::int64_t>(sizeof(T)), most = few_pages_ ? how.block_bytes : 128 * 1024;
+      while (cut_.block > std::max<std::ptrdiff_t>(4, group_) && cut_.block * row_bytes > most) cut_.block /= 2;
     }
     dpad_ = pad_to(v.d, lanes);
     ldz_ = pad_to(cut_.block, lanes);
@@ -161,9 +169,9 @@ class DensePass {
     PipeBlock<T> b{};
     b.d = static_cast<std::ptrdiff_t>(v_.d);
     b.ldx = b.ldp = in_place_ ? ldx_ : dpad_;
-    b.group = 4;
-    b.far = v_.d * item_ <= kFixedAheadRowBytes ? kFixedAhead : kRowAhead;
-    b.ask_ahead = in_place_ && same_type_ && v_.d * static_cast<std::int64_t>(sizeof(T)) < kAskAheadBytes;
+    b.group = group_;
+    b.far = v_.d * item_ <= kFixedAheadRowBytes ? kFixedAhead : few_pages_ ? v_.table->long_rows.far : kRowAhead;
+    b.near = in_place_ && few_pages_ ? v_.table->long_rows.near : 0;
     b.w = weights_->w.data();
     b.z = w.z.data();
     b.g = w.g.data();
@@ -306,8 +314,8 @@ class DensePass {
   const PassRequest& q_;
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
-  bool same_type_ = false, transposed_ = false, piped_ = false, in_place_ = false;
-  std::ptrdiff_t item_ = 0, ldx_ = 0, dpad_ = 0, ldz_ = 0;
+  bool same_type_ = false, transposed_ = false, piped_ = false, in_place_ = false, few_pages_ = false;
+  std::ptrdiff_t item_ = 0, ldx_ = 0, dpad_ = 0, ldz_ = 0, group_ = 4;
   Cut cut_{};
   std::size_t node_ = 0;
   std::optional<Weights<T>> weights_;

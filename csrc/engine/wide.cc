@@ -29,7 +29,8 @@ class WidePass {
         dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), item_(static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)])) {
     // Rows share each load of w and g, as many as fit two cores' caches together with their successors.
     const std::int64_t bytes = v.d * item_;
-    group_ = bytes <= v.table->four_rows ? 4 : bytes <= v.table->two_rows ? 2 : 1;
+    const LongRows& how = v.table->long_rows;
+    group_ = bytes <= how.four_rows ? (is_narrow() ? how.narrow_group : 4) : bytes <= how.two_rows ? 2 : 1;
     leaf_rows_ = kLeafAdditions * group_;
   }
 
@@ -100,7 +101,7 @@ class WidePass {
           first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
           columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
           slot_bytes(p.group_ * kPanel * p.item_), tail(p.columns_of(end_panel - 1) % kPanel),
-          copies(bytes(true) <= kCopiedBytes), block(bytes(copies), p.is_large(), p.v_.table->stream_read),
+          copies(bytes(true) <= kCopiedBytes && (p.v_.table->long_rows.copies_narrow || !p.is_narrow())), block(bytes(copies), p.is_large(), p.v_.table->stream_read),
           z(static_cast<std::size_t>((end_panel - first_panel) * p.group_)), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {
       char* const at = block.data();
       w = reinterpret_cast<T*>(at);
@@ -126,6 +127,7 @@ class WidePass {
   // A pass that takes as long as the search for memory that suits it.
   bool is_large() const { return v_.n * v_.d * item_ >= std::int64_t(64) << 20; }
   bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
+  bool is_narrow() const { return item_ < static_cast<std::ptrdiff_t>(sizeof(T)); }
 
   // An owner's coefficients as the kernels want them, by the thread that works there: so they are in its core's cache.
   // scale*x + shift is folded in, as in weights.h.
@@ -210,9 +212,9 @@ class WidePass {
     b.group = group_;
     b.ldx = v_.row_stride / item_;
     b.ldp = kPanel;
-    b.far = group_ == 1 ? columns * item_ : kAhead;
+    b.far = group_ == 1 ? columns * item_ : group_ == 8 ? kAhead / 2 : kAhead;
     b.pieces = true;
-    b.ask_ahead = v_.table->early && o.copies && item_ > 1;
+    b.near = o.copies && item_ > 1 ? v_.table->long_rows.wide_near : 0;
     b.d = columns;
     b.next = at(next, panel);
     // The same rows' next panel, and after an owner's last one the next rows' first.

@@ -12,8 +12,6 @@ constexpr int kSweep = 4;  // column vectors in flight: 4 rows x 4 sums in 32 re
 constexpr int kSweep = 2;
 #endif
 
-constexpr ptrdiff_t kNear = 512;  // bytes; the best of {512, 1024, 2048, 4096} at d = 1000
-
 // Without it compilers gather the requests of several lines, which then wait for each other.
 #if defined(__GNUC__)
 #define NAG_IN_ORDER __asm__ volatile("" ::: "memory")
@@ -21,10 +19,10 @@ constexpr ptrdiff_t kNear = 512;  // bytes; the best of {512, 1024, 2048, 4096} 
 #define NAG_IN_ORDER (void)0
 #endif
 
-constexpr ptrdiff_t kSoon = 128;  // bytes
-
-struct Yes { static constexpr bool value = true; };
-struct No { static constexpr bool value = false; };
+template <bool kValue>
+struct Bool { static constexpr bool value = kValue; };
+using Yes = Bool<true>;
+using No = Bool<false>;
 
 // A vector of what is stored at `from`, where v is what it was widened to.
 template <class V, class S>
@@ -36,37 +34,38 @@ NAG_INLINE void keep(const S* from, const V& v, S* to) {
 // RN rows of margins and RC rows of gradient over d columns; with kCopy the RN rows also go to K, which may be P.
 template <class V, class S, int RN, int RC, bool kCopy>
 NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K, const typename V::T* w, double* z,
-                      const typename V::T* r, typename V::T* g, ptrdiff_t d, const S* after, ptrdiff_t ahead, bool ask_ahead) {
+                      const typename V::T* r, typename V::T* g, ptrdiff_t d, const S* after, ptrdiff_t ahead, ptrdiff_t soon) {
   constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1;
+  constexpr int kVectors = RN > 4 || RC > 4 ? 2 : kSweep;  // 8 rows x 2 sums leave registers for their factors
   constexpr ptrdiff_t kLine = 64 / static_cast<ptrdiff_t>(sizeof(S));
   // Beside copies, requests to memory come one by one with the lines read, and each line is brought from the second-level
-  // cache a little early where that is asked for. Bytes are widened too slowly for either to pay.
+  // cache `soon` entries early where that is asked for. Bytes are widened too slowly for either to pay.
   constexpr bool kEven = kCopy && RN > 0 && sizeof(S) > 1;
   V rc[C];
   for (int i = 0; i < C; ++i) rc[i] = V::set1(RC > 0 ? r[i] : 0);
   for (ptrdiff_t j0 = 0; j0 < d; j0 += kDotPanel) {
     const ptrdiff_t end = d - j0 < kDotPanel ? d : j0 + kDotPanel;
-    V acc[N][kSweep];
+    V acc[N][kVectors];
     for (int i = 0; i < N; ++i)
-      for (int u = 0; u < kSweep; ++u) acc[i][u] = V::zero();
+      for (int u = 0; u < kVectors; ++u) acc[i][u] = V::zero();
     ptrdiff_t j = j0;
-    for (; j + kSweep * V::N <= end; j += kSweep * V::N) {
-      if (RN > 0 && ask_ahead && !kEven) {
-        const ptrdiff_t near = j + kNear / static_cast<ptrdiff_t>(sizeof(S));
+    for (; j + kVectors * V::N <= end; j += kVectors * V::N) {
+      if (RN > 0 && soon > 0 && !kEven) {
+        const ptrdiff_t near = j + soon;
         const S* x = near < d ? X + near : after + (near - d);
         for (int i = 0; i < N; ++i)
-          for (ptrdiff_t b = 0; b < kSweep * V::N; b += kLine) prefetch(x + i * ldx + b);
+          for (ptrdiff_t b = 0; b < kVectors * V::N; b += kLine) prefetch(x + i * ldx + b);
       }
       const S* const far = RN == 0 ? X : j + ahead < d ? X + j + ahead : after + (j + ahead - d);
       if (RN > 0 && !kEven)
         for (int i = 0; i < N; ++i)
-          for (ptrdiff_t b = 0; b < kSweep * V::N; b += kLine) prefetch_far(far + i * ldx + b);
-      for (int u = 0; u < kSweep; ++u) {
+          for (ptrdiff_t b = 0; b < kVectors * V::N; b += kLine) prefetch_far(far + i * ldx + b);
+      for (int u = 0; u < kVectors; ++u) {
         const ptrdiff_t at = j + u * V::N;
         if (kEven && u * V::N % kLine == 0)
           for (int i = 0; i < N; ++i) {
             prefetch_far(far + i * ldx + u * V::N);
-            if (ask_ahead) prefetch(X + i * ldx + at + kSoon / static_cast<ptrdiff_t>(sizeof(S)));
+            if (soon > 0) prefetch(X + i * ldx + at + soon);
           }
         V x[N];
         if (RN > 0) {
@@ -109,7 +108,7 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K
     if (RN > 0)
       for (int i = 0; i < N; ++i) {
         V s = acc[i][0] + acc[i][1];
-        if (kSweep == 4) s = s + (acc[i][kSweep - 2] + acc[i][kSweep - 1]);
+        if (kVectors == 4) s = s + (acc[i][kVectors - 2] + acc[i][kVectors - 1]);
         z[i] += static_cast<double>(reduce_add(s));
       }
   }
@@ -148,7 +147,7 @@ NAG_INLINE void sweep_pieces(const S* X, const S* P, S* K, const typename V::T* 
   if (kNext) z[0] += static_cast<double>(reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3])));
 }
 
-// Groups of R rows while either side has a whole one.
+// Groups of R rows while either side has a whole one. Eight are not copied.
 template <class V, class S, int R>
 NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, ptrdiff_t& q) {
   while (i + R <= b.next_rows || q + R <= b.prev_rows) {
@@ -158,7 +157,7 @@ NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, p
     const bool n = i + R <= b.next_rows, c = q + R <= b.prev_rows;
     // By default, rows follow rows.
     const S* after = b.after ? static_cast<const S*>(b.after) + i * b.ldx : x + R * b.ldx;
-    const ptrdiff_t ahead = b.far / static_cast<ptrdiff_t>(sizeof(S));
+    const ptrdiff_t ahead = b.far / static_cast<ptrdiff_t>(sizeof(S)), soon = b.near / static_cast<ptrdiff_t>(sizeof(S));
     double sums[R] = {};
     const auto whole = [&](auto next, auto prev, auto keeps) NAG_ALWAYS {
       constexpr bool kNext = decltype(next)::value, kPrev = decltype(prev)::value, kCopy = decltype(keeps)::value;
@@ -167,9 +166,9 @@ NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, p
       else if (R == 1 && b.pieces && b.d < kDotPanel)
         sweep_pieces<V, S, kNext, kPrev, kCopy>(x, p, copy, b.w, sums, b.r + q, b.g, b.d, after);
       else
-        sweep<V, S, kNext ? R : 0, kPrev ? R : 0, kCopy>(x, p, b.ldx, b.ldp, copy, b.w, sums, b.r + q, b.g, b.d, after, ahead, b.ask_ahead);
+        sweep<V, S, kNext ? R : 0, kPrev ? R : 0, kCopy>(x, p, b.ldx, b.ldp, copy, b.w, sums, b.r + q, b.g, b.d, after, ahead, soon);
     };
-    if (n && c && b.copy) whole(Yes(), Yes(), Yes());
+    if (n && c && b.copy && R < 8) whole(Yes(), Yes(), Bool<(R < 8)>());
     else if (n && c) whole(Yes(), Yes(), No());
     else if (n) whole(Yes(), No(), No());
     else whole(No(), Yes(), No());
@@ -184,6 +183,11 @@ NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, p
 template <class V, class S>
 void pipe(const PipeBlock<typename V::T>& b) {
   ptrdiff_t i = 0, q = 0;
+#if NAG_SIMD == 512
+  if constexpr (sizeof(S) < sizeof(float) && sizeof(typename V::T) == sizeof(float)) {
+    if (b.group == 8) pipe_groups<V, S, 8>(b, i, q);
+  }
+#endif
   if (b.group >= 4) pipe_groups<V, S, 4>(b, i, q);
   if (b.group >= 2) pipe_groups<V, S, 2>(b, i, q);
   pipe_groups<V, S, 1>(b, i, q);

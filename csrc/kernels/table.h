@@ -43,7 +43,7 @@ struct SoftmaxBlock {
 // One step of the pipeline over long rows: z of the next rows, g += of the previous ones. Either side may have no rows.
 template <class T>
 struct PipeBlock {
-  std::ptrdiff_t d, group;  // rows that share each load of w and g: 1, 2 or 4
+  std::ptrdiff_t d, group;  // rows that share each load of w and g: 1, 2 or 4; 8 of narrow storage, where that is compiled
   const void* next;         // as stored, unit column stride
   const void* prev;
   std::ptrdiff_t ldx, next_rows, prev_rows;
@@ -55,7 +55,7 @@ struct PipeBlock {
   T* g;  // padded to whole vectors
   const void* after;        // what will be read after the next rows, row for row; or null
   std::ptrdiff_t far;       // bytes of each row to ask for ahead, into the second-level cache
-  bool ask_ahead;           // and a few lines into the first; beside copies, each line a little early
+  std::ptrdiff_t near;      // and into the first, or 0
   bool pieces;              // a row alone: a panel (d <= kPanel) in pieces side by side, asking for `after` instead of `far`
 };
 
@@ -115,15 +115,27 @@ struct RowKernels {
   int lanes, row_lanes;
 };
 
+// How passes go over rows that a sweep shares (kernels/pipe.h): what suits a processor's caches and streams.
+struct LongRows {
+  // Rows of a few pages, stored as T: how many share each load of w and g, the bytes of a block, and how many bytes of each row
+  // are asked for ahead, into either cache.
+  std::ptrdiff_t group;
+  std::int64_t block_bytes;
+  std::ptrdiff_t near, far;
+  std::ptrdiff_t narrow_group;  // narrower rows of any length that share each load
+  // Rows whose columns threads share: bytes of one up to which four (or narrow_group) go together, and two.
+  std::int64_t four_rows, two_rows;
+  std::ptrdiff_t wide_near;  // near, beside copies
+  bool copies_narrow;        // whether rows narrower than T are copied as well
+};
+
 struct KernelTable {
   const char* name;
   RowKernels<float> f32;
   RowKernels<double> f64;
   std::uint64_t (*stream_read)(const unsigned char* p, std::size_t bytes);
   UpdateTable update;
-  // Bytes of a row that threads share by columns, up to which four go together, and two.
-  std::int64_t four_rows, two_rows;
-  bool early;  // and whether their lines are brought to the first-level cache a little early
+  LongRows long_rows;
 };
 
 template <class T> inline const RowKernels<T>& rows_of(const KernelTable& t);

@@ -56,7 +56,7 @@ void check(const KernelTable* table, std::ptrdiff_t d, std::ptrdiff_t next_rows,
     b.z = to_z.data();
     b.r = r.data();
     b.g = to_g.data();
-    b.ask_ahead = group == 4;
+    b.near = group == 4 ? 512 : group == 8 ? 2048 : 0;
     b.pieces = group == 1;
     kernel.pipe[static_cast<int>(Stored<S>::kind)](b);
   };
@@ -85,7 +85,7 @@ void check(const KernelTable* table, std::ptrdiff_t d, std::ptrdiff_t next_rows,
   for (std::ptrdiff_t j = d; j < padded_d; ++j) EXPECT_EQ(g[static_cast<std::size_t>(j)], T(0)) << "padding " << j;
 
   // Rows copied over those whose gradient the same call adds: both sides' bits stay, and the copy is what was read.
-  if (next_rows <= prev_rows) {
+  if (next_rows <= prev_rows && group < 8) {
     std::vector<S> slot = prev;
     std::vector<T> z_copied(z.size()), g_copied = before;
     run(next_rows, prev_rows, z_copied, g_copied, &slot);
@@ -110,7 +110,7 @@ TEST_P(Pipe, MatchesWideSumsAndSidesAreIndependent) {
   const std::ptrdiff_t n = GetParam()->f32.lanes;
   for (const std::ptrdiff_t d : {std::ptrdiff_t(1), std::ptrdiff_t(3), n - 1, n, n + 1, 4 * n, 8 * n + 5, std::ptrdiff_t(2048), std::ptrdiff_t(2051),
                                  std::ptrdiff_t(5000)})
-    for (const std::ptrdiff_t group : {1, 2, 4})
+    for (const std::ptrdiff_t group : {1, 2, 4, 8})
       for (const auto& [next, prev] : std::vector<std::pair<std::ptrdiff_t, std::ptrdiff_t>>{{4, 4}, {1, 0}, {0, 3}, {7, 16}, {16, 5}}) {
         check<float, float>(GetParam(), d, next, prev, group);
         check<float, bf16>(GetParam(), d, next, prev, group);
