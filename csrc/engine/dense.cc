@@ -116,17 +116,16 @@ class DensePass {
     const std::int64_t subtrees = ((leaves - 1) >> level) + 1;
     Aligned<double> nodes(static_cast<std::size_t>(subtrees) * (wants_grad() ? node_ : 1));
     const std::size_t node_size = wants_grad() ? node_ : 1;
-    std::atomic<std::int64_t> next{0};
+    Subtrees all{subtrees, level, nodes.data(), node_size};
     InterruptCheck check(q_.interrupted);
     parallel_pass(threads, [&](int thread, int) {
       Workspace w(*this);
       TreeSum tree(node_size, std::min(level, ceil_log2(leaves)) + 1);
-      for (std::int64_t i; (i = next++) < subtrees;) {
-        const std::int64_t begin = i << level, end = std::min(leaves, (i + 1) << level);
-        if (piped_) run_piped(begin, end, w, tree, check, thread);
-        else
-          for (std::int64_t leaf = begin; leaf < end && !check.due(thread); ++leaf) run_leaf(leaf, w, tree);
-        tree.finish(nodes.data() + static_cast<std::size_t>(i) * node_size);
+      if (piped_) run_piped(all, w, tree, check, thread);
+      for (std::int64_t i; !piped_ && (i = all.next++) < subtrees;) {
+        const std::int64_t end = std::min(leaves, (i + 1) << level);
+        for (std::int64_t leaf = i << level; leaf < end && !check.due(thread); ++leaf) run_leaf(leaf, w, tree);
+        tree.finish(all.node(i));
       }
     });
     PassResult result;
@@ -156,16 +155,29 @@ class DensePass {
     }
   };
 
+  // What threads take from, and where the root of each goes.
+  struct Subtrees {
+    std::int64_t count;
+    int level;
+    double* nodes;
+    std::size_t node_size;
+    std::atomic<std::int64_t> next{0};
+    double* node(std::int64_t i) const { return nodes + static_cast<std::size_t>(i) * node_size; }
+  };
+
   void start_leaf(Workspace& w) {
     if (wants_grad()) std::fill(w.g.data(), w.g.data() + v_.k * dpad_, T(0));
     std::fill(w.sums.begin(), w.sums.end(), 0.0);
   }
 
-  // Long rows: the margins of one block and the gradient of the block before it share a sweep (kernels/pipe.h). The
-  // pipeline runs through the leaves of a subtree; filling and draining it changes no arithmetic.
-  void run_piped(std::int64_t first_leaf, std::int64_t end_leaf, Workspace& w, TreeSum& tree, InterruptCheck& check, int thread) {
+  // Long rows: the margins of one block and the gradient of the block before it share a sweep (kernels/pipe.h). The pipeline runs
+  // through all that a thread takes, leaves and subtrees; filling and draining it changes no arithmetic.
+  void run_piped(Subtrees& all, Workspace& w, TreeSum& tree, InterruptCheck& check, int thread) {
     const auto pipe = kernels_.pipe[static_cast<int>(v_.storage)];
-    const std::int64_t begin = first_leaf * cut_.leaf, end = std::min(v_.n, end_leaf * cut_.leaf);
+    const std::int64_t rows_of_subtree = cut_.leaf << all.level;
+    std::int64_t i = all.next++;
+    if (i >= all.count) return;
+    std::int64_t row = i * rows_of_subtree, end = std::min(v_.n, row + rows_of_subtree);
     PipeBlock<T> b{};
     b.d = static_cast<std::ptrdiff_t>(v_.d);
     b.ldx = b.ldp = in_place_ ? ldx_ : dpad_;
@@ -177,9 +189,14 @@ class DensePass {
     b.g = w.g.data();
     int turn = 0;
     start_leaf(w);
-    for (std::int64_t row = begin;; row += cut_.block, turn ^= 1) {
+    for (bool filled = false;; filled = true, row += cut_.block, turn ^= 1) {
+      const std::int64_t read = row < end ? -1 : i;  // a subtree that is finished with this step
+      if (read >= 0 && (i = all.next++) < all.count) {
+        row = i * rows_of_subtree;
+        end = std::min(v_.n, row + rows_of_subtree);
+      }
       const bool more = row < end;
-      const bool leaf_starts = row > begin && (row % cut_.leaf == 0 || !more);
+      const bool leaf_starts = filled && (row % cut_.leaf == 0 || !more);
       if (leaf_starts && check.due(thread)) return;
       const std::int64_t leaf_end = (row / cut_.leaf + 1) * cut_.leaf;
       const std::ptrdiff_t rows = more ? static_cast<std::ptrdiff_t>(std::min<std::int64_t>(cut_.block, std::min(end, leaf_end) - row)) : 0;
@@ -195,6 +212,7 @@ class DensePass {
       pipe(b);
       if (leaf_starts) {
         push_leaf(w, tree);
+        if (read >= 0) tree.finish(all.node(read));
         start_leaf(w);
       }
       if (!more) return;
