@@ -14,10 +14,9 @@
 namespace nag {
 namespace {
 
-// The cut depends on the shape, dtype and layout alone, never on the threads: the bits follow from it.
+// The cut depends on d, k, dtype and layout alone, never on n or the threads: the bits follow from it.
 // In longer rows, beyond which kernels/rows.h sums panels of a row, the next ones and the last ones share a sweep.
 constexpr std::int64_t kLongRowVectors = 32;
-constexpr std::int64_t kLeafAdditions = 128, kManyLeaves = 64;
 
 // How far ahead the sweep asks, and the copies of several columns' blocks. Short rows: a fixed 16 KiB, past the rows it works on.
 // Longer rows: 2 KiB of each.
@@ -91,9 +90,7 @@ class DensePass {
       const LongRows& how = v.table->long_rows;
       few_pages_ = same_type_ && v.d * item < kFewPages;
       group_ = few_pages_ ? how.group : same_type_ ? 4 : how.narrow_group;
-      // A group is an addition to the leaf's gradient. To add up leaves costs the more the shorter they are; few rows have
-      // short ones, or threads would find too few.
-      cut_.leaf = v.n >= kManyLeaves * kLeafAdditions * group_ ? kLeafAdditions * group_ : 128;
+      cut_.leaf = 128;  // a group is an addition to the leaf's gradient: at most 64 in a chain
       const std::int64_t row_bytes = v.d * static_cast<std::int64_t>(sizeof(T)), most = few_pages_ ? how.block_bytes : 128 * 1024;
       while (cut_.block > std::max<std::ptrdiff_t>(4, group_) && cut_.block * row_bytes > most) cut_.block /= 2;
     }
