@@ -115,9 +115,22 @@ const KernelTable& zen4_table() {
     // A gather takes longer than its loads where these are short.
     load_by_number(t.f32);
     load_by_number(t.f64);
-    // Two streams of rows a thread, asked for far ahead, are read faster than four; narrow rows have time for eight. Its
-    // second-level cache of 1 MiB holds no wide rows for long, so more of them share what comes from the third.
-    t.long_rows = {2, 64 * 1024, 1024, 16384, 8, 512 * 1024, std::numeric_limits<std::int64_t>::max(), 0, false};
+    // Two streams of rows a thread, asked for far ahead, are read faster than four while rows are short, and longer ones where
+    // either cache is asked for them; narrow rows have time for eight. Copies stay in the third-level cache: 12 MiB of it and a little.
+    LongRows& rows = t.long_rows;
+    rows.few_pages = 13 * 1024;
+    rows.few_group = 2;
+    rows.few_block = 64 * 1024;
+    rows.few = {1024, 16384};
+    rows.longer = rows.beside_copies = {1536, 4096};
+    rows.narrow_group = 8;
+    rows.narrow = {512, 2048};
+    rows.wide = 112 * 1024;
+    rows.four_rows = 2048 * 1024;
+    rows.two_rows = std::numeric_limits<std::int64_t>::max();
+    rows.copied = (12 * 1024 + 512) * 1024;
+    rows.copied_by_all = true;
+    rows.copies_narrow = false;
     // Its own streams go on from page to page, and lines asked for besides only take their turns.
     t.update.asks = false;
     return t;

@@ -19,13 +19,9 @@ namespace {
 constexpr std::int64_t kLongRowVectors = 32;
 
 // How far ahead the sweep asks, and the copies of several columns' blocks. Short rows: a fixed 16 KiB, past the rows it works on.
-// Longer rows: 2 KiB of each.
+// Longer rows: some of each, as suits the processor.
 constexpr std::int64_t kFixedAheadRowBytes = 8192;
-constexpr std::ptrdiff_t kFixedAhead = 16384, kRowAhead = 2048;
-
-// Rows of a few pages break the hardware's streams at every page, so there software asks ahead, as suits the processor; on longer
-// rows, and where widening is most of the work, it only costs.
-constexpr std::int64_t kFewPages = 16384;
+constexpr std::ptrdiff_t kFixedAhead = 16384;
 
 constexpr std::ptrdiff_t kPieceBytes = 256;  // of a column, in F order
 // A block that leaves the second-level cache no room for the next one: either kernel asks for the same rows of columns to come.
@@ -88,10 +84,13 @@ class DensePass {
     if (piped_) {
       cut_.block = 16;  // a vector of margins, where the rows and those before them still fit the second-level cache
       const LongRows& how = v.table->long_rows;
-      few_pages_ = same_type_ && v.d * item < kFewPages;
-      group_ = few_pages_ ? how.group : same_type_ ? 4 : how.narrow_group;
+      const bool few_pages = same_type_ && v.d * item < how.few_pages;
+      group_ = few_pages ? how.few_group : same_type_ ? 4 : how.narrow_group;
+      asked_ = few_pages ? how.few : !same_type_ ? how.narrow : wants_grad() ? how.longer : how.in_place;
+      if (!in_place_ || (!same_type_ && v.d * item <= kFixedAheadRowBytes)) asked_.near = 0;  // widening is most of the work
+      if (v.d * item <= kFixedAheadRowBytes) asked_.far = kFixedAhead;
       cut_.leaf = 128;  // a group is an addition to the leaf's gradient: at most 64 in a chain
-      const std::int64_t row_bytes = v.d * static_cast<std::int64_t>(sizeof(T)), most = few_pages_ ? how.block_bytes : 128 * 1024;
+      const std::int64_t row_bytes = v.d * static_cast<std::int64_t>(sizeof(T)), most = few_pages ? how.few_block : 128 * 1024;
       while (cut_.block > std::max<std::ptrdiff_t>(4, group_) && cut_.block * row_bytes > most) cut_.block /= 2;
     }
     dpad_ = pad_to(v.d, lanes);
@@ -179,8 +178,8 @@ class DensePass {
     b.d = static_cast<std::ptrdiff_t>(v_.d);
     b.ldx = b.ldp = in_place_ ? ldx_ : dpad_;
     b.group = group_;
-    b.far = v_.d * item_ <= kFixedAheadRowBytes ? kFixedAhead : few_pages_ ? v_.table->long_rows.far : kRowAhead;
-    b.near = in_place_ && few_pages_ ? v_.table->long_rows.near : 0;
+    b.far = asked_.far;
+    b.near = asked_.near;
     b.w = weights_->w.data();
     b.z = w.z.data();
     b.g = w.g.data();
@@ -329,7 +328,8 @@ class DensePass {
   const PassRequest& q_;
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
-  bool same_type_ = false, transposed_ = false, piped_ = false, in_place_ = false, few_pages_ = false;
+  bool same_type_ = false, transposed_ = false, piped_ = false, in_place_ = false;
+  LongRows::Asked asked_{0, 0};
   std::ptrdiff_t item_ = 0, ldx_ = 0, dpad_ = 0, ldz_ = 0, group_ = 4;
   Cut cut_{};
   std::size_t node_ = 0;

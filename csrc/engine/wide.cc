@@ -17,9 +17,7 @@
 namespace nag {
 namespace {
 
-constexpr std::int64_t kWideRowBytes = 160 * 1024;  // of the compute type
 constexpr std::int64_t kLag = 1;  // panels
-constexpr std::ptrdiff_t kAhead = 2048;  // bytes of each row to ask for ahead
 
 template <class T>
 class WidePass {
@@ -79,7 +77,6 @@ class WidePass {
 
   // w, g and the rows start at different places of a page: a load whose address ends in the same 12 bits as an earlier
   // store waits for it.
-  static constexpr std::size_t kCopiedBytes = 1792 * 1024;
   static constexpr std::ptrdiff_t kPage = 4096, kSkewG = 2048, kSkewRows = 1024;
 
   struct Owner {
@@ -101,7 +98,7 @@ class WidePass {
           first_column(static_cast<std::ptrdiff_t>(first_panel * kPanel)),
           columns(std::min<std::ptrdiff_t>(p.dpad_, static_cast<std::ptrdiff_t>(end_panel * kPanel)) - first_column),
           slot_bytes(p.group_ * kPanel * p.item_), tail(p.columns_of(end_panel - 1) % kPanel),
-          copies(bytes(true) <= kCopiedBytes && (p.v_.table->long_rows.copies_narrow || !p.is_narrow())), block(bytes(copies), p.is_large(), p.v_.table->stream_read),
+          copies(p.copies(bytes(true), count)), block(bytes(copies), p.is_large(), p.v_.table->stream_read),
           z(static_cast<std::size_t>((end_panel - first_panel) * p.group_)), tree(static_cast<std::size_t>(columns), levels), sums(2, levels) {
       char* const at = block.data();
       w = reinterpret_cast<T*>(at);
@@ -127,6 +124,11 @@ class WidePass {
   // A pass that takes as long as the search for memory that suits it.
   bool is_large() const { return v_.n * v_.d * item_ >= std::int64_t(64) << 20; }
   bool wants_grad() const { return q_.kind != PassRequest::Kind::margins; }
+  // Whether an owner's rows are copied, which takes so many bytes with its w and g.
+  bool copies(std::size_t bytes, int owners) const {
+    const LongRows& how = v_.table->long_rows;
+    return static_cast<std::int64_t>(bytes) * (how.copied_by_all ? owners : 1) <= how.copied && (how.copies_narrow || !is_narrow());
+  }
   bool is_narrow() const { return item_ < static_cast<std::ptrdiff_t>(sizeof(T)); }
 
   // An owner's coefficients as the kernels want them, by the thread that works there: so they are in its core's cache.
@@ -212,9 +214,11 @@ class WidePass {
     b.group = group_;
     b.ldx = v_.row_stride / item_;
     b.ldp = kPanel;
-    b.far = group_ == 1 ? columns * item_ : group_ == 8 ? kAhead / 2 : kAhead;
+    const LongRows& how = v_.table->long_rows;
+    const LongRows::Asked& asked = o.copies && wants_grad() ? how.beside_copies : is_narrow() ? how.narrow : how.in_place;
+    b.far = group_ == 1 ? columns * item_ : asked.far;
     b.pieces = true;
-    b.near = o.copies && item_ > 1 ? v_.table->long_rows.wide_near : 0;
+    b.near = item_ > 1 ? asked.near : 0;
     b.d = columns;
     b.next = at(next, panel);
     // The same rows' next panel, and after an owner's last one the next rows' first.
@@ -319,7 +323,7 @@ class WidePass {
 bool is_wide(const ProblemView& v) {
   const std::ptrdiff_t item = static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)]);
   const std::int64_t bytes = v.d * (v.compute == Compute::f64 ? 8 : 4);
-  return v.k == 1 && kLosses[v.loss].targets != Domain::classes && bytes >= kWideRowBytes && v.col_stride == item &&
+  return v.k == 1 && kLosses[v.loss].targets != Domain::classes && bytes >= v.table->long_rows.wide && v.col_stride == item &&
          v.row_stride % item == 0 && reinterpret_cast<std::uintptr_t>(v.X) % static_cast<std::size_t>(item) == 0;
 }
 

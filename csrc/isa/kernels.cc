@@ -142,7 +142,7 @@ constexpr RowKernels<typename V::T> row_kernels() {
 extern const KernelTable table;
 const KernelTable table = {NAG_ISA_NAME, row_kernels<Vf>(), row_kernels<Vd>(), &stream_read,
                            {&momentum_f64, &momentum_f32, &sum_squares, true},
-                           {4, 128 * 1024, 512, 2048, 4, 256 * 1024, 512 * 1024, 128, true}};
+                           LongRows{}};
 
 }  // namespace NAG_ISA
 }  // namespace nag
