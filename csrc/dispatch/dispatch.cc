@@ -116,15 +116,14 @@ const KernelTable& zen4_table() {
     load_by_number(t.f32);
     load_by_number(t.f64);
     // Two streams of rows a thread, asked for far ahead, are read faster than four while rows are short, and longer ones where
-    // either cache is asked for them; narrow rows have time for eight. Copies stay in the third-level cache: 12 MiB of it and a little.
+    // either cache is asked for them; long narrow rows have time for eight. Copies stay in the third-level cache: 12 MiB of it and a little.
     LongRows& rows = t.long_rows;
     rows.few_pages = 13 * 1024;
-    rows.few_group = 2;
     rows.few_block = 64 * 1024;
-    rows.few = {1024, 16384};
-    rows.longer = rows.beside_copies = {1536, 4096};
-    rows.narrow_group = 8;
-    rows.narrow = {512, 2048};
+    rows.few = {2, 1024, 16384};
+    rows.longer = rows.beside_copies = {4, 1536, 4096};
+    rows.narrow_few.near = 768;
+    rows.narrow = {8, 512, 2048};
     rows.wide = 112 * 1024;
     rows.four_rows = 2048 * 1024;
     rows.two_rows = std::numeric_limits<std::int64_t>::max();

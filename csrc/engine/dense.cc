@@ -84,14 +84,14 @@ class DensePass {
     if (piped_) {
       cut_.block = 16;  // a vector of margins, where the rows and those before them still fit the second-level cache
       const LongRows& how = v.table->long_rows;
-      const bool few_pages = same_type_ && v.d * item < how.few_pages;
-      group_ = few_pages ? how.few_group : same_type_ ? 4 : how.narrow_group;
-      asked_ = few_pages ? how.few : !same_type_ ? how.narrow : wants_grad() ? how.longer : how.in_place;
-      if (!in_place_ || (!same_type_ && v.d * item <= kFixedAheadRowBytes)) asked_.near = 0;  // widening is most of the work
-      if (v.d * item <= kFixedAheadRowBytes) asked_.far = kFixedAhead;
+      const std::int64_t stored = v.d * item;
+      const bool few_pages = same_type_ && stored < how.few_pages;
+      sweep_ = few_pages ? how.few : !same_type_ ? (stored <= kFixedAheadRowBytes ? how.narrow_few : how.narrow) : wants_grad() ? how.longer : how.margins;
+      if (!in_place_) sweep_.near = 0;
+      if (stored <= kFixedAheadRowBytes) sweep_.far = kFixedAhead;
       cut_.leaf = 128;  // a group is an addition to the leaf's gradient: at most 64 in a chain
       const std::int64_t row_bytes = v.d * static_cast<std::int64_t>(sizeof(T)), most = few_pages ? how.few_block : 128 * 1024;
-      while (cut_.block > std::max<std::ptrdiff_t>(4, group_) && cut_.block * row_bytes > most) cut_.block /= 2;
+      while (cut_.block > std::max<std::ptrdiff_t>(4, sweep_.group) && cut_.block * row_bytes > most) cut_.block /= 2;
     }
     dpad_ = pad_to(v.d, lanes);
     ldz_ = pad_to(cut_.block, lanes);
@@ -177,9 +177,9 @@ class DensePass {
     PipeBlock<T> b{};
     b.d = static_cast<std::ptrdiff_t>(v_.d);
     b.ldx = b.ldp = in_place_ ? ldx_ : dpad_;
-    b.group = group_;
-    b.far = asked_.far;
-    b.near = asked_.near;
+    b.group = sweep_.group;
+    b.far = sweep_.far;
+    b.near = sweep_.near;
     b.w = weights_->w.data();
     b.z = w.z.data();
     b.g = w.g.data();
@@ -329,8 +329,8 @@ class DensePass {
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
   bool same_type_ = false, transposed_ = false, piped_ = false, in_place_ = false;
-  LongRows::Asked asked_{0, 0};
-  std::ptrdiff_t item_ = 0, ldx_ = 0, dpad_ = 0, ldz_ = 0, group_ = 4;
+  LongRows::Sweep sweep_{4, 0, 0};
+  std::ptrdiff_t item_ = 0, ldx_ = 0, dpad_ = 0, ldz_ = 0;
   Cut cut_{};
   std::size_t node_ = 0;
   std::optional<Weights<T>> weights_;

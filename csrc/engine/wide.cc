@@ -28,7 +28,7 @@ class WidePass {
     // Rows share each load of w and g, as many as fit two cores' caches together with their successors.
     const std::int64_t bytes = v.d * item_;
     const LongRows& how = v.table->long_rows;
-    group_ = bytes <= how.four_rows ? (is_narrow() ? how.narrow_group : 4) : bytes <= how.two_rows ? 2 : 1;
+    group_ = bytes <= how.four_rows ? (is_narrow() ? how.narrow.group : 4) : bytes <= how.two_rows ? 2 : 1;
     leaf_rows_ = kLeafAdditions * group_;
   }
 
@@ -215,7 +215,7 @@ class WidePass {
     b.ldx = v_.row_stride / item_;
     b.ldp = kPanel;
     const LongRows& how = v_.table->long_rows;
-    const LongRows::Asked& asked = o.copies && wants_grad() ? how.beside_copies : is_narrow() ? how.narrow : how.in_place;
+    const LongRows::Sweep& asked = o.copies && wants_grad() ? how.beside_copies : is_narrow() ? how.narrow : how.in_place;
     b.far = group_ == 1 ? columns * item_ : asked.far;
     b.pieces = true;
     b.near = item_ > 1 ? asked.near : 0;

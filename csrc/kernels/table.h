@@ -117,24 +117,21 @@ struct RowKernels {
 
 // How passes go over rows that a sweep shares (kernels/pipe.h): what suits a processor's caches and streams, here Intel's.
 struct LongRows {
-  // How many bytes of each row are asked for ahead, into the first-level cache and the second.
-  struct Asked {
-    std::ptrdiff_t near, far;
+  // How many rows share each load of w and g, and how many bytes of each are asked for ahead, into either cache.
+  struct Sweep {
+    std::ptrdiff_t group, near, far;
   };
-  // Rows of fewer bytes, stored as T: how many share each load of w and g, and the bytes of a block.
-  std::int64_t few_pages = 16384;
-  std::ptrdiff_t few_group = 4;
-  std::int64_t few_block = 128 * 1024;
-  Asked few{512, 2048};
+  // Rows of fewer bytes, stored as T, and the bytes of a block of them.
+  std::int64_t few_pages = 16384, few_block = 128 * 1024;
+  Sweep few{4, 512, 2048};
   // Longer rows, as T: read again for the gradient, or for margins alone.
-  Asked longer{0, 2048}, in_place{0, 2048};
-  // Narrower rows of any length that share each load.
-  std::ptrdiff_t narrow_group = 4;
-  Asked narrow{0, 2048};
-  // Rows whose columns threads share: from how many bytes of T; up to how many, as stored, four (or narrow_group) go together,
-  // and two; what is asked for where copies are read for the gradient.
+  Sweep longer{4, 0, 2048}, margins{4, 0, 2048};
+  // Rows stored narrower than T: up to kFixedAheadRowBytes, and longer.
+  Sweep narrow_few{4, 0, 2048}, narrow{4, 0, 2048};
+  // Rows whose columns threads share: from how many bytes of T; up to how many, as stored, four (or narrow.group) go together,
+  // and two; what is asked for where the gradient reads copies, and where it does not.
   std::int64_t wide = 160 * 1024, four_rows = 256 * 1024, two_rows = 512 * 1024;
-  Asked beside_copies{128, 2048};
+  Sweep beside_copies{4, 128, 2048}, in_place{4, 0, 2048};
   // Up to how many bytes rows are copied, with w and g: of one core, or of all that share a cache.
   std::int64_t copied = 1792 * 1024;
   bool copied_by_all = false, copies_narrow = true;
