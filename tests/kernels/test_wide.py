@@ -54,8 +54,9 @@ def test_wide_rows_match_the_reference_on_any_threads(isa, dtype, n):
 
 
 @pytest.mark.parametrize("isa", _core.isa_names())
-@pytest.mark.parametrize("d", [66_003, 2048 * 33])
-def test_rows_swept_one_at_a_time_match_the_reference_on_any_threads(isa, d):
+@pytest.mark.parametrize("d", [15_003, 66_003, 2048 * 33, 280_003, 420_003])
+def test_rows_of_any_length_match_the_reference_on_any_threads(isa, d):
+    """From the shortest that share columns; four, two or one go together, in place or copied."""
     rng = np.random.default_rng(d)
     n = 5
     X, y = rng.standard_normal((n, d)), rng.integers(0, 2, n).astype(float)
