@@ -23,6 +23,7 @@ class HugeBlocks {
   static constexpr std::size_t kKept = std::size_t(24) << 20;
 
   static void* take(std::size_t bytes) {
+    if (gone()) return ::operator new(bytes, std::align_val_t(kHuge));
     HugeBlocks& mine = of_this_thread();
     for (std::size_t i = mine.free_.size(); i-- > 0;)  // what was given back last may still be in cache
       if (mine.free_[i].second == bytes) {
@@ -39,6 +40,7 @@ class HugeBlocks {
     return p;
   }
   static void give(void* p, std::size_t bytes) noexcept {
+    if (gone()) return ::operator delete(p, std::align_val_t(kHuge));
     HugeBlocks& mine = of_this_thread();
     mine.make_room(bytes);
     if (bytes <= kKept && mine.free_.size() < mine.free_.capacity()) {
@@ -52,7 +54,13 @@ class HugeBlocks {
  private:
   HugeBlocks() { free_.reserve(16); }
   ~HugeBlocks() {
+    gone() = true;
     for (const auto& block : free_) ::operator delete(block.first, std::align_val_t(kHuge));
+  }
+  // Whether this thread's list has ended before all that it served: statics outlive it.
+  static bool& gone() {
+    thread_local bool is_gone = false;  // never destroyed itself
+    return is_gone;
   }
   static HugeBlocks& of_this_thread() {
     thread_local HugeBlocks blocks;

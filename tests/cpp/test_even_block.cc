@@ -48,5 +48,13 @@ TEST_P(EvenBlocks, AChosenBlockIsKeptForItsThread) {
 
 NAG_PER_ISA(EvenBlocks);
 
+// Destroyed after this thread's list: what the list held must not be freed once more. The sanitizer and the allocator see it at exit.
+TEST(HugeBlocks, MemoryOfAStaticOutlivesTheList) {
+  static nag::Aligned<char> later(HugeBlocks::kHuge, nag::Unset{});
+  nag::Aligned<char> kept(HugeBlocks::kKept - HugeBlocks::kHuge, nag::Unset{});
+  later[0] = kept[0] = 1;
+  EXPECT_EQ(later[0], kept[0]);
+}
+
 }  // namespace
 }  // namespace nag_test
