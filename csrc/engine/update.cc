@@ -39,10 +39,6 @@ std::size_t bytes_of(UpdateNumber number) {
 
 std::size_t leaves_of(std::size_t count) { return (count + kUpdateLeaf - 1) / kUpdateLeaf; }
 
-char* at(void* base, std::size_t element, std::size_t bytes) {
-  return base == nullptr ? nullptr : static_cast<char*>(base) + element * bytes;
-}
-
 void ask_for(const UpdateSpan& span) {
 #if defined(__GNUC__)
   __builtin_prefetch(span.param, 1);
@@ -51,22 +47,6 @@ void ask_for(const UpdateSpan& span) {
 #else
   (void)span;
 #endif
-}
-
-// The leaf that starts at element `start` of a dense tensor.
-UpdateSpan dense_leaf(const UpdateTensor& t, std::size_t start, bool asks) {
-  UpdateSpan span = t.whole;
-  const std::size_t state = span.param_number == UpdateNumber::f64 ? 8 : 4;
-  span.param = at(span.param, start, bytes_of(span.param_number));
-  span.grad = static_cast<const char*>(span.grad) + start * bytes_of(span.grad_number);
-  span.buffer = at(span.buffer, start, span.bf16_buffer ? 2 : state);
-  span.ema = at(span.ema, start, state);
-  span.master = reinterpret_cast<float*>(at(span.master, start, 4));
-  span.count = std::min(kUpdateLeaf, t.whole.count - start);
-  // Where random bits are made between the loads, every processor gains.
-  span.asked = asks || span.bf16_buffer ? t.whole.count - start : 0;
-  span.leaf = start / kUpdateLeaf;
-  return span;
 }
 
 // The rules of a call in both compute types, with the clip factor in force.
@@ -95,29 +75,31 @@ class Team {
   }
 
   void norms(int thread, int threads) {
-    for_each_leaf(read_, thread, threads, [&](const UpdateTensor& t, std::size_t start, std::size_t number) {
-      double& sum = list_.sums()[number];
+    for_each_run(read_, thread, threads, [&](const UpdateTensor& t, std::size_t begin, std::size_t end, double* sums) {
+      const UpdateSpan& s = t.whole;
+      const std::size_t bytes = bytes_of(s.grad_number);
       const UpdateWalk* walk = list_.walk(t);
-      if (walk == nullptr) {
-        const UpdateSpan leaf = dense_leaf(t, start, false);
-        sum = table_.sum_squares(leaf.grad, leaf.grad_number, leaf.count);
-        return;
+      for (std::size_t leaf = begin; leaf < end; ++leaf) {
+        const std::size_t start = leaf * kUpdateLeaf, count = std::min(kUpdateLeaf, s.count - start);
+        const auto* grad = static_cast<const char*>(s.grad);
+        if (walk == nullptr) {
+          grad += start * bytes;
+        } else {
+          gather(bytes, slot(thread, kGrad), grad, walk->shape, walk->strides[kGrad], start, count);
+          grad = slot(thread, kGrad);
+        }
+        sums[leaf - begin] = table_.sum_squares(grad, s.grad_number, count);
       }
-      const std::size_t count = std::min(kUpdateLeaf, t.whole.count - start);
-      char* grad = slot(thread, kGrad);
-      gather(bytes_of(t.whole.grad_number), grad, static_cast<const char*>(t.whole.grad),
-             walk->shape, walk->strides[kGrad], start, count);
-      sum = table_.sum_squares(grad, t.whole.grad_number, count);
     });
   }
 
   void steps(int thread, int threads, const Rules& rules) {
-    double* alignments = list_.alignments().empty() ? nullptr : list_.alignments().data();
-    for_each_leaf(stepped_, thread, threads, [&](const UpdateTensor& t, std::size_t start, std::size_t number) {
+    const bool aligned = !list_.alignments().empty();
+    for_each_run(stepped_, thread, threads, [&](const UpdateTensor& t, std::size_t begin, std::size_t end, double* sums) {
+      double* const alignments = aligned ? list_.alignments().data() + (sums - list_.sums().data()) : nullptr;
+      const UpdateLeaves leaves{begin, end, sums, alignments, table_.asks};
       const UpdateWalk* walk = list_.walk(t);
-      UpdateSpan leaf = dense_leaf(t, start, table_.asks);
-      leaf.alignment = alignments == nullptr ? nullptr : alignments + number;
-      list_.sums()[number] = walk == nullptr ? step(leaf, rules) : walked_step(thread, t, leaf, *walk, start, rules);
+      walk == nullptr ? step(t.whole, rules, leaves) : walked_steps(thread, t.whole, *walk, rules, leaves);
     });
   }
 
@@ -126,14 +108,15 @@ class Team {
 
   // A short list is one piece a thread, and its own. They are cut where their part of the elements ends, rounded down to a
   // leaf, so that a thousand small tensors and one large one balance alike.
+  // Visits runs of leaves of one tensor: (tensor, first leaf, end, the first leaf's place in the list's sums).
   template <class Visit>
-  void for_each_leaf(Taken& taken, int thread, int threads, Visit visit) {
+  void for_each_run(Taken& taken, int thread, int threads, Visit visit) {
     if (list_.elements() == 0) return;
     const auto shares = static_cast<std::size_t>(threads);
     const std::size_t pieces = list_.elements() / kPiece;
-    if (shares == 1 || pieces <= shares) return for_each_leaf(static_cast<std::size_t>(thread), shares, visit);
+    if (shares == 1 || pieces <= shares) return for_each_run(static_cast<std::size_t>(thread), shares, visit);
     for (std::size_t piece; (piece = taken.fetch_add(1, std::memory_order_relaxed)) < pieces;)
-      for_each_leaf(piece, pieces, visit);
+      for_each_run(piece, pieces, visit);
   }
 
   std::size_t piece_begin(std::size_t piece, std::size_t pieces) const {
@@ -142,7 +125,7 @@ class Team {
   }
 
   template <class Visit>
-  void for_each_leaf(std::size_t piece, std::size_t pieces, Visit& visit) {
+  void for_each_run(std::size_t piece, std::size_t pieces, Visit& visit) {
     const auto [tensor, leaf] = find(piece_begin(piece, pieces));
     const auto [last_tensor, last_leaf] = find(piece_begin(piece + 1, pieces));
     std::size_t from = leaf;
@@ -152,8 +135,7 @@ class Team {
         ask_for(list_.tensor(i + kTensorsAhead).whole);
       }
       const std::size_t end = i == last_tensor ? last_leaf : leaves_of(t.whole.count);
-      const std::size_t base = list_.first_leaf(i);
-      for (std::size_t l = from; l < end; ++l) visit(t, l * kUpdateLeaf, base + l);
+      if (from < end) visit(t, from, end, list_.sums().data() + list_.first_leaf(i) + from);
     }
   }
 
@@ -173,9 +155,9 @@ class Team {
     return {low, (element - list_.first_element(low)) / kUpdateLeaf};
   }
 
-  double step(const UpdateSpan& span, const Rules& rules) const {
-    return span.param_number == UpdateNumber::f64 ? table_.step_f64(span, rules.wide[span.rule])
-                                                  : table_.step_f32(span, rules.narrow[span.rule]);
+  void step(const UpdateSpan& span, const Rules& rules, const UpdateLeaves& leaves) const {
+    span.param_number == UpdateNumber::f64 ? table_.step_f64(span, rules.wide[span.rule], leaves)
+                                           : table_.step_f32(span, rules.narrow[span.rule], leaves);
   }
 
   char* slot(int thread, int role) {
@@ -184,32 +166,35 @@ class Team {
                kScratchLeaf;
   }
 
-  // `leaf` as dense_leaf gives it; its pointers are not where a walked tensor's elements lie.
-  double walked_step(int thread, const UpdateTensor& t, UpdateSpan leaf, const UpdateWalk& walk, std::size_t start,
-                     const Rules& rules) {
-    const UpdateSpan& whole = t.whole;
-    const std::size_t state = leaf.param_number == UpdateNumber::f64 ? 8 : 4;
-    const std::size_t bytes[kUpdateRoles] = {bytes_of(leaf.param_number), bytes_of(leaf.grad_number),
-                                             leaf.bf16_buffer ? 2 : state, state, 4};
-    const void* base[kUpdateRoles] = {whole.param, whole.grad, whole.buffer, whole.ema, whole.master};
-    for (int role = 0; role < kUpdateRoles; ++role) {
-      if (base[role] == nullptr) continue;
-      gather(bytes[role], slot(thread, role), static_cast<const char*>(base[role]), walk.shape,
-             walk.strides[role], start, leaf.count);
+  // Leaf by leaf through the thread's own copies.
+  void walked_steps(int thread, const UpdateSpan& whole, const UpdateWalk& walk, const Rules& rules, const UpdateLeaves& leaves) {
+    const std::size_t state = whole.param_number == UpdateNumber::f64 ? 8 : 4;
+    const std::size_t bytes[kUpdateRoles] = {bytes_of(whole.param_number), bytes_of(whole.grad_number),
+                                             whole.bf16_buffer ? 2 : state, state, 4};
+    void* const base[kUpdateRoles] = {whole.param, const_cast<void*>(whole.grad), whole.buffer, whole.ema, whole.master};
+    UpdateSpan copy = whole;
+    copy.param = slot(thread, kParam);
+    copy.grad = slot(thread, kGrad);
+    if (copy.buffer != nullptr) copy.buffer = slot(thread, kBuffer);
+    if (copy.ema != nullptr) copy.ema = slot(thread, kEma);
+    if (copy.master != nullptr) copy.master = reinterpret_cast<float*>(slot(thread, kMaster));
+    for (std::size_t leaf = leaves.begin; leaf < leaves.end; ++leaf) {
+      const std::size_t start = leaf * kUpdateLeaf, i = leaf - leaves.begin;
+      copy.count = std::min(kUpdateLeaf, whole.count - start);
+      copy.leaf = whole.leaf + leaf;
+      for (int role = 0; role < kUpdateRoles; ++role) {
+        if (base[role] == nullptr) continue;
+        gather(bytes[role], slot(thread, role), static_cast<const char*>(base[role]), walk.shape, walk.strides[role], start,
+               copy.count);
+      }
+      double* const alignment = leaves.alignments == nullptr ? nullptr : leaves.alignments + i;
+      step(copy, rules, {0, 1, leaves.squares + i, alignment, false});
+      for (int role = 0; role < kUpdateRoles; ++role) {
+        if (base[role] == nullptr || role == kGrad) continue;
+        scatter(bytes[role], slot(thread, role), static_cast<char*>(base[role]), walk.shape, walk.strides[role], start,
+                copy.count);
+      }
     }
-    leaf.asked = 0;
-    leaf.param = slot(thread, kParam);
-    leaf.grad = slot(thread, kGrad);
-    if (leaf.buffer != nullptr) leaf.buffer = slot(thread, kBuffer);
-    if (leaf.ema != nullptr) leaf.ema = slot(thread, kEma);
-    if (leaf.master != nullptr) leaf.master = reinterpret_cast<float*>(slot(thread, kMaster));
-    const double sum = step(leaf, rules);
-    for (int role = 0; role < kUpdateRoles; ++role) {
-      if (base[role] == nullptr || role == kGrad) continue;
-      scatter(bytes[role], slot(thread, role), static_cast<char*>(const_cast<void*>(base[role])),
-              walk.shape, walk.strides[role], start, leaf.count);
-    }
-    return sum;
   }
 
   const UpdateTable& table_;

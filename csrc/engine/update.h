@@ -10,9 +10,6 @@
 
 namespace nag {
 
-// Elements a leaf holds. A constant: leaves, not threads, decide the order of every sum.
-inline constexpr std::size_t kUpdateLeaf = 4096;
-
 enum UpdateRole : int { kParam, kGrad, kBuffer, kEma, kMaster, kUpdateRoles };
 
 // How to reach the elements of a tensor whose arrays do not share one dense layout.

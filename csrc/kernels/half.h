@@ -23,13 +23,19 @@ NAG_INLINE uint64_t mix64(uint64_t x) {  // the finaliser of splitmix64 (Steele,
   x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
   return x ^ (x >> 31);
 }
-NAG_INLINE RandomKey random_key(uint64_t seed, uint64_t tensor, uint64_t leaf) {
-  constexpr uint64_t kGolden = 0x9E3779B97F4A7C15ull;
-  uint64_t h = mix64(seed + kGolden);
-  h = mix64(h + tensor * kGolden + 1);
-  h = mix64(h + leaf * kGolden + 2);
-  return {static_cast<uint32_t>(h), static_cast<uint32_t>(h >> 32)};
-}
+// What the leaves of a tensor share of it.
+class RandomKeys {
+ public:
+  NAG_INLINE RandomKeys(uint64_t seed, uint64_t tensor) : h_(mix64(mix64(seed + kGolden) + tensor * kGolden + 1)) {}
+  NAG_INLINE RandomKey of(uint64_t leaf) const {
+    const uint64_t h = mix64(h_ + leaf * kGolden + 2);
+    return {static_cast<uint32_t>(h), static_cast<uint32_t>(h >> 32)};
+  }
+
+ private:
+  static constexpr uint64_t kGolden = 0x9E3779B97F4A7C15ull;
+  uint64_t h_;
+};
 NAG_INLINE uint32_t random_bits(RandomKey key, uint32_t index) {
   uint32_t x = index + key.before;
   x = (x ^ (x >> 16)) * 0x21F0AAADu;

@@ -56,10 +56,10 @@ struct RuleLanes {
 struct RunSums {
   SquareSum squares = SquareSum::zero();
   DotSum dot = DotSum::zero();
-  bool aligned;  // whether dot is asked for
+  bool aligned = false;  // whether dot is asked for
 };
 
-// A run of elements in the compute type; the buffer may be bfloat16 instead.
+// A run of elements in the compute type, whole leaves from the first on, or a part of one; the buffer may be bfloat16 instead.
 template <class T>
 struct MomentumRun {
   T* p;
@@ -67,10 +67,25 @@ struct MomentumRun {
   T* b;
   T* e;
   size_t n;
-  size_t asked;    // of UpdateSpan
-  uint16_t* half;  // the bfloat16 buffer, or null; the rest says how it is rounded
-  RandomKey key;
-  uint32_t index;  // of element 0 in its leaf, a multiple of kDitherBlock
+  size_t asked;        // elements from the first on, of this run and those behind it, that are worth asking for ahead of time
+  double* squares;     // of UpdateLeaves: one sum for each leaf
+  double* alignments;  // likewise, or null
+  RunSums* part;       // in place of both where the run is a part of a leaf: what is added up of it so far
+  uint16_t* half;      // the bfloat16 buffer, or null; the rest says how it is rounded
+  RandomKeys keys;
+  uint64_t leaf;       // of element 0, and
+  uint32_t index;      // its place there, a multiple of kDitherBlock
+  NAG_INLINE bool aligned() const { return part != nullptr ? part->aligned : alignments != nullptr; }
+  NAG_INLINE RunSums sums() const { return part != nullptr ? *part : RunSums(); }
+  NAG_INLINE void keep(const RunSums& sums, size_t l) const {
+    if (part != nullptr) {
+      part->squares = sums.squares;
+      part->dot = sums.dot;
+      return;
+    }
+    squares[l] = sums.squares.total();
+    if (alignments != nullptr) alignments[l] = sums.dot.total();
+  }
 };
 
 template <class V, UpdateConvention kConvention>
@@ -143,9 +158,10 @@ template <class T> NAG_INLINE size_t asking_end(const MomentumRun<T>& run, size_
   return run.asked < ahead ? 0 : run.asked - ahead < run.n ? run.asked - ahead : run.n;
 }
 
+// All leaves of the run in one loop, whose state stays in registers: what one leaf leaves in memory for the next, the
+// processor finds behind all the stores between them.
 template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
-NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                               RunSums& sums) {
+NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first) {
   using T = typename V::T;
   const RuleLanes<V> r(rule);
   T* const ps = run.p;
@@ -153,151 +169,153 @@ NAG_NOINLINE void momentum_run(const MomentumRun<typename V::T>& run, const Upda
   T* const es = run.e;
   const T* const gs = run.g;
   const size_t count = run.n;
-  SquareSum sum = sums.squares;
-  DotSum dot = sums.dot;
-  const bool aligned = kGeneral && sums.aligned;
+  const bool aligned = kGeneral && run.aligned();
   const bool reads_b = kForm != UpdateForm::plain && !(kGeneral && first);
   const bool writes_e = kGeneral && r.averaged;
   const bool reads_e = writes_e && !first;
-  const auto whole = [&](size_t i) NAG_ALWAYS {
-    sum.add(gs + i);
-    V b = reads_b ? V::load(bs + i) : V::zero();
-    V e = reads_e ? V::load(es + i) : V::zero();
-    const V p = V::load(ps + i);
-    V g = V::load(gs + i);
-    update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store(ps + i);
-    if (kForm != UpdateForm::plain) b.store(bs + i);
-    if (writes_e) e.store(es + i);
-    if (aligned) dot.add(g, kForm == UpdateForm::plain ? g : b);
-  };
   const size_t asking = asking_end(run, kAskedEma / sizeof(T));
   size_t i = 0;
-  for (; i + V::N <= asking; i += V::N) {
-    prefetch(ps + i + kAskedBytes / sizeof(T));
-    prefetch(gs + i + kAskedGrad / sizeof(T));
-    if (reads_b) prefetch(bs + i + kAskedBuffer / sizeof(T));
-    if (reads_e) prefetch(es + i + kAskedEma / sizeof(T));
-    whole(i);
-  }
-  for (; i + V::N <= count; i += V::N) whole(i);
-  if (i < count) {
-    const int n = static_cast<int>(count - i);
-    sum.template add_n<V>(gs + i, n);
-    V b = reads_b ? V::load_n(bs + i, n) : V::zero();
-    V e = reads_e ? V::load_n(es + i, n) : V::zero();
-    const V p = V::load_n(ps + i, n);
-    V g = V::load_n(gs + i, n);
-    update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store_n(ps + i, n);
-    if (kForm != UpdateForm::plain) b.store_n(bs + i, n);
-    if (writes_e) e.store_n(es + i, n);
-    if (aligned) {
-      // Lanes beyond n hold zeros of g, p and b and so decay, scale and clip to zero.
-      dot.add(g, kForm == UpdateForm::plain ? g : b);
+  for (size_t l = 0; i < count; ++l) {
+    RunSums sums = run.sums();
+    const size_t end = count - i < kUpdateLeaf ? count : i + kUpdateLeaf;
+    const auto whole = [&](size_t at) NAG_ALWAYS {
+      sums.squares.add(gs + at);
+      V b = reads_b ? V::load(bs + at) : V::zero();
+      V e = reads_e ? V::load(es + at) : V::zero();
+      const V p = V::load(ps + at);
+      V g = V::load(gs + at);
+      update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store(ps + at);
+      if (kForm != UpdateForm::plain) b.store(bs + at);
+      if (writes_e) e.store(es + at);
+      if (aligned) sums.dot.add(g, kForm == UpdateForm::plain ? g : b);
+    };
+    for (const size_t asked = asking < end ? asking : end; i + V::N <= asked; i += V::N) {
+      prefetch(ps + i + kAskedBytes / sizeof(T));
+      prefetch(gs + i + kAskedGrad / sizeof(T));
+      if (reads_b) prefetch(bs + i + kAskedBuffer / sizeof(T));
+      if (reads_e) prefetch(es + i + kAskedEma / sizeof(T));
+      whole(i);
     }
+    for (; i + V::N <= end; i += V::N) whole(i);
+    if (i < end) {
+      const int n = static_cast<int>(end - i);
+      sums.squares.template add_n<V>(gs + i, n);
+      V b = reads_b ? V::load_n(bs + i, n) : V::zero();
+      V e = reads_e ? V::load_n(es + i, n) : V::zero();
+      const V p = V::load_n(ps + i, n);
+      V g = V::load_n(gs + i, n);
+      update_lanes<V, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store_n(ps + i, n);
+      if (kForm != UpdateForm::plain) b.store_n(bs + i, n);
+      if (writes_e) e.store_n(es + i, n);
+      if (aligned) {
+        // Lanes beyond n hold zeros of g, p and b and so decay, scale and clip to zero.
+        sums.dot.add(g, kForm == UpdateForm::plain ? g : b);
+      }
+      i = end;
+    }
+    run.keep(sums, l);
   }
-  sums.squares = sum;
-  sums.dot = dot;
 }
 
 // The same with a bfloat16 buffer, kDitherBlock elements at a time; the last ones in a padded copy.
 template <UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
-NAG_NOINLINE void momentum_run_half(const MomentumRun<float>& run, const UpdateRule<float>& rule, bool first,
-                                    RunSums& sums) {
+NAG_NOINLINE void momentum_run_half(const MomentumRun<float>& run, const UpdateRule<float>& rule, bool first) {
   const RuleLanes<Vf> r(rule);
   const MomentumRun<float> x = run;
   const bool stochastic = rule.seed != 0;
-  SquareSum sum = sums.squares;
-  DotSum dot = sums.dot;
-  const bool aligned = kGeneral && sums.aligned;
+  const bool aligned = kGeneral && x.aligned();
   const bool reads_b = !(kGeneral && first);
   const bool writes_e = kGeneral && r.averaged;
   const bool reads_e = writes_e && !first;
-  const auto block = [&](float* ps, const float* gs, uint16_t* hs, float* es, size_t from) NAG_ALWAYS {
-    const Draws draws(x.key, (x.index + static_cast<uint32_t>(from)) / 2);
-    for (int j = 0; j < kDitherBlock; j += Vf::N) {
-      sum.add(gs + j);
-      Vf b = reads_b ? widen(reinterpret_cast<const bf16*>(hs + j), Vf()) : Vf::zero();
-      Vf e = reads_e ? Vf::load(es + j) : Vf::zero();
-      const Vf p = Vf::load(ps + j);
-      Vf g = Vf::load(gs + j);
-      update_lanes<Vf, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store(ps + j);
-      stochastic ? draws.store(b, hs + j, j) : Draws::store_nearest(b, hs + j);
-      if (writes_e) e.store(es + j);
-      if (aligned) dot.add(g, b);
-    }
-  };
   constexpr size_t kHalfAhead = kAskedBytes / sizeof(uint16_t);
   const size_t asking = asking_end(x, kAskedEma / sizeof(float)), asking_half = asking_end(x, kHalfAhead);
   size_t i = 0;
-  for (; i + kDitherBlock <= x.n; i += kDitherBlock) {
-    if (i < asking) {
-      for (size_t j = i; j < i + kDitherBlock; j += 64 / sizeof(float)) {
-        prefetch(x.p + j + kAskedBytes / sizeof(float));
-        prefetch(x.g + j + kAskedGrad / sizeof(float));
-        if (reads_e) prefetch(x.e + j + kAskedEma / sizeof(float));
+  for (size_t l = 0; i < x.n; ++l) {
+    RunSums sums = x.sums();
+    const size_t end = x.n - i < kUpdateLeaf ? x.n : i + kUpdateLeaf;
+    const RandomKey key = x.keys.of(~(x.leaf + l));  // not the parameter's
+    const uint32_t index = x.index - static_cast<uint32_t>(i);
+    const auto block = [&](float* ps, const float* gs, uint16_t* hs, float* es, size_t at) NAG_ALWAYS {
+      const Draws draws(key, (index + static_cast<uint32_t>(at)) / 2);
+      for (int j = 0; j < kDitherBlock; j += Vf::N) {
+        sums.squares.add(gs + j);
+        Vf b = reads_b ? widen(reinterpret_cast<const bf16*>(hs + j), Vf()) : Vf::zero();
+        Vf e = reads_e ? Vf::load(es + j) : Vf::zero();
+        const Vf p = Vf::load(ps + j);
+        Vf g = Vf::load(gs + j);
+        update_lanes<Vf, kConvention, kForm, kGeneral>(r, p, g, b, e, first).store(ps + j);
+        stochastic ? draws.store(b, hs + j, j) : Draws::store_nearest(b, hs + j);
+        if (writes_e) e.store(es + j);
+        if (aligned) sums.dot.add(g, b);
       }
+    };
+    for (; i + kDitherBlock <= end; i += kDitherBlock) {
+      if (i < asking) {
+        for (size_t j = i; j < i + kDitherBlock; j += 64 / sizeof(float)) {
+          prefetch(x.p + j + kAskedBytes / sizeof(float));
+          prefetch(x.g + j + kAskedGrad / sizeof(float));
+          if (reads_e) prefetch(x.e + j + kAskedEma / sizeof(float));
+        }
+      }
+      if (i < asking_half) prefetch(x.half + i + kHalfAhead);
+      block(x.p + i, x.g + i, x.half + i, writes_e ? x.e + i : nullptr, i);
     }
-    if (i < asking_half) prefetch(x.half + i + kHalfAhead);
-    block(x.p + i, x.g + i, x.half + i, writes_e ? x.e + i : nullptr, i);
+    if (i < end) {
+      const size_t n = end - i;
+      float ps[kDitherBlock] = {}, gs[kDitherBlock] = {}, es[kDitherBlock] = {};
+      uint16_t hs[kDitherBlock] = {};
+      NAG_COPY(ps, x.p + i, n * sizeof(float));
+      NAG_COPY(gs, x.g + i, n * sizeof(float));
+      NAG_COPY(hs, x.half + i, n * sizeof(uint16_t));
+      if (writes_e) NAG_COPY(es, x.e + i, n * sizeof(float));
+      block(ps, gs, hs, es, i);
+      NAG_COPY(x.p + i, ps, n * sizeof(float));
+      NAG_COPY(x.half + i, hs, n * sizeof(uint16_t));
+      if (writes_e) NAG_COPY(x.e + i, es, n * sizeof(float));
+      i = end;
+    }
+    x.keep(sums, l);
   }
-  if (i < x.n) {
-    const size_t n = x.n - i;
-    float ps[kDitherBlock] = {}, gs[kDitherBlock] = {}, es[kDitherBlock] = {};
-    uint16_t hs[kDitherBlock] = {};
-    NAG_COPY(ps, x.p + i, n * sizeof(float));
-    NAG_COPY(gs, x.g + i, n * sizeof(float));
-    NAG_COPY(hs, x.half + i, n * sizeof(uint16_t));
-    if (writes_e) NAG_COPY(es, x.e + i, n * sizeof(float));
-    block(ps, gs, hs, es, i);
-    NAG_COPY(x.p + i, ps, n * sizeof(float));
-    NAG_COPY(x.half + i, hs, n * sizeof(uint16_t));
-    if (writes_e) NAG_COPY(x.e + i, es, n * sizeof(float));
-  }
-  sums.squares = sum;
-  sums.dot = dot;
 }
 static_assert(kDitherBlock % Vf::N == 0, "a block is whole vectors");
 
 template <class V, UpdateConvention kConvention, UpdateForm kForm, bool kGeneral>
-void momentum_buffered(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                       RunSums& sum) {
+void momentum_buffered(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first) {
   if constexpr (V::N == Vf::N) {
-    if (run.half != nullptr) return momentum_run_half<kConvention, kForm, kGeneral>(run, rule, first, sum);
+    if (run.half != nullptr) return momentum_run_half<kConvention, kForm, kGeneral>(run, rule, first);
   }
-  momentum_run<V, kConvention, kForm, kGeneral>(run, rule, first, sum);
+  momentum_run<V, kConvention, kForm, kGeneral>(run, rule, first);
 }
 
 template <class V, UpdateConvention kConvention, bool kGeneral>
-void momentum_form(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                   RunSums& sum) {
+void momentum_form(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first) {
   switch (rule.form) {
-    case UpdateForm::plain: return momentum_run<V, kConvention, UpdateForm::plain, kGeneral>(run, rule, first, sum);
+    case UpdateForm::plain: return momentum_run<V, kConvention, UpdateForm::plain, kGeneral>(run, rule, first);
     case UpdateForm::heavy_ball:
-      return momentum_buffered<V, kConvention, UpdateForm::heavy_ball, kGeneral>(run, rule, first, sum);
+      return momentum_buffered<V, kConvention, UpdateForm::heavy_ball, kGeneral>(run, rule, first);
     case UpdateForm::nesterov:
-      return momentum_buffered<V, kConvention, UpdateForm::nesterov, kGeneral>(run, rule, first, sum);
+      return momentum_buffered<V, kConvention, UpdateForm::nesterov, kGeneral>(run, rule, first);
   }
 }
 
 template <class V, UpdateConvention kConvention>
 void momentum_chosen(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                     RunSums& sum, bool general) {
-  general ? momentum_form<V, kConvention, true>(run, rule, first, sum)
-          : momentum_form<V, kConvention, false>(run, rule, first, sum);
+                     bool general) {
+  general ? momentum_form<V, kConvention, true>(run, rule, first)
+          : momentum_form<V, kConvention, false>(run, rule, first);
 }
 
 template <class V>
-void momentum_any(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first,
-                  RunSums& sum) {
-  const bool general = first || rule.scaled || rule.clipped || rule.averaged || sum.aligned ||
+void momentum_any(const MomentumRun<typename V::T>& run, const UpdateRule<typename V::T>& rule, bool first) {
+  const bool general = first || rule.scaled || rule.clipped || rule.averaged || run.aligned() ||
                        rule.decay_kind == UpdateDecay::decoupled;
   switch (rule.convention) {
-    case UpdateConvention::torch: return momentum_chosen<V, UpdateConvention::torch>(run, rule, first, sum, general);
-    case UpdateConvention::keras: return momentum_chosen<V, UpdateConvention::keras>(run, rule, first, sum, general);
+    case UpdateConvention::torch: return momentum_chosen<V, UpdateConvention::torch>(run, rule, first, general);
+    case UpdateConvention::keras: return momentum_chosen<V, UpdateConvention::keras>(run, rule, first, general);
     case UpdateConvention::keras_torch:
-      return momentum_chosen<V, UpdateConvention::keras_torch>(run, rule, first, sum, general);
+      return momentum_chosen<V, UpdateConvention::keras_torch>(run, rule, first, general);
     case UpdateConvention::keras_jax:
-      return momentum_chosen<V, UpdateConvention::keras_jax>(run, rule, first, sum, general);
+      return momentum_chosen<V, UpdateConvention::keras_jax>(run, rule, first, general);
   }
 }
 
@@ -314,71 +332,75 @@ NAG_INLINE const float* widened(UpdateNumber number, const void* from, size_t i,
   return block;
 }
 
-NAG_INLINE RunSums sums_of(const UpdateSpan& s) {
-  RunSums sums;
-  sums.aligned = s.alignment != nullptr;
-  return sums;
-}
-NAG_INLINE double finish(const UpdateSpan& s, const RunSums& sums) {
-  if (s.alignment != nullptr) *s.alignment = sums.dot.total();
-  return sums.squares.total();
-}
-
 template <class H>
 NAG_INLINE void round_block(const float* from, uint16_t* to, size_t n, bool stochastic, RandomKey key, size_t first) {
   stochastic ? round_stochastic<H>(from, to, n, key, first) : round_nearest<H>(from, to, n);
 }
 
-// The elements [i, i + n) of a span, with p and g in float32.
-NAG_INLINE void momentum_block(const UpdateSpan& s, const UpdateRule<float>& rule, size_t i, float* p, const float* g,
-                               size_t n, size_t asked, RunSums& sums) {
-  MomentumRun<float> run = {p, g, nullptr, ahead(static_cast<float*>(s.ema), i), n, asked, nullptr, {0, 0}, 0};
-  if (s.bf16_buffer) {
-    run.half = ahead(static_cast<uint16_t*>(s.buffer), i);
-    run.key = random_key(rule.seed, s.tensor, ~s.leaf);  // not the parameter's
-    run.index = static_cast<uint32_t>(i);
-  } else {
-    run.b = ahead(static_cast<float*>(s.buffer), i);
-  }
-  momentum_any<Vf>(run, rule, s.first, sums);
+// The elements of a span from leaf `begin` on, up to leaf `end`.
+struct Extent {
+  size_t from, count;
+  NAG_INLINE Extent(const UpdateSpan& s, size_t begin, size_t end)
+      : from(begin * kUpdateLeaf), count((end * kUpdateLeaf < s.count ? end * kUpdateLeaf : s.count) - from) {}
+};
+
+// The run of n elements from element i on, with p and g in the compute type.
+template <class T>
+NAG_INLINE MomentumRun<T> run_of(const UpdateSpan& s, const UpdateRule<T>& rule, size_t i, size_t n, T* p, const T* g) {
+  return {p, g, s.bf16_buffer ? nullptr : ahead(static_cast<T*>(s.buffer), i), ahead(static_cast<T*>(s.ema), i), n, 0,
+          nullptr, nullptr, nullptr, s.bf16_buffer ? ahead(static_cast<uint16_t*>(s.buffer), i) : nullptr,
+          RandomKeys(rule.seed, s.tensor), s.leaf + i / kUpdateLeaf, static_cast<uint32_t>(i % kUpdateLeaf)};
 }
 
 // Parameters that are narrower than the arithmetic, a block at a time.
 template <class H>
-double momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule) {
+void momentum_narrow(const UpdateSpan& s, const UpdateRule<float>& rule, const UpdateLeaves& leaves) {
   float params[kNarrowBlock], grads[kNarrowBlock];
   uint16_t* const out = static_cast<uint16_t*>(s.param);
   const bool stochastic = rule.seed != 0 && s.master == nullptr;
-  const RandomKey key = random_key(rule.seed, s.tensor, s.leaf);
-  RunSums sums = sums_of(s);
-  for (size_t i = 0; i < s.count; i += kNarrowBlock) {
-    const size_t n = s.count - i < kNarrowBlock ? s.count - i : kNarrowBlock;
-    float* const p = s.master != nullptr ? s.master + i : params;
-    if (s.master == nullptr) widen_block<H>(out + i, params, n);
-    momentum_block(s, rule, i, p, widened(s.grad_number, s.grad, i, n, grads), n, 0, sums);
-    round_block<H>(p, out + i, n, stochastic, key, i);
+  const RandomKeys keys(rule.seed, s.tensor);
+  for (size_t l = leaves.begin; l < leaves.end; ++l) {
+    const Extent leaf(s, l, l + 1);
+    const RandomKey key = keys.of(s.leaf + l);
+    RunSums sums;
+    sums.aligned = leaves.alignments != nullptr;
+    for (size_t done = 0; done < leaf.count; done += kNarrowBlock) {
+      const size_t i = leaf.from + done, n = leaf.count - done < kNarrowBlock ? leaf.count - done : kNarrowBlock;
+      float* const p = s.master != nullptr ? s.master + i : params;
+      if (s.master == nullptr) widen_block<H>(out + i, params, n);
+      MomentumRun<float> run = run_of(s, rule, i, n, p, widened(s.grad_number, s.grad, i, n, grads));
+      run.part = &sums;
+      momentum_any<Vf>(run, rule, s.first);
+      round_block<H>(p, out + i, n, stochastic, key, done);
+    }
+    leaves.squares[l - leaves.begin] = sums.squares.total();
+    if (sums.aligned) leaves.alignments[l - leaves.begin] = sums.dot.total();
   }
-  return finish(s, sums);
 }
 
-inline double momentum_f64(const UpdateSpan& s, const UpdateRule<double>& rule) {
-  RunSums sums = sums_of(s);
-  momentum_any<Vd>({static_cast<double*>(s.param), static_cast<const double*>(s.grad), static_cast<double*>(s.buffer),
-                    static_cast<double*>(s.ema), s.count, s.asked, nullptr, {0, 0}, 0},
-                   rule, s.first, sums);
-  return finish(s, sums);
+template <class V>
+NAG_INLINE void momentum_leaves(const UpdateSpan& s, const UpdateRule<typename V::T>& rule, const UpdateLeaves& leaves) {
+  using T = typename V::T;
+  const Extent all(s, leaves.begin, leaves.end);
+  MomentumRun<T> run = run_of(s, rule, all.from, all.count, static_cast<T*>(s.param) + all.from,
+                              static_cast<const T*>(s.grad) + all.from);
+  // Where random bits are made between the loads, every processor gains by asking.
+  if (leaves.asks || s.bf16_buffer) run.asked = s.count - all.from;
+  run.squares = leaves.squares;
+  run.alignments = leaves.alignments;
+  momentum_any<V>(run, rule, s.first);
 }
 
-inline double momentum_f32(const UpdateSpan& s, const UpdateRule<float>& rule) {
+inline void momentum_f64(const UpdateSpan& s, const UpdateRule<double>& rule, const UpdateLeaves& leaves) {
+  momentum_leaves<Vd>(s, rule, leaves);
+}
+
+inline void momentum_f32(const UpdateSpan& s, const UpdateRule<float>& rule, const UpdateLeaves& leaves) {
   switch (s.param_number) {
-    case UpdateNumber::bf16: return momentum_narrow<Bfloat16>(s, rule);
-    case UpdateNumber::f16: return momentum_narrow<Float16>(s, rule);
-    default: break;
+    case UpdateNumber::bf16: return momentum_narrow<Bfloat16>(s, rule, leaves);
+    case UpdateNumber::f16: return momentum_narrow<Float16>(s, rule, leaves);
+    default: return momentum_leaves<Vf>(s, rule, leaves);
   }
-  RunSums sums = sums_of(s);
-  momentum_block(s, rule, 0, static_cast<float*>(s.param), static_cast<const float*>(s.grad), s.count, s.asked,
-                 sums);
-  return finish(s, sums);
 }
 
 template <class V>

@@ -42,18 +42,19 @@ struct UpdateRule {
   bool averaged;  // an EMA is kept
 };
 
-// One leaf: a run of elements that lie side by side in every array of one tensor.
+// Elements a leaf holds. A constant: leaves, not threads, decide the order of every sum.
+inline constexpr std::size_t kUpdateLeaf = 4096;
+
+// One tensor, or a part of it: a run of elements that lie side by side in every array.
 struct UpdateSpan {
   void* param;
   const void* grad;
   void* buffer;         // state type or bfloat16; unread when form is plain
   void* ema;            // state type (double for double, else float), or null
   float* master;        // or null
-  double* alignment;    // where <g, b> of the leaf goes, g as decayed and b as it becomes; or null: not asked for
   std::size_t count;
-  std::size_t asked;    // elements from the first on, of this leaf and those behind it, that are worth asking for ahead of time
-  std::uint64_t tensor;  // with `leaf`, the counter of the random bits
-  std::uint64_t leaf;
+  std::uint64_t tensor;  // with the leaf, the counter of the random bits
+  std::uint64_t leaf;    // of the first element
   UpdateNumber param_number;
   UpdateNumber grad_number;
   bool first;  // buffer and ema are written without being read
@@ -61,11 +62,21 @@ struct UpdateSpan {
   std::uint32_t rule;  // which of the call's rules is this tensor's
 };
 
-// Both return the sum of squares of the gradient as it came (not unscaled, not clipped): in double,
-// so that no finite float32 gradient can overflow it and a non-finite one always shows.
+// The leaves [begin, end) of a span, in the order in which they are stepped. Many at a call: what a leaf was told through
+// memory, the processor would look for behind all stores of the leaf before it, which wait for their lines.
+struct UpdateLeaves {
+  std::size_t begin;
+  std::size_t end;
+  double* squares;     // one for each: the sum of squares of the gradient as it came, not unscaled and not clipped. In double,
+                       // so that no finite float32 gradient can overflow it and a non-finite one always shows.
+  double* alignments;  // one for each: <g, b>, g as decayed and b as it becomes; or null: not asked for
+  bool asks;           // whether elements are asked for ahead of time, up to the span's end
+};
+
 struct UpdateTable {
-  double (*step_f64)(const UpdateSpan&, const UpdateRule<double>&);
-  double (*step_f32)(const UpdateSpan&, const UpdateRule<float>&);  // float32 and narrower
+  void (*step_f64)(const UpdateSpan&, const UpdateRule<double>&, const UpdateLeaves&);
+  void (*step_f32)(const UpdateSpan&, const UpdateRule<float>&, const UpdateLeaves&);  // float32 and narrower
+  // As `squares` of one leaf, of any number of elements.
   double (*sum_squares)(const void* grad, UpdateNumber number, std::size_t count);
   bool asks;  // whether a processor of this set gains by asking for a tensor's elements ahead of time
 };

@@ -12,6 +12,7 @@ namespace {
 using nag::UpdateConvention;
 using nag::UpdateDecay;
 using nag::UpdateForm;
+using nag::UpdateLeaves;
 using nag::UpdateNumber;
 using nag::UpdateRule;
 using nag::UpdateScalars;
@@ -21,8 +22,16 @@ template <class T> constexpr UpdateNumber number_of() {
   return sizeof(T) == sizeof(double) ? UpdateNumber::f64 : UpdateNumber::f32;
 }
 
-double step(const KernelTable& t, const UpdateSpan& s, const UpdateRule<float>& r) { return t.update.step_f32(s, r); }
-double step(const KernelTable& t, const UpdateSpan& s, const UpdateRule<double>& r) { return t.update.step_f64(s, r); }
+void steps(const KernelTable& t, const UpdateSpan& s, const UpdateRule<float>& r, const UpdateLeaves& l) { t.update.step_f32(s, r, l); }
+void steps(const KernelTable& t, const UpdateSpan& s, const UpdateRule<double>& r, const UpdateLeaves& l) { t.update.step_f64(s, r, l); }
+
+// Of a span of one leaf; the sum of squares.
+template <class T>
+double step(const KernelTable& t, const UpdateSpan& s, const UpdateRule<T>& r, bool asks = false) {
+  double sum = std::numeric_limits<double>::quiet_NaN();
+  steps(t, s, r, {0, 1, &sum, nullptr, asks});
+  return sum;
+}
 
 // What a fused multiply-add means on an instruction set: the x86-64 baseline has none and rounds twice.
 struct Fma {
@@ -139,11 +148,11 @@ class Update : public PerIsa {
     span.buffer = b.data();
     span.ema = e.data();
     span.count = n;
-    span.asked = shift % 2 == 0 ? n : 0;  // as leaves of either kind of table come
     span.param_number = span.grad_number = number_of<T>();
     span.first = first;
     const double before = table().update.sum_squares(g.data(), number_of<T>(), n);
-    const double sum = step(table(), span, nag::make_update_rule<T>(s, 1.0));
+    const bool asks = shift % 2 == 0;  // as tables of either kind do
+    const double sum = step(table(), span, nag::make_update_rule<T>(s, 1.0), asks);
     EXPECT_EQ(sum, before) << "the norm must not depend on who asks";
     EXPECT_LE(ulps(sum, squares), 8.0);
     for (std::size_t i = 0; i < n; ++i) {
@@ -228,6 +237,62 @@ TEST_P(Update, NarrowParametersRoundOnce) {
     step(table(), plain, rule);
     for (std::size_t i = 0; i < n; ++i) ASSERT_EQ(master[i], wide[i]);
   }
+}
+
+// What the engine relies on where threads cut a tensor: leaves do not know who else is stepped in their call.
+TEST_P(Update, LeavesOfOneCallAreThoseOfMany) {
+  constexpr std::size_t kLeaves = 4, n = 3 * nag::kUpdateLeaf + 77;
+  UpdateScalars s;
+  s.lr = 0.1;
+  s.momentum = s.lookahead = 0.9;
+  s.seed = 7;
+  for (const bool half : {false, true})
+    for (const bool narrow : {false, true})
+      for (const bool aligned : {false, true}) {
+        if (half && narrow) continue;  // bfloat16 buffers are float32 parameters'
+        std::vector<std::uint16_t> params[2], halves[2];
+        std::vector<float> wide[2], buffers[2];
+        std::vector<double> squares[2], dots[2];
+        Random random(5);
+        Exact<float> grads(n, 1, random);
+        if (half) std::fill_n(grads.data(), n, 0.37F);  // then nothing but random bits tells elements apart
+        std::vector<std::uint16_t> narrow_grads(n);
+        for (std::size_t i = 0; i < n; ++i) narrow_grads[i] = static_cast<std::uint16_t>(0xBF80u + random.below(128));
+        const nag::UpdateRule<float> rule = nag::make_update_rule<float>(s, 1.0);
+        for (int way = 0; way < 2; ++way) {
+          params[way].assign(n, 0x3F91);
+          halves[way].assign(n, 0x3E15);
+          wide[way].assign(n, 1.7F);
+          buffers[way].assign(n, 0.3F);
+          squares[way].assign(kLeaves, 0.0);
+          dots[way].assign(kLeaves, 0.0);
+          UpdateSpan span{};
+          span.param = narrow ? static_cast<void*>(params[way].data()) : wide[way].data();
+          span.grad = narrow ? static_cast<const void*>(narrow_grads.data()) : grads.data();
+          span.buffer = half ? static_cast<void*>(halves[way].data()) : buffers[way].data();
+          span.bf16_buffer = half;
+          span.count = n;
+          span.tensor = 3;
+          span.param_number = span.grad_number = narrow ? UpdateNumber::bf16 : UpdateNumber::f32;
+          const auto leaves = [&](std::size_t begin, std::size_t end) {
+            return UpdateLeaves{begin, end, squares[way].data() + begin, aligned ? dots[way].data() + begin : nullptr, way == 0};
+          };
+          if (way == 0) steps(table(), span, rule, leaves(0, kLeaves));
+          for (std::size_t l = kLeaves; way == 1 && l-- > 0;) steps(table(), span, rule, leaves(l, l + 1));
+        }
+        EXPECT_EQ(params[0], params[1]);
+        EXPECT_EQ(halves[0], halves[1]);
+        EXPECT_EQ(wide[0], wide[1]);
+        EXPECT_EQ(buffers[0], buffers[1]);
+        EXPECT_EQ(squares[0], squares[1]);
+        EXPECT_EQ(dots[0], dots[1]);
+        EXPECT_GT(squares[0].back(), 0.0);
+        EXPECT_EQ(dots[0].back() != 0.0, aligned);
+        if (half) {
+          EXPECT_NE(std::vector<std::uint16_t>(halves[0].begin(), halves[0].begin() + nag::kUpdateLeaf),
+                    std::vector<std::uint16_t>(halves[0].begin() + nag::kUpdateLeaf, halves[0].begin() + 2 * nag::kUpdateLeaf));
+        }
+      }
 }
 
 // ----- the list -----------------------------------------------------------------------------------------------------
