@@ -27,6 +27,8 @@ struct Words {
   PyObject* roles[kUpdateRoles] = {nullptr, nullptr, PyUnicode_InternFromString("momentum_buffer"),
                                    PyUnicode_InternFromString("ema"), PyUnicode_InternFromString("master")};
 };
+constexpr UpdateRole kStateRoles[] = {kBuffer, kEma, kMaster};
+constexpr unsigned role_bit(UpdateRole role) { return 1u << role; }
 constexpr Py_ssize_t kBlock = 16;
 constexpr std::int32_t kMaxRank = 1024;
 
@@ -251,8 +253,9 @@ bool TensorList::take_anew(Record& record, UpdateRole role, const exchange::Tens
 }
 
 void TensorList::drop(Record& record, UpdateRole role) {
-  if (!record.readings[role].present()) return;
+  if (!record.readings[role].present() && !record.state[role]) return;
   stale_ = true;
+  record.kept &= static_cast<std::uint8_t>(~role_bit(role));
   record.readings[role].code = 0;
   record.state[role] = py::object();
   record.handles[role] = exchange::Handle();
@@ -269,7 +272,8 @@ bool TensorList::holds_a_lazy_bit(PyObject* grad, std::uint8_t code) {
   return false;
 }
 
-const char* TensorList::visit(Record& record, PyObject* grad, StateReader& state, bool buffered, TensorRoles roles) {
+inline const char* TensorList::visit(Record& record, PyObject* grad, StateReader& state, unsigned roles) {
+  const Words& words = nag::words();
   if (!record.active) {
     record.active = true;
     stale_ = true;
@@ -285,21 +289,21 @@ const char* TensorList::visit(Record& record, PyObject* grad, StateReader& state
       if (!record.asked) throw py::error_already_set();
     }
   }
-  const bool wanted[kUpdateRoles] = {false, false, buffered, roles.ema, roles.master && record.readings[kParam].bits == 16};
-  PyObject* own = nullptr;
-  if (wanted[kBuffer] || wanted[kEma] || wanted[kMaster]) {
-    own = state(record.param.ptr());
-    if (own == nullptr || !PyDict_Check(own)) return "state";
+  const unsigned wanted = record.readings[kParam].bits == 16 ? roles : roles & ~role_bit(kMaster);
+  if ((record.kept & ~wanted) != 0) {
+    for (const UpdateRole role : kStateRoles)
+      if ((wanted & role_bit(role)) == 0) drop(record, role);
   }
-  for (const UpdateRole role : {kBuffer, kEma, kMaster}) {
-    if (!wanted[role]) {
-      drop(record, role);
-      continue;
-    }
-    PyObject* value = entry_of(own, words().roles[role]);
+  if (wanted == 0) return nullptr;
+  PyObject* const own = state(record.param.ptr());
+  if (own == nullptr || !PyDict_Check(own)) return "state";
+  for (const UpdateRole role : kStateRoles) {
+    if ((wanted & role_bit(role)) == 0) continue;
+    PyObject* value = entry_of(own, words.roles[role]);
     if (value == nullptr || value == Py_None) return "state";
     if (!take(record, role, value)) return "state";
     if (record.state[role].ptr() != value) {
+      record.kept |= static_cast<std::uint8_t>(role_bit(role));
       record.state[role] = py::reinterpret_borrow<py::object>(value);
       record.handles[role] = exchange::Handle(torch_, value);
     }
@@ -307,16 +311,23 @@ const char* TensorList::visit(Record& record, PyObject* grad, StateReader& state
   return nullptr;
 }
 
-TensorList::Record& TensorList::record_at(std::size_t place, PyObject* param, std::size_t group) {
+inline TensorList::Record& TensorList::record_at(std::size_t place, PyObject* param, std::size_t group) {
+  if (place < records_.size()) {
+    Record& record = records_[place];
+    if (record.param.ptr() == param && record.group == group) return record;
+  }
+  return record_anew(place, param, group);
+}
+
+TensorList::Record& TensorList::record_anew(std::size_t place, PyObject* param, std::size_t group) {
   if (place == records_.size()) records_.emplace_back();
   Record& record = records_[place];
   if (record.param.ptr() != param) {
     record = Record{};
     record.param = py::reinterpret_borrow<py::object>(param);
-    stale_ = true;
   }
-  if (record.group != group) stale_ = true;
   record.group = static_cast<std::uint32_t>(group);
+  stale_ = true;
   return record;
 }
 
@@ -337,6 +348,8 @@ py::list TensorList::gather(py::handle groups, py::handle state, const std::vect
     // between two steps, and waiting for each in turn would be most of the time.
     const Py_ssize_t count = PyList_GET_SIZE(params);
     const auto group = static_cast<std::size_t>(k);
+    const unsigned wanted = (buffered[group] != 0 ? role_bit(kBuffer) : 0) | (roles.ema ? role_bit(kEma) : 0) |
+                            (roles.master ? role_bit(kMaster) : 0);
     for (Py_ssize_t from = 0; from < count; from += kBlock) {
       const Py_ssize_t block = std::min(kBlock, count - from);
       PyObject* grads[kBlock];
@@ -350,15 +363,16 @@ py::list TensorList::gather(py::handle groups, py::handle state, const std::vect
           throw py::error_already_set();
         }
         held_.push_back(grads[i]);
-        for (const py::object& tensor : record.state) {
-          if (tensor) __builtin_prefetch(tensor.ptr());
+        for (const UpdateRole role : kStateRoles) {
+          if ((record.kept & role_bit(role)) != 0) __builtin_prefetch(record.state[role].ptr());
         }
       }
       for (Py_ssize_t i = 0; i < block; ++i) {
         if (grads[i] == nullptr || grads[i] == Py_None) continue;
         prefetch_wrapped(grads[i]);
-        for (const py::object& tensor : records_[place + static_cast<std::size_t>(i)].state) {
-          if (tensor) prefetch_wrapped(tensor.ptr());
+        const Record& record = records_[place + static_cast<std::size_t>(i)];
+        for (const UpdateRole role : kStateRoles) {
+          if ((record.kept & role_bit(role)) != 0) prefetch_wrapped(record.state[role].ptr());
         }
       }
       for (Py_ssize_t i = 0; i < block; ++i, ++place) {
@@ -369,7 +383,7 @@ py::list TensorList::gather(py::handle groups, py::handle state, const std::vect
           record.active = false;
           continue;
         }
-        const char* reason = visit(record, grads[i], state_of, buffered[group] != 0, roles);
+        const char* reason = visit(record, grads[i], state_of, wanted);
         if (reason != nullptr) troubles.append(py::make_tuple(place, reason));
       }
     }

@@ -62,6 +62,7 @@ class TensorList {
     std::int32_t listed = -1;  // its place in the update list
     bool foreign = false;
     bool active = false;
+    std::uint8_t kept = 0;  // a bit for each of the state's roles that is there
     Reading readings[kUpdateRoles];
     pybind11::object state[kUpdateRoles];     // the tensors beside it, as last seen
     exchange::Handle handles[kUpdateRoles];  // theirs
@@ -75,8 +76,9 @@ class TensorList {
   void keep_dims(Reading& reading, const exchange::Tensor& tensor);
   void tidy_dims();
   Record& record_at(std::size_t place, PyObject* param, std::size_t group);
+  Record& record_anew(std::size_t place, PyObject* param, std::size_t group);
   void drop(Record& record, UpdateRole role);
-  const char* visit(Record& record, PyObject* grad, StateReader& state, bool buffered, TensorRoles roles);
+  const char* visit(Record& record, PyObject* grad, StateReader& state, unsigned roles);  // a bit for each
   bool holds_a_lazy_bit(PyObject* grad, std::uint8_t code);
   void lay_out_all(pybind11::list& troubles);
 

@@ -26,6 +26,7 @@ NAG_INLINE uint64_t mix64(uint64_t x) {  // the finaliser of splitmix64 (Steele,
 // What the leaves of a tensor share of it.
 class RandomKeys {
  public:
+  RandomKeys() = default;
   NAG_INLINE RandomKeys(uint64_t seed, uint64_t tensor) : h_(mix64(mix64(seed + kGolden) + tensor * kGolden + 1)) {}
   NAG_INLINE RandomKey of(uint64_t leaf) const {
     const uint64_t h = mix64(h_ + leaf * kGolden + 2);
@@ -34,7 +35,7 @@ class RandomKeys {
 
  private:
   static constexpr uint64_t kGolden = 0x9E3779B97F4A7C15ull;
-  uint64_t h_;
+  uint64_t h_ = 0;
 };
 NAG_INLINE uint32_t random_bits(RandomKey key, uint32_t index) {
   uint32_t x = index + key.before;

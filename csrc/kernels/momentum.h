@@ -349,7 +349,7 @@ template <class T>
 NAG_INLINE MomentumRun<T> run_of(const UpdateSpan& s, const UpdateRule<T>& rule, size_t i, size_t n, T* p, const T* g) {
   return {p, g, s.bf16_buffer ? nullptr : ahead(static_cast<T*>(s.buffer), i), ahead(static_cast<T*>(s.ema), i), n, 0,
           nullptr, nullptr, nullptr, s.bf16_buffer ? ahead(static_cast<uint16_t*>(s.buffer), i) : nullptr,
-          RandomKeys(rule.seed, s.tensor), s.leaf + i / kUpdateLeaf, static_cast<uint32_t>(i % kUpdateLeaf)};
+          s.bf16_buffer ? RandomKeys(rule.seed, s.tensor) : RandomKeys(), s.leaf + i / kUpdateLeaf, static_cast<uint32_t>(i % kUpdateLeaf)};
 }
 
 // Parameters that are narrower than the arithmetic, a block at a time.
