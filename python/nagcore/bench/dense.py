@@ -157,10 +157,10 @@ def _dense_row(
         "section": "dense", "kernel": loss, "dtype": dtype, "layout": "C", "n": n, "d": d, "k": 1,
         "seconds": times["nagcore"], "bytes": X.nbytes, "gbps": X.nbytes / times["nagcore"] / 1e9,
         "roof": "read", "roof_gbps": X.nbytes / times["read"] / 1e9,
-        "ratio_roof": times["read"] / times["nagcore"], "reach_roof": _REACH_ROOF.get(d, 0.90),
+        "ratio_roof": times.ratio("read", "nagcore"), "reach_roof": _REACH_ROOF.get(d, 0.90),
         "peer": "NumPy", "peer_seconds": times["numpy"],
         "peer_gbps": X.nbytes / times["numpy"] / 1e9,
-        "ratio_peer": times["numpy"] / times["nagcore"], "reach_peer": _reach_numpy(d),
+        "ratio_peer": times.ratio("numpy", "nagcore"), "reach_peer": _reach_numpy(d),
         "error": error,
     }  # fmt: skip
 
@@ -212,18 +212,18 @@ def _narrow_rows(
         calls[dtype] = _caller(problem, w, grad)
     wide = bytes_of(X["float32"])
     times = race({"read": lambda: _core.stream_read(wide, n_threads), **calls}, effort)
-    speed = {dtype: len(A) / times[dtype] for dtype, A in X.items()}
     roof = wide.nbytes / times["read"] / 1e9
     for dtype in ("bfloat16", "uint8"):
         A = X[dtype]
-        gbps = A.nbytes / times[dtype] / 1e9
+        gbps, rows = A.nbytes / times[dtype] / 1e9, len(A) / len(X["float32"])
         yield {
             "section": "narrow", "kernel": loss, "dtype": dtype, "layout": "C", "n": len(A), "d": d,
             "k": 1, "seconds": times[dtype], "bytes": A.nbytes, "gbps": gbps,
-            "roof": "read", "roof_gbps": roof, "ratio_roof": gbps / roof, "reach_roof": None,
-            "peer": "rows/s of float32", "peer_seconds": len(A) / speed["float32"],
+            "roof": "read", "roof_gbps": roof,
+            "ratio_roof": times.ratio("read", dtype) * A.nbytes / wide.nbytes, "reach_roof": None,
+            "peer": "rows/s of float32", "peer_seconds": times["float32"] * rows,
             "peer_gbps": X["float32"].nbytes / times["float32"] / 1e9,
-            "ratio_peer": speed[dtype] / speed["float32"],
+            "ratio_peer": times.ratio("float32", dtype) * rows,
             "reach_peer": _REACH_NARROW[dtype] if d >= 1000 else 1.0,
             "error": errors[dtype],
         }  # fmt: skip

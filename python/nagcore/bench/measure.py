@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +38,28 @@ FULL = Effort()
 QUICK = Effort(2_000_000, 2, 200_000, 0.002, 0.0, (50, 1000), 100_000, 0.1)
 
 
-def race(work: Mapping[str, Callable[[], Any]], effort: Effort) -> dict[str, float]:
-    """Median seconds a call of each, over rounds A B C A B C ….
+class Times(dict[str, float]):
+    """Median seconds a call by rival, and the rounds behind them.
+
+    >>> times = Times({"fast": [1.0, 2.0, 8.0], "slow": [2.0, 4.0, 12.0]})
+    >>> times["fast"], times["slow"], times.ratio("slow", "fast")
+    (2.0, 4.0, 2.0)
+    """
+
+    def __init__(self, rounds: Mapping[str, Sequence[float]]) -> None:
+        super().__init__({name: statistics.median(values) for name, values in rounds.items()})
+        self._rounds = rounds
+
+    def ratio(self, over: str, under: str) -> float:
+        """The median of the rounds' ratios: in seconds the machine may halve its speed, and a
+        median of each rival by itself may come from another of its moods."""
+        return statistics.median(
+            a / b for a, b in zip(self._rounds[over], self._rounds[under], strict=True)
+        )
+
+
+def race(work: Mapping[str, Callable[[], Any]], effort: Effort) -> Times:
+    """Seconds a call of each, over rounds A B C A B C ….
 
     Each turn pauses, runs its work once untimed, then as often as fills the turn.
 
@@ -63,7 +83,7 @@ def race(work: Mapping[str, Callable[[], Any]], effort: Effort) -> dict[str, flo
             for _ in range(count):
                 function()
             times[name].append((time.perf_counter() - start) / count)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return Times(times)
 
 
 def blas_threads(n_threads: int) -> AbstractContextManager[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from .. import _core
 from .._extras import child_environment, require
 from .dense import make_dense, make_targets, numpy_two_pass, relative_error
-from .measure import Effort, blas_threads, bytes_of, check_agreement, race
+from .measure import Effort, Times, blas_threads, bytes_of, check_agreement, race
 
 
 def numpy_softmax(X: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[Any, np.ndarray]:
@@ -61,16 +61,16 @@ def run_softmax(effort: Effort, n_threads: int) -> Iterator[dict[str, Any]]:
 
 def _row(
     section: str, kernel: str, dtype: str, layout: str, shape: tuple[int, ...], k: int,
-    n_bytes: int, times: dict[str, float], peer: str, reach: float | None, error: float,
+    n_bytes: int, times: Times, peer: str, reach: float | None, error: float,
 ) -> dict[str, Any]:  # fmt: skip
     rival = times["numpy"]
     return {
         "section": section, "kernel": kernel, "dtype": dtype, "layout": layout, "n": shape[0],
         "d": shape[1], "k": k, "seconds": times["nagcore"], "bytes": n_bytes,
         "gbps": n_bytes / times["nagcore"] / 1e9, "roof": "read",
-        "roof_gbps": n_bytes / times["read"] / 1e9, "ratio_roof": times["read"] / times["nagcore"],
+        "roof_gbps": n_bytes / times["read"] / 1e9, "ratio_roof": times.ratio("read", "nagcore"),
         "reach_roof": None, "peer": peer, "peer_seconds": rival, "peer_gbps": n_bytes / rival / 1e9,
-        "ratio_peer": rival / times["nagcore"], "reach_peer": reach, "error": error,
+        "ratio_peer": times.ratio("numpy", "nagcore"), "reach_peer": reach, "error": error,
     }  # fmt: skip
 
 

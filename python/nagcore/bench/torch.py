@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import _core
 from .._extras import require
-from .measure import Effort, check_agreement, race
+from .measure import Effort, Times, check_agreement, race
 
 _RULE: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9, "nesterov": True}
 _PEER = "torch SGD(fused=True)"
@@ -126,22 +126,20 @@ def _apart(name: str, ours: list[Any], theirs: list[Any], bound: float) -> float
     return check_agreement(name, apart, bound)
 
 
-def _row(name: str, shapes: Shapes, seconds: float, streams: float, **more: Any) -> dict[str, Any]:
+def _row(
+    name: str, shapes: Shapes, times: Times, streams: float, rival: str, **more: Any
+) -> dict[str, Any]:
+    seconds, other = times["nagcore"], times[rival]
     elements = sum(int(np.prod(s)) for s in shapes)
     moved = int(streams * 4 * elements)
     row: dict[str, Any] = {
         "section": "torch", "kernel": name, "dtype": "float32", "layout": "C", "n": len(shapes),
         "d": elements, "k": 1, "seconds": seconds, "bytes": moved, "gbps": moved / seconds / 1e9,
-        "roof": None, "roof_gbps": None, "ratio_roof": None, "reach_roof": None, "peer": None,
-        "peer_seconds": None, "peer_gbps": None, "ratio_peer": None, "reach_peer": None,
-        "error": None,
+        "roof": None, "roof_gbps": None, "ratio_roof": None, "reach_roof": None,
+        "peer_seconds": other, "peer_gbps": moved / other / 1e9,
+        "ratio_peer": times.ratio(rival, "nagcore"), "reach_peer": None,
     }  # fmt: skip
     row.update(more)
-    if row["roof"] is not None:
-        row["ratio_roof"] = row["gbps"] / row["roof_gbps"]
-    if row["peer"] is not None:
-        row["peer_gbps"] = moved / row["peer_seconds"] / 1e9
-        row["ratio_peer"] = row["peer_seconds"] / seconds
     return row
 
 
@@ -173,11 +171,11 @@ def _step_row(
         moved = 5 * 4 * sum(int(np.prod(s)) for s in shapes)
         more = {
             "roof": "five-stream loop", "roof_gbps": moved / times["stream"] / 1e9,
-            "reach_roof": reach_roof,
+            "ratio_roof": times.ratio("stream", "nagcore"), "reach_roof": reach_roof,
         }  # fmt: skip
     return _row(
-        f"step, {name}", shapes, times["nagcore"], 5, peer=_PEER, peer_seconds=times["torch"],
-        reach_peer=reach_peer, error=error, **more,
+        f"step, {name}", shapes, times, 5, "torch", peer=_PEER, reach_peer=reach_peer, error=error,
+        **more,
     )  # fmt: skip
 
 
@@ -220,8 +218,8 @@ def _sequence_row(torch: Any, shapes: Shapes, effort: Effort, n_threads: int) ->
     times = race({"nagcore": one, "torch": other}, effort)
     # Ours reads g, then reads g, θ, b, e and writes θ, b, e.
     return _row(
-        "unscale+clip+step+EMA, GPT-2", shapes, times["nagcore"], 8, peer="torch's fused sequence",
-        peer_seconds=times["torch"], reach_peer=1.5, error=error,
+        "unscale+clip+step+EMA, GPT-2", shapes, times, 8, "torch", peer="torch's fused sequence",
+        reach_peer=1.5, error=error,
     )  # fmt: skip
 
 
@@ -239,8 +237,8 @@ def _bfloat16_row(torch: Any, shapes: Shapes, effort: Effort, n_threads: int) ->
         _settle(optimizer, optimizer.step)
     times = race({"nagcore": a.step, "float32": b.step}, effort)
     return _row(
-        "step, GPT-2", shapes, times["nagcore"], 4, dtype="bfloat16 state",
-        peer="float32 momentum", peer_seconds=times["float32"], reach_peer=1.2, error=error,
+        "step, GPT-2", shapes, times, 4, "float32", dtype="bfloat16 state",
+        peer="float32 momentum", reach_peer=1.2, error=error,
     )  # fmt: skip
 
 
@@ -264,7 +262,7 @@ def _overhead_row(torch: Any, count: int, effort: Effort, n_threads: int) -> dic
     work = {"nagcore": a.step, "torch": b.step, "update": lambda: plan.step(**rule)}
     times = race(work, replace(effort, turn=effort.turn / 5))
     return _row(
-        f"step, {count} of 1", shapes, times["nagcore"], 5, peer=_PEER, peer_seconds=times["torch"],
-        error=error, update_seconds=times["update"],
+        f"step, {count} of 1", shapes, times, 5, "torch", peer=_PEER, error=error,
+        update_seconds=times["update"],
         reach_seconds=30e-6 + 0.2e-6 * len(shapes) + times["update"],
     )  # fmt: skip

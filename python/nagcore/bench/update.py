@@ -69,7 +69,7 @@ def _long_row(effort: Effort, n_threads: int) -> dict[str, Any]:
         "n": 1, "d": n, "k": 1, "seconds": times["nagcore"], "bytes": moved,
         "gbps": moved / times["nagcore"] / 1e9, "roof": "five-stream loop",
         "roof_gbps": moved / times["stream"] / 1e9,
-        "ratio_roof": times["stream"] / times["nagcore"], "reach_roof": 0.95, "peer": None,
+        "ratio_roof": times.ratio("stream", "nagcore"), "reach_roof": 0.95, "peer": None,
         "peer_seconds": None, "peer_gbps": None, "ratio_peer": None, "reach_peer": None,
         "error": error,
     }  # fmt: skip
@@ -98,7 +98,7 @@ def _small_rows(
             "gbps": moved / times[way] / 1e9, "roof": None, "roof_gbps": None, "ratio_roof": None,
             "reach_roof": None, "peer": None if rival is None else "torch SGD(fused=True)",
             "peer_seconds": rival, "peer_gbps": None if rival is None else moved / rival / 1e9,
-            "ratio_peer": None if rival is None else rival / times[way],
+            "ratio_peer": None if rival is None else times.ratio("torch", way),
             "reach_peer": None if rival is None else wanted, "error": error,
         }  # fmt: skip
 
