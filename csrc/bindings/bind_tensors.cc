@@ -37,8 +37,8 @@ class Turn {
 
 class TensorPlan {
  public:
-  TensorPlan(py::handle capsule, py::object describe, bool large_pages)
-      : tensors_(capsule, std::move(describe)), large_pages_(large_pages) {}
+  TensorPlan(py::handle capsule, py::object describe, py::object counter, bool large_pages)
+      : tensors_(capsule, std::move(describe), std::move(counter)), large_pages_(large_pages) {}
 
   // Reads groups and tensors; [] when a step may follow.
   py::list gather(const py::list& groups, const py::dict& state, py::handle momentum, py::handle lookahead, bool ema, bool master,
@@ -97,7 +97,7 @@ class TensorPlan {
 
   void release() { tensors_.release(); }
   void hand_over(std::size_t place) { tensors_.hand_over(place); }
-  py::list active() const { return tensors_.active(); }
+  py::list counters() const { return tensors_.counters(); }
   std::size_t layouts() const { return tensors_.layouts(); }
   py::tuple pages() const {
     const PageMover::Bytes found = pages_.bytes();
@@ -163,7 +163,8 @@ void bind_tensors(py::module_& m) {
   m.def("advise_large_pages", &advise_large_pages, py::arg("address"), py::arg("bytes"),
         "Asks the system to keep this memory in large pages, where it is large and the system has them.");
   py::class_<TensorPlan>(m, "TensorPlan", "The tensors and rules of an optimizer's step; behind nagcore.torch.SGD.")
-      .def(py::init<py::handle, py::object, bool>(), py::arg("exchange"), py::arg("describe"), py::arg("large_pages"))
+      .def(py::init<py::handle, py::object, py::object, bool>(), py::arg("exchange"), py::arg("describe"), py::arg("counter"),
+           py::arg("large_pages"))
       .def("gather", &TensorPlan::gather, py::arg("groups"), py::arg("state"), py::arg("momentum"), py::arg("lookahead"),
            py::arg("ema"), py::arg("master"), py::arg("remember"),
            "Reads every tensor. Returns (place, reason) for those that need a look; [] when step may follow. remember keeps "
@@ -175,7 +176,8 @@ void bind_tensors(py::module_& m) {
            "One step of all that was gathered: (grad_norm, clip_factor, found_inf, tensors, elements, alignment).")
       .def("release", &TensorPlan::release, "Lets go of the tensors that gather holds for the step.")
       .def("hand_over", &TensorPlan::hand_over, py::arg("place"), "Leaves the parameter at this place to somebody else.")
-      .def_property_readonly("active", &TensorPlan::active, "The parameters that the next step moves.")
+      .def_property_readonly("counters", &TensorPlan::counters,
+                             "For each parameter that the next step writes, a tensor that shares its version counter.")
       .def_property_readonly("pages", &TensorPlan::pages, "Bytes moved into large pages, waiting, and refused by the system.")
       .def_property_readonly("layouts", &TensorPlan::layouts, "How often the list was laid out anew.");
 }

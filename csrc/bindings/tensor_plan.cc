@@ -6,27 +6,13 @@
 #include <cstring>
 #include <utility>
 
-namespace py = pybind11;
+#include "bindings/object_readers.h"
 
-// What dict lookups come down to in CPython. Tensors hash by address, in a function written in Python that costs more than
-// all else that is done with one of them here.
-extern "C" PyObject* _PyDict_GetItem_KnownHash(PyObject* dict, PyObject* key, Py_hash_t hash)
-#if defined(__GNUC__)
-    __attribute__((weak))
-#endif
-    ;
+namespace py = pybind11;
 
 namespace nag {
 namespace {
 
-struct Words {
-  PyObject* params = PyUnicode_InternFromString("params");
-  PyObject* grad = PyUnicode_InternFromString("grad");
-  PyObject* is_neg = PyUnicode_InternFromString("is_neg");
-  PyObject* is_conj = PyUnicode_InternFromString("is_conj");
-  PyObject* roles[kUpdateRoles] = {nullptr, nullptr, PyUnicode_InternFromString("momentum_buffer"),
-                                   PyUnicode_InternFromString("ema"), PyUnicode_InternFromString("master")};
-};
 constexpr UpdateRole kStateRoles[] = {kBuffer, kEma, kMaster};
 constexpr unsigned role_bit(UpdateRole role) { return 1u << role; }
 constexpr Py_ssize_t kBlock = 16;
@@ -43,54 +29,6 @@ void prefetch_wrapped(PyObject* tensor) {
   __builtin_prefetch(wrapped + 64);
   __builtin_prefetch(wrapped + 128);
 }
-
-const Words& words() {
-  static const Words all;
-  return all;
-}
-
-// The entry under an interned word: first in its dict, as a rule, and then found without a look-up.
-PyObject* entry_of(PyObject* dict, PyObject* word) {
-  PyObject *key = nullptr, *value = nullptr;
-  Py_ssize_t place = 0;
-  if (PyDict_Next(dict, &place, &key, &value) != 0 && key == word) return value;
-  return PyDict_GetItemWithError(dict, word);
-}
-
-// Reads the attribute "grad". torch makes it a getset descriptor of the tensors' base class, and a subclass such as Parameter
-// inherits it; where that is so, its C function is called without the search through the classes, which for a whole list is
-// asked once and not a thousand times. One reader serves one gather: classes may change between two.
-class GradReader {
- public:
-  // A new reference; null with an error set.
-  PyObject* operator()(PyObject* tensor) {
-    if (Py_TYPE(tensor) != type_) look_at(Py_TYPE(tensor));
-    if (get_ == nullptr) return PyObject_GetAttr(tensor, words().grad);
-    return get_(tensor, closure_);
-  }
-
- private:
-  void look_at(PyTypeObject* type) {
-    type_ = type;
-    get_ = nullptr;
-    if (type->tp_getattro != PyObject_GenericGetAttr) return;  // a class with its own __getattribute__
-    const auto found = py::reinterpret_steal<py::object>(PyObject_GetAttr(reinterpret_cast<PyObject*>(type), words().grad));
-    if (!found) {
-      PyErr_Clear();
-      return;
-    }
-    if (Py_TYPE(found.ptr()) != &PyGetSetDescr_Type) return;
-    const auto* descriptor = reinterpret_cast<PyGetSetDescrObject*>(found.ptr());
-    // With a setter it goes before an entry of the same name in the tensor's own dict.
-    if (descriptor->d_getset->set == nullptr || !PyType_IsSubtype(type, PyDescr_TYPE(descriptor))) return;
-    get_ = descriptor->d_getset->get;
-    closure_ = descriptor->d_getset->closure;
-  }
-
-  PyTypeObject* type_ = nullptr;
-  getter get_ = nullptr;
-  void* closure_ = nullptr;
-};
 
 // Of a handful of numbers: less than the call of memcmp, and without a branch for each.
 inline bool equal_words(const std::int64_t* a, const std::int64_t* b, std::size_t n) {
@@ -113,42 +51,8 @@ bool number_of(std::uint8_t code, std::uint8_t bits, UpdateNumber* number) {
 
 }  // namespace
 
-// The optimizer's state by parameter. A dict keeps its entries in the order in which they were made, which is the parameters'
-// own, so the next one is as a rule the one that is asked for.
-class StateReader {
- public:
-  explicit StateReader(PyObject* state) : state_(state) {}
-
-  // Borrowed; null where there is none.
-  PyObject* operator()(PyObject* param) {
-    PyObject *key = nullptr, *value = nullptr;
-    Py_ssize_t after = place_;
-    if (PyDict_Next(state_, &after, &key, &value) != 0 && key == param) {
-      place_ = after;
-      return value;
-    }
-    return look_up(param);
-  }
-
- private:
-  PyObject* look_up(PyObject* param) const {
-    if (_PyDict_GetItem_KnownHash != nullptr) {
-      const auto hash = static_cast<Py_hash_t>(reinterpret_cast<std::uintptr_t>(param));
-      PyObject* found = _PyDict_GetItem_KnownHash(state_, param, hash);
-      if (found != nullptr) return found;
-      PyErr_Clear();
-    }
-    PyObject* found = PyDict_GetItemWithError(state_, param);
-    if (found == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
-    return found;
-  }
-
-  PyObject* state_;
-  Py_ssize_t place_ = 0;
-};
-
-TensorList::TensorList(py::handle capsule, py::object describe)
-    : torch_(exchange::table_of(capsule)), describe_(std::move(describe)) {}
+TensorList::TensorList(py::handle capsule, py::object describe, py::object counter)
+    : torch_(exchange::table_of(capsule)), describe_(std::move(describe)), counter_(std::move(counter)) {}
 
 void TensorList::release() {
   for (PyObject* object : held_) Py_DECREF(object);
@@ -227,6 +131,11 @@ inline bool TensorList::take(Record& record, UpdateRole role, PyObject* object) 
   exchange::Tensor t;
   t.strides = nullptr;
   if (!read(object, &t) || (t.rank > 0 && t.strides == nullptr)) return false;
+  if (role == kParam && torch_ != nullptr && record.sizes != t.shape) {
+    record.sizes = t.shape;
+    record.counter = py::object();
+    stale_ = true;
+  }
   const Reading& r = record.readings[role];
   if (r.data == t.data && r.code == t.code && r.bits == t.bits && has_dims(r, t)) return true;
   return take_anew(record, role, t);
@@ -259,6 +168,18 @@ void TensorList::drop(Record& record, UpdateRole role) {
   record.readings[role].code = 0;
   record.state[role] = py::object();
   record.handles[role] = exchange::Handle();
+}
+
+// Two handles on the counter's tensor: autograd then tells it of a write without Python's lock, which it takes for a tensor
+// that Python alone holds. A second handle on the parameter itself would make torch refuse to swap it.
+py::handle TensorList::counter_of(Record& record) {
+  if (torch_ == nullptr) return record.param;
+  if (!record.counter) {
+    record.counter = counter_(record.param);
+    record.counter_handle = exchange::Handle();
+    if (record.counter.ptr() != record.param.ptr()) record.counter_handle = exchange::Handle(torch_, record.counter.ptr());
+  }
+  return record.counter;
 }
 
 // Negation and conjugation may be a mark on a tensor, not yet carried out on its memory.
@@ -400,7 +321,7 @@ void TensorList::lay_out_all(py::list& troubles) {
   ++layouts_;
   list_.clear();
   tidy_dims();
-  py::list active;
+  py::list counters;
   OverlapCheck overlaps(records_.size() * kUpdateRoles);
   std::vector<Py_ssize_t> dims[kUpdateRoles];
   for (std::size_t place = 0; place < records_.size(); ++place) {
@@ -452,7 +373,7 @@ void TensorList::lay_out_all(py::list& troubles) {
       continue;
     }
     record.listed = static_cast<std::int32_t>(list_.size()) - 1;
-    active.append(record.param);
+    counters.append(counter_of(record));
   }
   OverlapCheck::Pair found;
   // Interleaved views that touch no common byte count as overlapping: torch's own step takes them.
@@ -463,7 +384,7 @@ void TensorList::lay_out_all(py::list& troubles) {
   }
   if (!troubles.empty()) return;
   list_.seal();
-  active_ = active;
+  counters_ = counters;
   stale_ = false;
 }
 

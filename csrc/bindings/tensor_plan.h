@@ -24,7 +24,9 @@ class StateReader;
 
 class TensorList {
  public:
-  TensorList(pybind11::handle capsule, pybind11::object describe);
+  // `describe` reads a tensor where there is no exchange table; `counter` gives a tensor that shares a parameter's version
+  // counter, or the parameter.
+  TensorList(pybind11::handle capsule, pybind11::object describe, pybind11::object counter);
   TensorList(const TensorList&) = delete;
   TensorList& operator=(const TensorList&) = delete;
   ~TensorList() { release(); }
@@ -42,7 +44,8 @@ class TensorList {
   void remember(bool wanted);
 
   UpdateList& list() { return list_; }
-  const pybind11::list& active() const { return active_; }
+  // What autograd is to be told of after a step: a tensor for each parameter that it writes.
+  const pybind11::list& counters() const { return counters_; }
   std::size_t layouts() const { return layouts_; }
 
  private:
@@ -63,9 +66,12 @@ class TensorList {
     bool foreign = false;
     bool active = false;
     std::uint8_t kept = 0;  // a bit for each of the state's roles that is there
+    const std::int64_t* sizes = nullptr;  // where torch keeps the parameter's: another place is another tensor in the same object
     Reading readings[kUpdateRoles];
     pybind11::object state[kUpdateRoles];     // the tensors beside it, as last seen
     exchange::Handle handles[kUpdateRoles];  // theirs
+    pybind11::object counter;                 // shares the parameter's version counter; unset until it is asked for
+    exchange::Handle counter_handle;
   };
 
   bool read(PyObject* object, exchange::Tensor* out);
@@ -78,19 +84,20 @@ class TensorList {
   Record& record_at(std::size_t place, PyObject* param, std::size_t group);
   Record& record_anew(std::size_t place, PyObject* param, std::size_t group);
   void drop(Record& record, UpdateRole role);
+  pybind11::handle counter_of(Record& record);
   const char* visit(Record& record, PyObject* grad, StateReader& state, unsigned roles);  // a bit for each
   bool holds_a_lazy_bit(PyObject* grad, std::uint8_t code);
   void lay_out_all(pybind11::list& troubles);
 
   const exchange::Table* torch_;
-  pybind11::object describe_;
+  pybind11::object describe_, counter_;
   std::vector<std::int64_t> described_;
   std::vector<Record> records_;
   std::vector<std::int64_t> dims_;  // of all readings; those that are like their parameter's share its place
   std::vector<PyObject*> held_;  // gradients, until the step is done
   std::vector<std::size_t> first_;  // what mark_first marked last
   UpdateList list_;
-  pybind11::list active_;
+  pybind11::list counters_;
   std::size_t layouts_ = 0;
   bool stale_ = true;
   bool remembers_ = true;

@@ -24,6 +24,7 @@ _READ = {
 _HALF = (torch.bfloat16, torch.float16)
 _WRITTEN_FIRST = ("momentum_buffer", "ema")  # unwritten until a parameter's first step
 _STATE = (*_WRITTEN_FIRST, "master")
+_NO_MEMORY = torch.empty(0)
 
 
 def describe(tensor: torch.Tensor) -> tuple[Any, ...] | None:
@@ -46,6 +47,24 @@ def readable(tensor: torch.Tensor) -> bool:
     """
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
     return plain and tensor.dtype in _READ
+
+
+def counter(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor without memory that shares another's version counter; that one where it must tell itself.
+
+    To count a write there is to count it for both, and it may be held where a parameter may not.
+
+    >>> p = torch.nn.Parameter(torch.ones(3))
+    >>> torch.autograd.graph.increment_version(counter(p))
+    >>> p._version, counter(p).numel()
+    (1, 0)
+    """
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):  # in it, what is detached counts for itself
+        shared = tensor.detach()
+        shared.data = _NO_MEMORY
+    return shared
 
 
 class PageReport(NamedTuple):
@@ -74,7 +93,7 @@ class Memory:
 
     def _new_plan(self) -> _core.TensorPlan:
         exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)  # torch ≥ 2.10
-        return _core.TensorPlan(exchange, describe, self.optimizer.large_pages)
+        return _core.TensorPlan(exchange, describe, counter, self.optimizer.large_pages)
 
     def parameters(self) -> list[torch.Tensor]:
         """Every parameter, in the order in which the plan counts places."""

@@ -301,7 +301,7 @@ class SGD(torch.optim.SGD):
         if known is None or not done.found_inf:
             if others:
                 handed.step(self, others, scale, done.clip_factor, momentum)
-            torch.autograd.graph.increment_version(plan.active)
+            torch.autograd.graph.increment_version(plan.counters)
             if adaptive:
                 self.acceleration.observe(counts[5])
         self._finish(done, first, written=done.tensors > 0 or bool(others))

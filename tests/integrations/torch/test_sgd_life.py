@@ -136,7 +136,7 @@ def test_the_cache_notices(change, exchange, monkeypatch):
         monkeypatch.setattr(
             memory.Memory,
             "_new_plan",
-            staticmethod(lambda: nagcore._core.TensorPlan(None, memory.describe, True)),
+            staticmethod(lambda: nagcore._core.TensorPlan(None, memory.describe, memory.counter, True)),
         )
     ours, theirs = twins((6, 4), (3, 3))
     a, b = SGD(ours, **RULE), torch.optim.SGD(theirs, **RULE)
