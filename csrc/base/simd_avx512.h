@@ -195,6 +195,29 @@ NAG_INLINE Vd widen_n(const float* p, int n, Vd) {
 NAG_INLINE Vf widen_n(const float* p, int n, Vf) { return Vf::load_n(p, n); }
 NAG_INLINE Vd widen_n(const double* p, int n, Vd) { return Vd::load_n(p, n); }
 
+#if defined(__AVX512VNNI__)
+// Sums of products of bytes with whole numbers of 32 bits, whose halves come apart (FixedPanel). A step adds two products of 2^23 at
+// most to a lane, which so holds those of 2048 columns.
+struct ByteSum {
+  static constexpr int N = 32;  // columns a time
+  __m512i low = _mm512_setzero_si512(), high = _mm512_setzero_si512();
+  static NAG_INLINE __m256i load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static NAG_INLINE __m256i load_n(const uint8_t* p, int n) { return _mm256_maskz_loadu_epi8((1u << n) - 1u, p); }  // n < N
+  NAG_INLINE void add(__m256i bytes, const int16_t* halves) {
+    const __m512i x = _mm512_cvtepu8_epi16(bytes);
+    low = _mm512_dpwssd_epi32(low, x, _mm512_loadu_si512(halves));
+    high = _mm512_dpwssd_epi32(high, x, _mm512_loadu_si512(halves + N));
+  }
+  // Exact: less than 2^53 all the way.
+  NAG_INLINE double total() const { return 65536.0 * lanes(high) + lanes(low); }
+
+ private:
+  static NAG_INLINE double lanes(__m512i v) {
+    return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtepi32_pd(_mm512_castsi512_si256(v)), _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(v, 1))));
+  }
+};
+#endif
+
 // base[i] for the n lanes whose 32- or 64-bit indices stand at i; the others are zero.
 NAG_INLINE Vf gather_n(const float* base, const int32_t* i, int n) {
   const __mmask16 m = static_cast<__mmask16>((1u << n) - 1u);

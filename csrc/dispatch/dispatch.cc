@@ -23,6 +23,9 @@ NAG_DECLARE(v3)
 #endif
 NAG_DECLARE(NAG_BASELINE)
 #undef NAG_DECLARE
+#if defined(NAG_HAVE_VNNI)
+namespace vnni { extern void (*const pipe_bytes)(const PipeBlock<float>&); }
+#endif
 
 namespace {
 
@@ -112,6 +115,12 @@ const KernelTable& zen4_table() {
     t.name = "zen4";
     take_passes(t.f32, v3::table.f32, Storage::f32);
     take_passes(t.f64, v3::table.f64, Storage::f64);
+#if defined(NAG_HAVE_VNNI)
+    if (__builtin_cpu_supports("avx512vnni")) {
+      t.f32.pipe[static_cast<int>(Storage::u8)] = vnni::pipe_bytes;
+      t.f32.fixed_bytes = true;
+    }
+#endif
     // A gather takes longer than its loads where these are short.
     load_by_number(t.f32);
     load_by_number(t.f64);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/fixed_point.h"
 #include "engine/margins.h"
 #include "engine/threads.h"
 #include "engine/tree.h"
@@ -98,6 +99,11 @@ class DensePass {
     // A leaf: the gradient [k][dpad], then k residual sums and the value.
     node_ = static_cast<std::size_t>(v.k * dpad_ + v.k + 1);
     weights_.emplace(v, q.w, dpad_);
+    if (!piped_) return;
+    constexpr std::ptrdiff_t kPanel = RowKernels<T>::kPanel;
+    fixed_.emplace(v, kernels_, (v.d + kPanel - 1) / kPanel);
+    for (std::ptrdiff_t j = 0; j < v.d; j += kPanel)
+      fixed_->set(j / kPanel, weights_->w.data() + j, std::min<std::ptrdiff_t>(kPanel, static_cast<std::ptrdiff_t>(v.d) - j));
   }
 
   PassResult run() {
@@ -181,6 +187,7 @@ class DensePass {
     b.far = sweep_.far;
     b.near = sweep_.near;
     b.w = weights_->w.data();
+    b.fixed = fixed_->from(0);
     b.z = w.z.data();
     b.g = w.g.data();
     int turn = 0;
@@ -334,6 +341,7 @@ class DensePass {
   Cut cut_{};
   std::size_t node_ = 0;
   std::optional<Weights<T>> weights_;
+  std::optional<FixedPoint> fixed_;  // of long rows
 };
 
 }  // namespace

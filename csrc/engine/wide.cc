@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/even_block.h"
+#include "engine/fixed_point.h"
 #include "engine/handshake.h"
 #include "engine/margins.h"
 #include "engine/threads.h"
@@ -23,7 +24,7 @@ template <class T>
 class WidePass {
  public:
   WidePass(const ProblemView& v, const PassRequest& q)
-      : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), panels_((v.d + kPanel - 1) / kPanel),
+      : v_(v), q_(q), kernels_(rows_of<T>(*v.table)), vectors_(v), panels_((v.d + kPanel - 1) / kPanel), fixed_(v, kernels_, panels_),
         dpad_(pad_to(static_cast<std::ptrdiff_t>(v.d), kernels_.lanes)), item_(static_cast<std::ptrdiff_t>(kStorageBytes[static_cast<int>(v.storage)])) {
     // Rows share each load of w and g, as many as fit two cores' caches together with their successors.
     const std::int64_t bytes = v.d * item_;
@@ -148,6 +149,7 @@ class WidePass {
           w[j] = static_cast<T>(v_.scale * from[j]);
           lanes[j % 8] += from[j];
         }
+        fixed_.set(panel, w, m);
       }
       w_sums_[static_cast<std::size_t>(panel)] = std::accumulate(lanes, lanes + 8, 0.0);
     }
@@ -225,6 +227,7 @@ class WidePass {
     b.after = panel + 1 < o.end_panel ? at(next, panel + 1) : at(next + 1, o.first_panel);
     b.next_rows = rows_of_group(next);
     b.w = o.w + i * kPanel;
+    b.fixed = fixed_.from(panel);
     b.z = o.z.data() + i * group_;
     if (wants_grad()) {
       if (o.copies) {
@@ -307,6 +310,7 @@ class WidePass {
   const RowKernels<T>& kernels_;
   BlockVectors<T> vectors_;
   std::int64_t panels_;
+  FixedPoint fixed_;
   std::ptrdiff_t dpad_;
   std::ptrdiff_t group_ = 1;
   std::int64_t leaf_rows_ = 0;

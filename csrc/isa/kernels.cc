@@ -1,30 +1,7 @@
 // One kernel source, compiled once per instruction set. CMake defines NAG_ISA (the namespace), NAG_ISA_NAME and NAG_SIMD.
 // Every header below that holds code is included INSIDE the namespace, and this unit uses no STL: whatever the linker
 // keeps of it can then never be another instruction set's copy (docs/numerics.md, Instruction sets).
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-#if NAG_SIMD >= 256
-#include <immintrin.h>
-#elif defined(__aarch64__) && defined(__GNUC__)
-#include <arm_neon.h>
-#endif
-
-#include "base/types.h"
-#include "kernels/table.h"
-
-#if defined(__GNUC__)
-#define NAG_INLINE inline __attribute__((always_inline))
-#define NAG_NOINLINE __attribute__((noinline))
-#define NAG_ALWAYS __attribute__((always_inline))  // behind the parameters of a lambda
-#define NAG_COPY(to, from, n) __builtin_memcpy(to, from, n)
-#else
-#define NAG_INLINE inline
-#define NAG_NOINLINE
-#define NAG_ALWAYS
-#define NAG_COPY(to, from, n) memcpy(to, from, n)
-#endif
+#include "isa/unit.h"
 
 namespace nag {
 namespace NAG_ISA {

@@ -2,6 +2,8 @@
 // main memory streams the next rows all the time while the previous ones are still in the second-level cache.
 // Narrow storage is widened where it is read: that costs less than a widened copy, which would not fit that cache.
 // Where that cache is tight, rows are copied as stored into memory that stays in it, over the rows just used.
+// Bytes that go four or eight rows at a time meet their coefficients in whole numbers where those are given (FixedPanel): half of
+// the arithmetic, and exact.
 // Accumulators: a row's margin, kSweep lanes of T over at most kDotPanel columns, then double; the gradient, four rows a
 // time, then T. The arithmetic of one side does not depend on whether the other is present.
 // Included inside the per-ISA namespace.
@@ -31,10 +33,56 @@ NAG_INLINE void keep(const S* from, const V& v, S* to) {
   else NAG_COPY(to, from, V::N * sizeof(S));
 }
 
+#if defined(__AVX512VNNI__)
+// What `sweep` does with a panel, the columns from j0 to `end` of d, and to the same bits but for the margins.
+template <int RN, int RC, bool kCopy>
+NAG_INLINE void sweep_bytes(const uint8_t* X, const uint8_t* P, ptrdiff_t ldx, ptrdiff_t ldp, uint8_t* K, const FixedPanel& w, double* z, const Vf* rc,
+                            float* g, ptrdiff_t j0, ptrdiff_t end, ptrdiff_t d, const uint8_t* after, ptrdiff_t ahead, ptrdiff_t soon) {
+  constexpr ptrdiff_t kLine = 64;
+  ByteSum sums[RN];
+  const auto step = [&](ptrdiff_t j, auto whole, int n) NAG_ALWAYS {
+    constexpr bool kWhole = decltype(whole)::value;
+    for (int i = 0; i < RN; ++i) {
+      const uint8_t* const x = X + i * ldx + j;
+      const __m256i bytes = kWhole ? ByteSum::load(x) : ByteSum::load_n(x, n);
+      sums[i].add(bytes, w.halves + 2 * (j - j0));
+    }
+    for (int u = 0; RC > 0 && u < n; u += Vf::N) {
+      const auto row = [&](int i) NAG_ALWAYS {
+        const uint8_t* const p = P + i * ldp + j + u;
+        return kWhole || n - u >= Vf::N ? widen(p, Vf()) : widen_n(p, n - u, Vf());
+      };
+      Vf t = row(0) * rc[0];
+      for (int i = 1; i < RC; ++i) t = fma(row(i), rc[i], t);
+      (Vf::load(g + j + u) + t).store(g + j + u);
+    }
+    for (int i = 0; kCopy && i < RN; ++i) NAG_COPY(K + i * ldp + j, X + i * ldx + j, static_cast<size_t>(n));  // after P, which K may be
+  };
+  const auto ask = [&](ptrdiff_t j) NAG_ALWAYS {
+    const uint8_t* const far = j + ahead < d ? X + j + ahead : after + (j + ahead - d);
+    for (int i = 0; i < RN; ++i) prefetch_far(far + i * ldx);
+    if (soon == 0) return;
+    const uint8_t* const near = j + soon < d ? X + j + soon : after + (j + soon - d);
+    for (int i = 0; i < RN; ++i) prefetch(near + i * ldx);
+  };
+  ptrdiff_t j = j0;
+  for (; j + ByteSum::N <= end; j += ByteSum::N) {
+    if ((j - j0) % kLine == 0) ask(j);
+    step(j, Yes(), ByteSum::N);
+  }
+  if (j < end) {
+    if ((j - j0) % kLine == 0) ask(j);
+    step(j, No(), static_cast<int>(end - j));
+  }
+  for (int i = 0; i < RN; ++i) z[i] += w.unit * sums[i].total();
+}
+#endif
+
 // RN rows of margins and RC rows of gradient over d columns; with kCopy the RN rows also go to K, which may be P.
 template <class V, class S, int RN, int RC, bool kCopy>
 NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K, const typename V::T* w, double* z,
-                      const typename V::T* r, typename V::T* g, ptrdiff_t d, const S* after, ptrdiff_t ahead, ptrdiff_t soon) {
+                      const typename V::T* r, typename V::T* g, ptrdiff_t d, const S* after, ptrdiff_t ahead, ptrdiff_t soon,
+                      [[maybe_unused]] const FixedPanel* fixed) {
   constexpr int N = RN > 0 ? RN : 1, C = RC > 0 ? RC : 1;
   constexpr int kVectors = RN > 4 || RC > 4 ? 2 : kSweep;  // 8 rows x 2 sums leave registers for their factors
   constexpr ptrdiff_t kLine = 64 / static_cast<ptrdiff_t>(sizeof(S));
@@ -45,6 +93,14 @@ NAG_INLINE void sweep(const S* X, const S* P, ptrdiff_t ldx, ptrdiff_t ldp, S* K
   for (int i = 0; i < C; ++i) rc[i] = V::set1(RC > 0 ? r[i] : 0);
   for (ptrdiff_t j0 = 0; j0 < d; j0 += kDotPanel) {
     const ptrdiff_t end = d - j0 < kDotPanel ? d : j0 + kDotPanel;
+#if defined(__AVX512VNNI__)
+    if constexpr (sizeof(S) == 1 && sizeof(typename V::T) == sizeof(float) && RN >= 4) {
+      if (fixed != nullptr && fixed[j0 / kDotPanel].unit > 0) {
+        sweep_bytes<RN, RC, kCopy>(X, P, ldx, ldp, K, fixed[j0 / kDotPanel], z, rc, g, j0, end, d, after, ahead, soon);
+        continue;
+      }
+    }
+#endif
     V acc[N][kVectors];
     for (int i = 0; i < N; ++i)
       for (int u = 0; u < kVectors; ++u) acc[i][u] = V::zero();
@@ -166,7 +222,7 @@ NAG_NOINLINE void pipe_groups(const PipeBlock<typename V::T>& b, ptrdiff_t& i, p
       else if (R == 1 && b.pieces && b.d < kDotPanel)
         sweep_pieces<V, S, kNext, kPrev, kCopy>(x, p, copy, b.w, sums, b.r + q, b.g, b.d, after);
       else
-        sweep<V, S, kNext ? R : 0, kPrev ? R : 0, kCopy>(x, p, b.ldx, b.ldp, copy, b.w, sums, b.r + q, b.g, b.d, after, ahead, soon);
+        sweep<V, S, kNext ? R : 0, kPrev ? R : 0, kCopy>(x, p, b.ldx, b.ldp, copy, b.w, sums, b.r + q, b.g, b.d, after, ahead, soon, b.fixed);
     };
     if (n && c && b.copy && R < 8) whole(Yes(), Yes(), Bool<(R < 8)>());
     else if (n && c) whole(Yes(), Yes(), No());

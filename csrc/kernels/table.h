@@ -40,6 +40,13 @@ struct SoftmaxBlock {
   T* sr;  // [k][ld]
 };
 
+// Coefficients of a panel as whole numbers of 32 bits, whose halves meet bytes in exact sums: w = (65536 high + low) unit.
+struct FixedPanel {
+  static constexpr std::ptrdiff_t kColumns = 2048, kTogether = 32;
+  std::int16_t halves[2 * kColumns];  // kTogether low ones, then their high ones; zero beyond the last column
+  double unit;                                 // 0 where w is to be taken as it is
+};
+
 // One step of the pipeline over long rows: z of the next rows, g += of the previous ones. Either side may have no rows.
 template <class T>
 struct PipeBlock {
@@ -57,6 +64,7 @@ struct PipeBlock {
   std::ptrdiff_t far;       // bytes of each row to ask for ahead, into the second-level cache
   std::ptrdiff_t near;      // and into the first, or 0
   bool pieces;              // a row alone: a panel (d <= kPanel) in pieces side by side, asking for `after` instead of `far`
+  const FixedPanel* fixed;  // w beside bytes, a panel of columns after the other; or null
 };
 
 // What will be read after a block of rows, and is asked for meanwhile: `next`, in one piece, or so many bytes on from each row
@@ -70,7 +78,7 @@ struct Ahead {
 template <class T>
 struct RowKernels {
   // Columns that are summed in T before double takes over; the unit in which threads share the columns of wide rows.
-  static constexpr std::ptrdiff_t kPanel = 2048;
+  static constexpr std::ptrdiff_t kPanel = FixedPanel::kColumns;
   // Z[c*ldz + i] = sum_j X[i*ldx + j] W[c*ldw + j]; adds to Z when `accumulate`.
   // W is zero-padded to whole vectors. Sums: lanes of T over at most kDotPanel columns, panels in double.
   void (*dot)(const T* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* W, std::ptrdiff_t ldw,
@@ -84,6 +92,7 @@ struct RowKernels {
   void (*row_outer[kStorageCount])(const void* X, std::ptrdiff_t ldx, std::ptrdiff_t rows, std::ptrdiff_t d, const T* r, T* g,
                                    const Ahead& ahead);
   void (*pipe[kStorageCount])(const PipeBlock<T>&);  // null there, too
+  bool fixed_bytes;                                  // whether that of bytes takes `fixed`
   // dst[i*ldd + j] = X(i, j) widened to T, any byte strides; asks for what lies `far` bytes on.
   void (*decode[kStorageCount])(const void* X, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, std::ptrdiff_t rows,
                                 std::ptrdiff_t d, T* dst, std::ptrdiff_t ldd, std::ptrdiff_t far);

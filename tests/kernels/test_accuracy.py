@@ -94,6 +94,20 @@ def test_gradient_error_on_wide_constant_data(loss, dtype, n, d):
     assert max(worst.values()) <= 8, worst
 
 
+@pytest.mark.parametrize("d", [1000, 5003, 70_001])
+@pytest.mark.parametrize("towers", [0, 100, 1e6])
+def test_gradient_error_of_long_rows_of_bytes(towers, d):
+    """Coefficients as whole numbers: one that towers over the others must not cost rows without it their digits."""
+    case = make("logistic", 300, d, "uint8")
+    if towers:
+        case.how = {"loss": "logistic", "scale": 1 / 64}
+        case.w[5] = np.float32(towers * np.abs(case.w).mean())
+        case.X[:, 5] = 0
+        case.X[::2, 7:] = 0  # and few columns
+    for isa in ISAS:
+        assert ratio(case, isa=isa) <= 8
+
+
 def test_gradient_error_on_softmax_constant_data():
     for n in (1000, 50_000):
         X = np.full((n, 7), 0.1, np.float32)

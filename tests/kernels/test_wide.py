@@ -29,7 +29,7 @@ def problem(dtype: str, n: int, loss: str, rng: np.random.Generator, **more):
 
 @pytest.mark.parametrize("isa", _core.isa_names())
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "uint8"])
-@pytest.mark.parametrize("n", [1, 2, 3, 131])
+@pytest.mark.parametrize("n", [1, 2, 3, 131, 300])
 def test_wide_rows_match_the_reference_on_any_threads(isa, dtype, n):
     rng = np.random.default_rng(n)
     X, plain, y, common, storage = problem(dtype, n, "logistic", rng)
