@@ -16,6 +16,9 @@ from .measure import Effort, Times, check_agreement, race
 _RULE: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9, "nesterov": True}
 _PEER = "torch SGD(fused=True)"
 Shapes = Sequence[tuple[int, ...]]
+# From so many elements on a step waits for memory, whose speed others may share: three times the
+# rounds, of which quarters lie a tenth apart.
+_LONG_STEP = 10_000_000
 
 
 def gpt2_shapes(width: int = 768, depth: int = 12, words: int = 50257) -> list[tuple[int, ...]]:
@@ -93,6 +96,11 @@ def run_torch(effort: Effort, n_threads: int) -> Iterator[dict[str, Any]]:
         torch.set_num_threads(before)
 
 
+def _rounds(effort: Effort, shapes: Shapes) -> Effort:
+    long = sum(int(np.prod(s)) for s in shapes) >= _LONG_STEP
+    return replace(effort, rounds=3 * effort.rounds) if long else effort
+
+
 def _parameters(torch: Any, shapes: Shapes, copies: int = 1) -> list[list[Any]]:
     """Lists of equal parameters with gradients; the lists share the gradients, which are only read."""
     generator = torch.Generator().manual_seed(0)
@@ -166,7 +174,7 @@ def _step_row(
         n = sum(int(np.prod(s)) for s in shapes)
         p, g, q = (np.ones(n, np.float32) for _ in range(3))  # touched: no page of zeros
         work["stream"] = lambda: _core.stream_update(p, g, q, n_threads)
-    times = race(work, effort)
+    times = race(work, _rounds(effort, shapes))
     if reach_roof is not None:
         moved = 5 * 4 * sum(int(np.prod(s)) for s in shapes)
         more = {
@@ -215,7 +223,7 @@ def _sequence_row(torch: Any, shapes: Shapes, effort: Effort, n_threads: int) ->
     other()
     error = _apart("unscale, clip, step, average", ours, theirs, 1e-5)
     _settle(a, one)
-    times = race({"nagcore": one, "torch": other}, effort)
+    times = race({"nagcore": one, "torch": other}, _rounds(effort, shapes))
     # Ours reads g, then reads g, θ, b, e and writes θ, b, e.
     return _row(
         "unscale+clip+step+EMA, GPT-2", shapes, times, 8, "torch", peer="torch's fused sequence",
@@ -235,7 +243,7 @@ def _bfloat16_row(torch: Any, shapes: Shapes, effort: Effort, n_threads: int) ->
     error = _apart("bfloat16 momentum", narrow, wide, 1e-4)
     for optimizer in (a, b):
         _settle(optimizer, optimizer.step)
-    times = race({"nagcore": a.step, "float32": b.step}, effort)
+    times = race({"nagcore": a.step, "float32": b.step}, _rounds(effort, shapes))
     return _row(
         "step, GPT-2", shapes, times, 4, "float32", dtype="bfloat16 state",
         peer="float32 momentum", reach_peer=1.2, error=error,

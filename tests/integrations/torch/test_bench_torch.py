@@ -61,3 +61,10 @@ def test_a_wrong_step_is_not_timed(monkeypatch):
     monkeypatch.setattr(measure, "race", None)
     with pytest.raises(AssertionError, match="step of one tensor: results differ"):
         bench.run(("torch",), quick=True)
+
+
+def test_long_steps_are_measured_in_more_rounds():
+    effort = measure.Effort(rounds=5)
+    assert bench_torch._rounds(effort, [(100, 100)]) is effort
+    assert bench_torch._rounds(effort, bench_torch.gpt2_shapes()).rounds == 15
+    assert bench_torch._rounds(effort, [(4000, 4000)]).rounds == 15
