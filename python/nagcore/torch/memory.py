@@ -24,7 +24,8 @@ _READ = {
 _HALF = (torch.bfloat16, torch.float16)
 _WRITTEN_FIRST = ("momentum_buffer", "ema")  # unwritten until a parameter's first step
 _STATE = (*_WRITTEN_FIRST, "master")
-_NO_MEMORY = torch.empty(0)
+with torch.inference_mode(False):  # whatever mode and default device this is imported in
+    _NO_MEMORY = torch.empty(0, device="cpu")
 
 
 def describe(tensor: torch.Tensor) -> tuple[Any, ...] | None:

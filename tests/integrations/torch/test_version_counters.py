@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -133,3 +135,21 @@ def test_a_parameter_is_held_by_python_alone():
     optimizer.step()
     assert p._use_count() == before
     assert not weakref.getweakrefs(p)
+
+
+@pytest.mark.parametrize("where", ["torch.device('meta')", "torch.inference_mode()"])
+def test_what_it_is_imported_in_does_not_matter(where):
+    program = f"""
+import torch
+p = torch.nn.Parameter(torch.ones(4))
+p.grad = torch.ones(4)
+with {where}:
+    from nagcore.torch import SGD
+optimizer = SGD([p], lr=0.5, momentum=0.9)
+optimizer.step()
+assert p._version == 1 and p.tolist() == [0.5] * 4, (p._version, p)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
