@@ -94,11 +94,11 @@ def test_gradient_error_on_wide_constant_data(loss, dtype, n, d):
     assert max(worst.values()) <= 8, worst
 
 
-@pytest.mark.parametrize("d", [1000, 5003, 70_001])
+@pytest.mark.parametrize("d", [700, 2500])
 @pytest.mark.parametrize("towers", [0, 100, 1e6])
 def test_gradient_error_of_long_rows_of_bytes(towers, d):
     """Coefficients as whole numbers: one that towers over all must not cost rows without it digits."""
-    case = make("logistic", 300, d, "uint8")
+    case = make("logistic", 4100, d, "uint8")
     if towers:
         case.how = {"loss": "logistic", "scale": 1 / 64}
         case.w[5] = np.float32(towers * np.abs(case.w).mean())
