@@ -11,8 +11,8 @@ namespace nag {
 
 class FixedPoint {
  public:
-  // Converting a column takes four nanoseconds a pass, and each row of it gains a hundredth of one: paid back some times over, whatever
-  // the threads that share the rows.
+  // Converting a column takes four nanoseconds a pass, by one thread where threads share the rows, and each row of it gains a hundredth
+  // of one, shared by them: paid back by a dozen threads at least.
   static constexpr std::int64_t kRows = 4096;
 
   template <class T>
